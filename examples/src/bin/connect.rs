@@ -1,0 +1,2 @@
+//! Connects.
+fn main() {}
