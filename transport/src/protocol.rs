@@ -1,0 +1,6 @@
+//! Pure protocol code: bytes, addresses, `now` and seeds in; bytes, deadlines and events out.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub(crate) mod preface;
+pub(crate) mod verdict;
+pub(crate) mod wire;

@@ -1,0 +1,51 @@
+//! Reading fields from bytes that a stranger sent.
+
+/// A cursor whose every step is checked.
+pub(crate) struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.rest.split_at_checked(length).ok_or(WireError)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    pub(crate) fn u8(&mut self) -> Result<u8, WireError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    pub(crate) fn u16(&mut self) -> Result<u16, WireError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    pub(crate) fn array<const LENGTH: usize>(&mut self) -> Result<[u8; LENGTH], WireError> {
+        self.take(LENGTH)?.try_into().map_err(|_| WireError)
+    }
+
+    /// A value with its length in one byte before it.
+    pub(crate) fn short(&mut self) -> Result<&'a [u8], WireError> {
+        let length = self.u8()?;
+        self.take(usize::from(length))
+    }
+
+    /// Walks over extension records to the end: type, length in two bytes, value. None is known yet.
+    pub(crate) fn skip_extensions(mut self) -> Result<(), WireError> {
+        while !self.rest.is_empty() {
+            self.u8()?;
+            let length = self.u16()?;
+            self.take(usize::from(length))?;
+        }
+        Ok(())
+    }
+}
+
+/// A field reaches past the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a field reaches past the end")]
+pub(crate) struct WireError;
