@@ -1,0 +1,296 @@
+mod error;
+mod nearest;
+mod settings;
+mod text;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use transport::{
+    AccessToken, Admission, Driver, Identity, Limits, ListenEndpoint, ProtocolLabel, PublicKey, Scheme,
+    TransportConfig,
+};
+
+pub use error::ConfigError;
+pub use text::{ParseDurationError, parse_duration};
+
+/// How a [`Service`](crate::Service) behaves: set by these methods, by a TOML file, or by both, the later one winning.
+///
+/// ```
+/// use std::time::Duration;
+/// use crust::{Config, Scheme};
+///
+/// let config = Config::from_toml("deadline = \"5s\"\nonly = [\"tcp\"]")?.deadline(Duration::from_secs(2));
+/// assert_eq!(config.schemes(), [Scheme::Tcp]);
+/// assert!(config.to_toml().contains("deadline = \"2s\""));
+/// # Ok::<(), crust::ConfigError>(())
+/// ```
+#[derive(Debug)]
+pub struct Config {
+    identity: Option<Identity>,
+    key: Option<PathBuf>,
+    listen: Vec<ListenEndpoint>,
+    schemes: Vec<Scheme>,
+    allow: Option<Vec<PublicKey>>,
+    protocols: Vec<ProtocolLabel>,
+    token: Option<AccessToken>,
+    driver: Driver,
+    times: Times,
+    max_mtu: u16,
+    bounds: Bounds,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Times {
+    deadline: Duration,
+    handshake: Duration,
+    dead_after: Option<Duration>,
+    linger: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    pending_handshakes: u32,
+    pending_handshakes_per_prefix: u32,
+    accept_queue: u32,
+    streams_per_connection: u32,
+    stream_receive_bytes: u64,
+    connection_receive_bytes: u64,
+    receive_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            identity: None,
+            key: None,
+            listen: ["quic://0.0.0.0:0", "tcp://0.0.0.0:0"]
+                .map(|text| text.parse().expect("both are listen endpoints"))
+                .into(),
+            schemes: vec![Scheme::Quic, Scheme::Tcp],
+            allow: None,
+            protocols: vec![ProtocolLabel::default()],
+            token: None,
+            driver: Driver::Background,
+            times: Times {
+                deadline: Duration::from_secs(10),
+                handshake: Duration::from_secs(10),
+                dead_after: Some(Duration::from_secs(30)),
+                linger: Duration::from_secs(1),
+            },
+            max_mtu: 65_500,
+            bounds: Bounds {
+                pending_handshakes: 1_024,
+                pending_handshakes_per_prefix: 64,
+                accept_queue: 128,
+                streams_per_connection: 128,
+                stream_receive_bytes: 12_500_000,
+                connection_receive_bytes: 512 << 10,
+                receive_bytes: 256 << 20,
+            },
+        }
+    }
+}
+
+impl Config {
+    /// The defaults, each of which serves.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a TOML file; [`Config::to_toml`] prints every setting with its meaning.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when the file cannot be read, or names an unknown setting or a wrong value, with the line.
+    pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        settings::read(&text, &path.display().to_string())
+    }
+
+    /// Reads the text of such a file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] as [`Config::from_file`].
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        settings::read(text, "configuration")
+    }
+
+    /// The settings as a commented TOML file that reads as this configuration. Secrets are not in it: the key is named
+    /// by its file, an access token and an identity given in memory are left out.
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        settings::write(self)
+    }
+
+    /// Who this peer is. Default: the file of [`Config::key`], else a new key that is forgotten at the end.
+    #[must_use]
+    pub fn identity(mut self, identity: Identity) -> Self {
+        self.identity = Some(identity);
+        self
+    }
+
+    /// The file with the identity, made on first use (see [`IdentityFile`](crate::IdentityFile)). Default: none.
+    #[must_use]
+    pub fn key(mut self, file: impl Into<PathBuf>) -> Self {
+        self.key = Some(file.into());
+        self
+    }
+
+    /// Where to listen; an empty list listens nowhere. Places of a scheme that [`Config::only`] leaves out are skipped.
+    /// Default: QUIC and TCP on every IPv4 address, the port chosen by the system.
+    #[must_use]
+    pub fn listen(mut self, places: impl IntoIterator<Item = ListenEndpoint>) -> Self {
+        self.listen = places.into_iter().collect();
+        self
+    }
+
+    /// The schemes to use, for listening and for dialling, the preferred one first. Default: QUIC, then TCP.
+    #[must_use]
+    pub fn only(mut self, schemes: impl IntoIterator<Item = Scheme>) -> Self {
+        self.schemes = schemes.into_iter().collect();
+        self
+    }
+
+    /// Admits these keys only. Default: every key.
+    #[must_use]
+    pub fn allow(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.allow = Some(keys.into_iter().collect());
+        self
+    }
+
+    /// Admits every key, which is the default.
+    #[must_use]
+    pub fn allow_any(mut self) -> Self {
+        self.allow = None;
+        self
+    }
+
+    /// The protocol labels spoken here. Default: the empty one.
+    #[must_use]
+    pub fn protocols(mut self, labels: impl IntoIterator<Item = ProtocolLabel>) -> Self {
+        self.protocols = labels.into_iter().collect();
+        self
+    }
+
+    /// Asks every dialer for this token, and puts it into the contact. Default: none.
+    #[must_use]
+    pub fn access_token(mut self, token: AccessToken) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Who waits for the network. Default: one background thread.
+    #[must_use]
+    pub fn driver(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    /// How long a `connect` may take, all roads together. Default: 10 s.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.times.deadline = deadline;
+        self
+    }
+
+    /// How long a peer may be silent before its streams end; `None` is never. Default: 30 s.
+    #[must_use]
+    pub fn dead_after(mut self, silence: impl Into<Option<Duration>>) -> Self {
+        self.times.dead_after = silence.into();
+        self
+    }
+
+    /// How long the end waits for streams that are still ending. Default: 1 s.
+    #[must_use]
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.times.linger = linger;
+        self
+    }
+
+    /// The schemes in use.
+    #[must_use]
+    pub fn schemes(&self) -> &[Scheme] {
+        &self.schemes
+    }
+
+    /// Where the identity is kept, if it is.
+    #[must_use]
+    pub fn key_file(&self) -> Option<&Path> {
+        self.key.as_deref()
+    }
+
+    /// The keys that are admitted; `None` is all.
+    #[must_use]
+    pub fn allowed(&self) -> Option<&[PublicKey]> {
+        self.allow.as_deref()
+    }
+
+    /// Where to listen, with the schemes in use only.
+    pub(crate) fn places(&self) -> impl Iterator<Item = ListenEndpoint> {
+        self.listen.iter().copied().filter(|place| self.schemes.contains(&place.scheme()))
+    }
+
+    pub(crate) fn token(&self) -> Option<&AccessToken> {
+        self.token.as_ref()
+    }
+
+    pub(crate) fn dial_deadline(&self) -> Duration {
+        self.times.deadline
+    }
+
+    pub(crate) fn take_identity(&mut self) -> Option<Identity> {
+        self.identity.take()
+    }
+
+    pub(crate) fn transport(&self) -> TransportConfig {
+        let mut admission = Admission::default().protocols(self.protocols.iter().cloned());
+        if let Some(allowed) = &self.allow {
+            admission = admission.allow(allowed.iter().copied());
+        }
+        if let Some(token) = &self.token {
+            admission = admission.access_token(token.clone());
+        }
+        let bounds = self.bounds;
+        let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
+        let limits = Limits::default()
+            .pending_handshakes(number(bounds.pending_handshakes))
+            .pending_handshakes_per_prefix(number(bounds.pending_handshakes_per_prefix))
+            .accept_queue(number(bounds.accept_queue))
+            .streams_per_connection(bounds.streams_per_connection)
+            .stream_receive_bytes(bounds.stream_receive_bytes)
+            .connection_receive_bytes(bounds.connection_receive_bytes)
+            .receive_bytes(bounds.receive_bytes);
+        TransportConfig::default()
+            .driver(self.driver)
+            .admission(admission)
+            .connect_timeout(self.times.deadline)
+            .handshake_timeout(self.times.handshake)
+            .dead_after(self.times.dead_after)
+            .linger(self.times.linger)
+            .max_mtu(self.max_mtu)
+            .limits(limits)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_transports() {
+        assert_eq!(format!("{:?}", Config::new().transport()), format!("{:?}", TransportConfig::default()));
+    }
+
+    #[test]
+    fn a_scheme_that_is_left_out_is_not_listened_on() {
+        let config = Config::new().only([Scheme::Tcp]);
+        assert_eq!(config.places().map(|place| place.scheme()).collect::<Vec<_>>(), [Scheme::Tcp]);
+    }
+}

@@ -1,0 +1,391 @@
+//! The one table of settings: reading a file, printing one, and finding the nearest name all go over it.
+
+use std::{ops::Range, path::PathBuf};
+
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+use transport::ListenEndpoint;
+
+use super::{
+    Config, ConfigError,
+    nearest::nearest,
+    text::{duration_text, parse_duration},
+};
+
+/// One setting: its name, what it means, how it is read and printed.
+struct Setting {
+    /// `limits.` before it: it stands in that table.
+    name: &'static str,
+    meaning: &'static str,
+    read: fn(&mut Config, &DeValue<'_>) -> Result<(), String>,
+    /// `None`: not set, and there is no value that says so.
+    write: fn(&Config) -> Option<String>,
+}
+
+pub(super) fn read(text: &str, origin: &str) -> Result<Config, ConfigError> {
+    let line_of =
+        |span: Range<usize>| 1 + text.bytes().take(span.start).filter(|&byte| byte == b'\n').count();
+    let table = DeTable::parse(text).map_err(|error| ConfigError::Syntax {
+        origin: origin.to_owned(),
+        line: line_of(error.span().unwrap_or_default()),
+        message: error.message().to_owned(),
+    })?;
+    let mut config = Config::default();
+    for (name, span, value) in flatten(table.get_ref()) {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
+            let nearest = nearest(&name, SETTINGS.iter().map(|setting| setting.name));
+            return Err(ConfigError::Unknown {
+                origin: origin.to_owned(),
+                line: line_of(span),
+                name,
+                nearest,
+            });
+        };
+        (setting.read)(&mut config, value).map_err(|reason| ConfigError::Value {
+            origin: origin.to_owned(),
+            line: line_of(span),
+            name: setting.name,
+            reason,
+        })?;
+    }
+    Ok(config)
+}
+
+/// The settings with their full names; a table is not one itself, unless it is empty and so named by itself.
+fn flatten<'a>(table: &'a DeTable<'a>) -> Vec<(String, Range<usize>, &'a DeValue<'a>)> {
+    let mut found = Vec::new();
+    for (key, value) in table {
+        match value.get_ref() {
+            DeValue::Table(inner) if is_table(key.get_ref()) => {
+                found.extend(inner.iter().map(|(name, value)| {
+                    (format!("{}.{}", key.get_ref(), name.get_ref()), name.span(), value.get_ref())
+                }))
+            }
+            other => found.push((key.get_ref().to_string(), key.span(), other)),
+        }
+    }
+    found
+}
+
+fn is_table(name: &str) -> bool {
+    SETTINGS.iter().any(|setting| setting.name.split_once('.').is_some_and(|(table, _)| table == name))
+}
+
+pub(super) fn write(config: &Config) -> String {
+    let mut text = String::new();
+    let mut current = "";
+    for setting in SETTINGS {
+        let (table, name) = setting.name.split_once('.').unwrap_or(("", setting.name));
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        if table != current {
+            text.push_str(&format!("[{table}]\n"));
+            current = table;
+        }
+        for line in setting.meaning.lines() {
+            text.push_str(&format!("# {}\n", line.trim_start()));
+        }
+        match (setting.write)(config) {
+            Some(value) => text.push_str(&format!("{name} = {value}\n")),
+            None => text.push_str(&format!("# {name} =\n")),
+        }
+    }
+    text
+}
+
+const SETTINGS: &[Setting] = &[
+    Setting {
+        name: "key",
+        meaning: "The file with this peer's secret key, made on first use.",
+        read: |config, value| {
+            config.key = Some(PathBuf::from(string(value)?));
+            Ok(())
+        },
+        write: |config| config.key.as_ref().map(|path| quoted(&path.display().to_string())),
+    },
+    Setting {
+        name: "listen",
+        meaning: "Where to listen; port 0 lets the system choose. An empty list listens nowhere.",
+        read: |config, value| {
+            config.listen = list(value, |text| {
+                text.parse::<ListenEndpoint>().map_err(|_| "such as \"quic://0.0.0.0:0\"".to_owned())
+            })?;
+            Ok(())
+        },
+        write: |config| Some(printed_list(config.listen.iter())),
+    },
+    Setting {
+        name: "only",
+        meaning: "The schemes to use, the preferred one first: \"quic\", \"tcp\".",
+        read: |config, value| {
+            config.schemes = list(value, |text| text.parse().map_err(|_| "\"quic\" or \"tcp\"".to_owned()))?;
+            if config.schemes.is_empty() {
+                return Err("must name \"quic\", \"tcp\" or both".to_owned());
+            }
+            Ok(())
+        },
+        write: |config| Some(printed_list(config.schemes.iter())),
+    },
+    Setting {
+        name: "allow",
+        meaning: "Who may connect: \"any\", or a list of public keys.",
+        read: |config, value| {
+            config.allow = match value {
+                DeValue::String(text) if text == "any" => None,
+                DeValue::String(_) => return Err("must be \"any\" or a list of public keys".to_owned()),
+                _ => Some(list(value, |text| text.parse().map_err(|_| "a public key".to_owned()))?),
+            };
+            Ok(())
+        },
+        write: |config| {
+            Some(config.allow.as_ref().map_or_else(|| quoted("any"), |keys| printed_list(keys.iter())))
+        },
+    },
+    Setting {
+        name: "deadline",
+        meaning: "How long a connect may take, name look-up and all.",
+        read: |config, value| {
+            config.times.deadline = duration(value)?;
+            Ok(())
+        },
+        write: |config| Some(quoted(&duration_text(config.times.deadline))),
+    },
+    Setting {
+        name: "handshake_timeout",
+        meaning: "How long an incoming handshake may take.",
+        read: |config, value| {
+            config.times.handshake = duration(value)?;
+            Ok(())
+        },
+        write: |config| Some(quoted(&duration_text(config.times.handshake))),
+    },
+    Setting {
+        name: "dead_after",
+        meaning: "How long a peer may be silent before its streams end, at least \"2s\"; \"never\" waits for ever.",
+        read: |config, value| {
+            config.times.dead_after = match string(value)? {
+                "never" => None,
+                _ => Some(duration(value)?),
+            };
+            Ok(())
+        },
+        write: |config| {
+            Some(quoted(&config.times.dead_after.map_or_else(|| "never".to_owned(), duration_text)))
+        },
+    },
+    Setting {
+        name: "linger",
+        meaning: "How long the end waits for streams that are still ending.",
+        read: |config, value| {
+            config.times.linger = duration(value)?;
+            Ok(())
+        },
+        write: |config| Some(quoted(&duration_text(config.times.linger))),
+    },
+    Setting {
+        name: "max_mtu",
+        meaning: "The largest UDP payload that is tried, in bytes, from 1200 to 65500.",
+        read: |config, value| {
+            config.max_mtu =
+                u16::try_from(integer(value, 1_200, 65_500)?).expect("within the bounds just checked");
+            Ok(())
+        },
+        write: |config| Some(config.max_mtu.to_string()),
+    },
+    Setting {
+        name: "limits.pending_handshakes",
+        meaning: "Incoming handshakes in progress, all together.",
+        read: |config, value| small(value).map(|number| config.bounds.pending_handshakes = number),
+        write: |config| Some(config.bounds.pending_handshakes.to_string()),
+    },
+    Setting {
+        name: "limits.pending_handshakes_per_prefix",
+        meaning: "The same from one /24 (IPv4) or /48 (IPv6); private sources are exempt.",
+        read: |config, value| small(value).map(|number| config.bounds.pending_handshakes_per_prefix = number),
+        write: |config| Some(config.bounds.pending_handshakes_per_prefix.to_string()),
+    },
+    Setting {
+        name: "limits.accept_queue",
+        meaning: "Streams that are ready and wait to be accepted; further ones are refused.",
+        read: |config, value| small(value).map(|number| config.bounds.accept_queue = number),
+        write: |config| Some(config.bounds.accept_queue.to_string()),
+    },
+    Setting {
+        name: "limits.streams_per_connection",
+        meaning: "Streams that one QUIC peer may have open at a time.",
+        read: |config, value| small(value).map(|number| config.bounds.streams_per_connection = number),
+        write: |config| Some(config.bounds.streams_per_connection.to_string()),
+    },
+    Setting {
+        name: "limits.stream_receive_bytes",
+        meaning: "Bytes that one QUIC stream may have in flight towards us.",
+        read: |config, value| bytes(value).map(|number| config.bounds.stream_receive_bytes = number),
+        write: |config| Some(config.bounds.stream_receive_bytes.to_string()),
+    },
+    Setting {
+        name: "limits.connection_receive_bytes",
+        meaning: "The same for one QUIC connection, at first; doubles while the reader keeps up.",
+        read: |config, value| bytes(value).map(|number| config.bounds.connection_receive_bytes = number),
+        write: |config| Some(config.bounds.connection_receive_bytes.to_string()),
+    },
+    Setting {
+        name: "limits.receive_bytes",
+        meaning: "The same for all QUIC connections together.",
+        read: |config, value| bytes(value).map(|number| config.bounds.receive_bytes = number),
+        write: |config| Some(config.bounds.receive_bytes.to_string()),
+    },
+];
+
+fn string<'a>(value: &'a DeValue<'a>) -> Result<&'a str, String> {
+    value.as_str().ok_or_else(|| format!("must be a text in quotes, not {}", kind(value)))
+}
+
+fn duration(value: &DeValue<'_>) -> Result<std::time::Duration, String> {
+    parse_duration(string(value)?)
+        .map_err(|_| "must be a duration such as \"10s\", \"250ms\" or \"2m\"".to_owned())
+}
+
+fn list<T>(value: &DeValue<'_>, item: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, String> {
+    let array = value.as_array().ok_or_else(|| format!("must be a list, not {}", kind(value)))?;
+    array
+        .iter()
+        .map(|entry: &Spanned<DeValue<'_>>| {
+            let entry = entry.get_ref();
+            let text =
+                entry.as_str().ok_or_else(|| format!("must be a list of texts, not of {}", kind(entry)))?;
+            item(text).map_err(|wanted| format!("has an entry that is not {wanted}: {text:?}"))
+        })
+        .collect()
+}
+
+fn integer(value: &DeValue<'_>, least: u64, most: u64) -> Result<u64, String> {
+    let number = value.as_integer().ok_or_else(|| format!("must be a number, not {}", kind(value)))?;
+    let parsed = u64::from_str_radix(number.as_str(), number.radix()).ok();
+    parsed
+        .filter(|number| (least..=most).contains(number))
+        .ok_or_else(|| format!("must be from {least} to {most}, not {}", number.as_str()))
+}
+
+fn small(value: &DeValue<'_>) -> Result<u32, String> {
+    integer(value, 1, u64::from(u32::MAX)).map(|number| u32::try_from(number).expect("just checked"))
+}
+
+fn bytes(value: &DeValue<'_>) -> Result<u64, String> {
+    integer(value, MIN_RECEIVE_BYTES, MAX_RECEIVE_BYTES)
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn printed_list<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    let items: Vec<String> = items.map(|item| quoted(&item.to_string())).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// Below one packet's worth nothing would ever flow.
+const MIN_RECEIVE_BYTES: u64 = 16 << 10;
+/// What QUIC can express (RFC 9000 §16) is more; this is more than any memory.
+const MAX_RECEIVE_BYTES: u64 = 1 << 40;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn error(text: &str) -> String {
+        read(text, "crust.toml").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_is_printed_reads_as_the_same_configuration() {
+        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\n\
+                   deadline = '2m'\nhandshake_timeout = '1500ms'\ndead_after = 'never'\nlinger = '0s'\n\
+                   max_mtu = 1_452\n[limits]\npending_handshakes = 1\npending_handshakes_per_prefix = 2\n\
+                   accept_queue = 3\nstreams_per_connection = 4\nstream_receive_bytes = 0x10000\n\
+                   connection_receive_bytes = 16384\nreceive_bytes = 1048576\n";
+        for config in [Config::default(), read(all, "x").unwrap()] {
+            let again = read(&config.to_toml(), "x").unwrap();
+            assert_eq!(format!("{again:?}"), format!("{config:?}"));
+        }
+        assert!(read(all, "x").unwrap().to_toml().contains("stream_receive_bytes = 65536"));
+    }
+
+    #[test]
+    fn each_setting_is_printed_with_its_meaning() {
+        let text = Config::default().to_toml();
+        for setting in SETTINGS {
+            let name = setting.name.split_once('.').map_or(setting.name, |(_, name)| name);
+            assert!(text.contains(&format!("{name} =")), "{name}");
+            assert!(text.contains(setting.meaning), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_name_is_an_error_with_its_line_and_the_nearest_name() {
+        assert_eq!(
+            error("deadline = '1s'\nlisen = []\n"),
+            "crust.toml:2: unknown setting `lisen`, did you mean `listen`?"
+        );
+        assert_eq!(
+            error("[limits]\n\naccept_queues = 3"),
+            "crust.toml:3: unknown setting `limits.accept_queues`, did you mean `limits.accept_queue`?"
+        );
+        assert_eq!(error("colour = 1"), "crust.toml:1: unknown setting `colour`");
+        assert_eq!(error("[limit]\nx = 1"), "crust.toml:1: unknown setting `limit`");
+    }
+
+    #[test]
+    fn a_wrong_value_is_an_error_with_its_line_and_what_it_must_be() {
+        for (text, wanted) in [
+            ("\ndeadline = 5", "crust.toml:2: `deadline` must be a text in quotes, not a number"),
+            (
+                "deadline = '5'",
+                "crust.toml:1: `deadline` must be a duration such as \"10s\", \"250ms\" or \"2m\"",
+            ),
+            ("only = 'tcp'", "crust.toml:1: `only` must be a list, not a text"),
+            ("only = ['utp']", "crust.toml:1: `only` has an entry that is not \"quic\" or \"tcp\": \"utp\""),
+            ("only = []", "crust.toml:1: `only` must name \"quic\", \"tcp\" or both"),
+            ("max_mtu = 100", "crust.toml:1: `max_mtu` must be from 1200 to 65500, not 100"),
+            ("max_mtu = -1", "crust.toml:1: `max_mtu` must be from 1200 to 65500, not -1"),
+            ("allow = 'nobody'", "crust.toml:1: `allow` must be \"any\" or a list of public keys"),
+            (
+                "[limits]\naccept_queue = true",
+                "crust.toml:2: `limits.accept_queue` must be a number, not true or false",
+            ),
+        ] {
+            assert_eq!(error(text), wanted);
+        }
+        assert!(error("a = 1\n[").starts_with("crust.toml:2: "), "{}", error("a = 1\n["));
+        assert!(error("limits = 3").contains("`limits`"));
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Config::from_file("/nowhere/crust.toml").unwrap_err();
+        assert!(error.to_string().contains("/nowhere/crust.toml"));
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in "[a-z_\\[\\]=\"'0-9.\n ]{0,200}") {
+            let _ = read(&text, "x");
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Files and the clock. Nothing is decided here.
+
+pub(crate) mod identity_file;

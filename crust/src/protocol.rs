@@ -1,0 +1,4 @@
+//! Pure protocol code: bytes and text in, meaning out.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub(crate) mod contact_wire;
