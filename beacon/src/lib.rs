@@ -1,1 +1,18 @@
 #![doc = include_str!("../README.md")]
+
+mod beacon;
+mod config;
+mod error;
+mod io;
+mod message;
+pub mod protocol;
+mod stats;
+mod warning;
+
+pub use crate::beacon::{Beacon, BeaconController, Messages};
+pub use crate::config::{BeaconConfig, Interfaces};
+pub use crate::error::{BeaconError, NextError, SetDataError};
+pub use crate::message::Message;
+pub use crate::protocol::{Departure, News, Refusals, TooLarge};
+pub use crate::stats::Stats;
+pub use crate::warning::Warning;

@@ -1,0 +1,335 @@
+//! The whole machine: timetable, answers, filter and table of peers behind one set of verbs.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::announcer::{Announcer, Crowd, Round};
+use super::answers::{Answer, Answers};
+use super::filter::Filter;
+use super::packet::max_data_bytes;
+use super::peers::Peers;
+use super::seed::Random;
+use super::{Event, Kind, Link, LinkId, MAX_ID_BYTES, Packet, Refusals, Seed, TooLarge};
+
+/// One beacon as a state machine.
+///
+/// # Examples
+///
+/// Two beacons that meet in virtual time:
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use std::time::Instant;
+///
+/// use beacon::protocol::{Discovery, DiscoveryConfig, Link, LinkId, Network, News, Seed};
+///
+/// let now = Instant::now();
+/// let network = Network { address: [10, 0, 0, 1].into(), prefix_bits: 24 };
+/// let link = Link { id: LinkId(1), name: "net0".into(), networks: vec![network], datagrams_per_round: 1 };
+/// let mut peers = [1, 2].map(|number| {
+///     let seed = Seed::new([number; 32]);
+///     let mut peer = Discovery::new(DiscoveryConfig::default(), seed, &[number])?;
+///     peer.set_links(now, vec![link.clone()]);
+///     Ok::<_, beacon::protocol::TooLarge>(peer)
+/// });
+/// let [Ok(one), Ok(two)] = &mut peers else { panic!("one byte of data fits") };
+///
+/// let wake = one.poll_timeout().expect("a newcomer wants to ask");
+/// one.handle_timeout(wake);
+/// let question = one.poll_transmit().expect("it asks everybody");
+/// let source = SocketAddr::from(([10, 0, 0, 1], 5000));
+/// two.handle_datagram(wake, LinkId(1), source, &question.contents);
+///
+/// let event = two.poll_event().expect("the other has heard it");
+/// assert_eq!((event.news, event.payload), (News::Appeared, vec![1]));
+/// ```
+#[derive(Debug)]
+pub struct Discovery {
+    id: Vec<u8>,
+    data: Vec<u8>,
+    period: Duration,
+    sequence: u32,
+    random: Random,
+    links: BTreeMap<LinkId, LinkState>,
+    filter: Filter,
+    peers: Peers,
+    /// The last moment at which the machine was called.
+    last_call: Option<Instant>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+/// What a [`Discovery`] is made with.
+#[derive(Clone, Copy, Debug)]
+pub struct DiscoveryConfig {
+    /// How many random bytes tell this beacon from others and its own echo from others' words. 16 by default, at most
+    /// [`MAX_ID_BYTES`]; with 0 the echo is heard like a peer.
+    pub id_bytes: usize,
+    /// The time between two announcements, one second by default.
+    pub period: Duration,
+}
+
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self { id_bytes: 16, period: Duration::from_secs(1) }
+    }
+}
+
+/// A datagram to send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// The link on which to send it.
+    pub link: LinkId,
+    /// To whom.
+    pub destination: Destination,
+    /// The bytes.
+    pub contents: Vec<u8>,
+}
+
+/// To whom a datagram goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To all who listen on the shared port of the link, by every broadcast address and multicast group there is.
+    Everybody,
+    /// To one address.
+    Peer(SocketAddr),
+}
+
+#[derive(Debug)]
+struct LinkState {
+    link: Arc<Link>,
+    announcer: Announcer,
+    answers: Answers,
+}
+
+impl Discovery {
+    /// Makes a beacon that announces `data`; it is silent until it is told its links.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if the data, or the number of identity bytes, does not fit into one datagram.
+    pub fn new(config: DiscoveryConfig, seed: Seed, data: &[u8]) -> Result<Self, TooLarge> {
+        if config.id_bytes > MAX_ID_BYTES {
+            return Err(TooLarge { bytes: config.id_bytes, limit_bytes: MAX_ID_BYTES });
+        }
+        let mut random = Random::new(&seed);
+        let mut discovery = Self {
+            id: random.bytes(config.id_bytes),
+            data: Vec::new(),
+            period: config.period,
+            sequence: 0,
+            random,
+            links: BTreeMap::new(),
+            filter: Filter::new(),
+            peers: Peers::new(),
+            last_call: None,
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+        };
+        discovery.check_size(data)?;
+        discovery.data = data.to_vec();
+        Ok(discovery)
+    }
+
+    /// Announces other data from now on, at once and once more shortly after.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if it does not fit into one datagram; what was announced before stays.
+    pub fn set_data(&mut self, now: Instant, data: &[u8]) -> Result<(), TooLarge> {
+        self.check_size(data)?;
+        if self.data != data {
+            self.data = data.to_vec();
+            for state in self.links.values_mut() {
+                state.announcer.data_changed(now);
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces every `period` from now on.
+    pub fn set_period(&mut self, now: Instant, period: Duration) {
+        self.period = period;
+        for state in self.links.values_mut() {
+            let crowd = crowd(&self.peers, &state.link);
+            state.announcer.set_period(now, period, crowd);
+        }
+    }
+
+    /// Says which links there are now. On new links, and on those whose addresses have changed, the search for peers
+    /// begins; the peers of links that are gone have left.
+    pub fn set_links(&mut self, now: Instant, links: Vec<Link>) {
+        let mut before = std::mem::take(&mut self.links);
+        for link in links {
+            let state = match before.remove(&link.id) {
+                Some(state) if *state.link == link => state,
+                Some(mut state) => {
+                    state.announcer.search(now, &mut self.random);
+                    LinkState { link: Arc::new(link), ..state }
+                }
+                None => LinkState {
+                    announcer: Announcer::new(now, self.period, &mut self.random),
+                    answers: Answers::new(now),
+                    link: Arc::new(link),
+                },
+            };
+            self.links.insert(state.link.id, state);
+        }
+        for gone in before.keys() {
+            self.events.extend(self.peers.link_down(*gone));
+        }
+    }
+
+    /// Takes a datagram that came from `source` by `link`.
+    pub fn handle_datagram(&mut self, now: Instant, link: LinkId, source: SocketAddr, bytes: &[u8]) {
+        self.notice_sleep(now);
+        let Some(state) = self.links.get_mut(&link) else { return };
+        let Some(packet) = self.filter.admit(now, &state.link, source, &self.id, bytes) else { return };
+        if packet.kind == Kind::Goodbye {
+            self.events.extend(self.peers.goodbye(link, source, &packet));
+            return;
+        }
+        let Some(news) = self.peers.heard(now, &state.link, source, &packet) else { return };
+        if packet.kind == Kind::Ask {
+            let crowd = crowd(&self.peers, &state.link);
+            let spread = ANSWER_SPREAD.saturating_mul(u32::try_from(crowd.peers).unwrap_or(u32::MAX));
+            let due = now + self.random.up_to(spread.min(MAX_ANSWER_SPREAD));
+            state.answers.asked(source, due, answer_pause(crowd));
+        }
+        let link = Arc::clone(&state.link);
+        self.events.push_back(Event { news, link, source, payload: packet.data.to_vec() });
+        self.speak(now);
+    }
+
+    /// Does whatever is due. Early and repeated calls are harmless.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.notice_sleep(now);
+        let gone = self.peers.expire(now);
+        self.events.extend(gone);
+        self.speak(now);
+    }
+
+    /// Says goodbye to everybody; afterwards there is nothing left to do but to send it.
+    pub fn close(&mut self) {
+        self.transmits.clear();
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for link in links {
+            self.transmit(link, Destination::Everybody, Kind::Goodbye, self.period);
+        }
+        self.links.clear();
+    }
+
+    /// The next datagram to send; call it until it gives none.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    /// The next thing learned; call it until it gives none.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout); `None` if there is nothing to wait for.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let links = self.links.values();
+        let spoken = links.flat_map(|state| [Some(state.announcer.next()), state.answers.next()]);
+        spoken.flatten().chain(self.peers.next_expiry()).min()
+    }
+
+    /// What was not looked at so far, and why.
+    #[must_use]
+    pub const fn refusals(&self) -> Refusals {
+        self.filter.refusals()
+    }
+
+    /// Says what is due on each link.
+    fn speak(&mut self, now: Instant) {
+        let mut said = Vec::new();
+        for (&id, state) in &mut self.links {
+            if state.announcer.next() > now && state.answers.next().is_none_or(|next| next > now) {
+                continue;
+            }
+            let crowd = crowd(&self.peers, &state.link);
+            let interval = state.announcer.interval(crowd);
+            if let Some(round) = state.announcer.due(now, crowd, &mut self.random) {
+                let kind = if round == Round::Ask { Kind::Ask } else { Kind::Announce };
+                state.answers.said_to_all(now);
+                said.push((id, Destination::Everybody, kind, interval));
+            }
+            while let Some(answer) = state.answers.due(now) {
+                let destination = match answer {
+                    Answer::One(address) => Destination::Peer(address),
+                    Answer::All => {
+                        state.announcer.said(now, crowd, &mut self.random);
+                        Destination::Everybody
+                    }
+                };
+                said.push((id, destination, Kind::Answer, interval));
+            }
+        }
+        for (link, destination, kind, interval) in said {
+            self.transmit(link, destination, kind, interval);
+        }
+    }
+
+    fn transmit(&mut self, link: LinkId, destination: Destination, kind: Kind, interval: Duration) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let data: &[u8] = if kind == Kind::Goodbye { &[] } else { &self.data };
+        let packet = Packet { kind, sequence: self.sequence, interval, id: &self.id, data };
+        let contents = packet.encode().expect("the sizes of identity and data are checked when they are set");
+        self.transmits.push_back(Transmit { link, destination, contents });
+    }
+
+    /// If the machine was not called for long after it should have been, the process was stopped or the computer
+    /// slept: what was heard is old, but nobody has had the chance to be heard again.
+    fn notice_sleep(&mut self, now: Instant) {
+        let called = self.last_call.replace(now);
+        let wanted = called.and_then(|_| self.poll_timeout());
+        if wanted.is_some_and(|wanted| now > wanted + ASLEEP) {
+            self.peers.postpone_expiry(now + AWAKE_GRACE);
+            for state in self.links.values_mut() {
+                state.announcer.search(now, &mut self.random);
+            }
+        }
+    }
+
+    const fn check_size(&self, data: &[u8]) -> Result<(), TooLarge> {
+        let limit_bytes = max_data_bytes(self.id.len());
+        if data.len() > limit_bytes { Err(TooLarge { bytes: data.len(), limit_bytes }) } else { Ok(()) }
+    }
+}
+
+fn crowd(peers: &Peers, link: &Link) -> Crowd {
+    Crowd { peers: peers.confirmed_on(link.id), datagrams_per_round: link.datagrams_per_round }
+}
+
+/// The least time between two answers to everybody: with many peers, each answers less often.
+fn answer_pause(crowd: Crowd) -> Duration {
+    let datagrams = crowd.peers.saturating_add(1).saturating_mul(crowd.datagrams_per_round);
+    let shared = ANSWER_TO_ALL_SHARE.saturating_mul(u32::try_from(datagrams).unwrap_or(u32::MAX));
+    shared.clamp(ANSWER_TO_ALL_PAUSE, ANSWER_TO_ALL_MAX_PAUSE)
+}
+
+/// Each peer that might answer the same question adds this to the time over which answers are spread.
+const ANSWER_SPREAD: Duration = Duration::from_millis(1);
+
+/// A newcomer should not wait longer than a person notices.
+const MAX_ANSWER_SPREAD: Duration = Duration::from_millis(100);
+
+/// At most four answers to everybody a second; with the answers to single addresses, 20 for any one address.
+const ANSWER_TO_ALL_PAUSE: Duration = Duration::from_millis(250);
+
+/// In a crowd the answers to everybody of all peers together come to at most 200 datagrams a second...
+const ANSWER_TO_ALL_SHARE: Duration = Duration::from_millis(5);
+
+/// ...unless newcomers would wait longer than this.
+const ANSWER_TO_ALL_MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// So late a driver on a busy machine never is.
+const ASLEEP: Duration = Duration::from_secs(2);
+
+/// The time peers get to be heard again: the length of a search and a little more.
+const AWAKE_GRACE: Duration = Duration::from_secs(2);
