@@ -1,0 +1,144 @@
+//! What is measured: systems, workloads, and how much of each.
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+
+/// What is under test. Each is one module of `systems`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum System {
+    /// `std::net`, a thread for each stream, nothing encrypted.
+    Std,
+    /// mio, one thread for all streams, nothing encrypted.
+    Mio,
+    /// rustls over `std::net`, a thread for each stream.
+    Rustls,
+    /// quinn on a tokio runtime of one thread.
+    Quinn,
+    /// quinn on tokio's runtime with a thread for each core.
+    QuinnThreads,
+}
+
+/// What a pair of processes does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Workload {
+    /// 64 bytes there and back on each of [`Plan::streams`] streams, as often as time allows.
+    Echo,
+    /// Bytes in one direction, the end confirmed.
+    Bulk,
+    /// Dials, sends 64 bytes, receives them and closes, one after the other.
+    Connect,
+    /// Opens [`Plan::streams`] streams, each used once, and leaves them alone.
+    Idle,
+}
+
+/// How much of it. Handed to the processes as arguments.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// How long echoes go on.
+    pub(crate) time: Duration,
+    /// How much a bulk transfer carries, in MiB.
+    pub(crate) bulk_mebibytes: u64,
+    pub(crate) streams: usize,
+    pub(crate) dials: usize,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(1), bulk_mebibytes: 1024, streams: 1, dials: 500 }
+    }
+}
+
+impl Plan {
+    /// For the everyday gate: enough to see that everything runs, too little to compare.
+    pub(crate) fn shortened(self) -> Self {
+        Self { time: Duration::from_millis(200), bulk_mebibytes: 128, dials: 50, ..self }
+    }
+
+    pub(crate) fn streams(self, streams: usize) -> Self {
+        Self { streams, ..self }
+    }
+
+    pub(crate) fn to_words(self) -> [String; 4] {
+        [
+            self.time.as_millis().to_string(),
+            self.bulk_mebibytes.to_string(),
+            self.streams.to_string(),
+            self.dials.to_string(),
+        ]
+    }
+
+    pub(crate) fn from_words(words: &[String]) -> Result<Self> {
+        let [time, bulk, streams, dials] = words else { bail!("a plan is four numbers, not {words:?}") };
+        Ok(Self {
+            time: Duration::from_millis(time.parse()?),
+            bulk_mebibytes: bulk.parse()?,
+            streams: streams.parse()?,
+            dials: dials.parse()?,
+        })
+    }
+}
+
+impl System {
+    const NAMES: [(Self, &str); 5] = [
+        (Self::Std, "std"),
+        (Self::Mio, "mio"),
+        (Self::Rustls, "rustls"),
+        (Self::Quinn, "quinn"),
+        (Self::QuinnThreads, "quinn-threads"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        name_in(&Self::NAMES, self)
+    }
+
+    /// What it is to be compared with.
+    pub(crate) fn reference(self) -> Self {
+        match self {
+            Self::Std | Self::Mio | Self::Rustls => Self::Rustls,
+            Self::Quinn | Self::QuinnThreads => Self::Quinn,
+        }
+    }
+}
+
+impl FromStr for System {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        value_in(&Self::NAMES, name)
+    }
+}
+
+impl Workload {
+    const NAMES: [(Self, &str); 4] =
+        [(Self::Echo, "echo"), (Self::Bulk, "bulk"), (Self::Connect, "connect"), (Self::Idle, "idle")];
+
+    pub(crate) fn name(self) -> &'static str {
+        name_in(&Self::NAMES, self)
+    }
+}
+
+impl FromStr for Workload {
+    type Err = anyhow::Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        value_in(&Self::NAMES, name)
+    }
+}
+
+fn name_in<T: PartialEq>(names: &[(T, &'static str)], value: T) -> &'static str {
+    names
+        .iter()
+        .find(|(each, _)| *each == value)
+        .map(|(_, name)| *name)
+        .expect("every variant is in its list")
+}
+
+fn value_in<T: Copy>(names: &[(T, &'static str)], name: &str) -> Result<T> {
+    let Some((value, _)) = names.iter().find(|(_, each)| *each == name) else {
+        let known: Vec<_> = names.iter().map(|(_, name)| *name).collect();
+        bail!("{name:?} is none of {}", known.join(", "));
+    };
+    Ok(*value)
+}

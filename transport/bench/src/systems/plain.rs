@@ -1,0 +1,39 @@
+//! Plain `std::net`: what the system calls alone cost.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use anyhow::Result;
+
+use super::blocking::Blocking;
+
+/// Dials one address.
+pub(crate) struct Plain {
+    address: String,
+}
+
+impl Blocking for Plain {
+    type Stream = TcpStream;
+    type Listener = TcpListener;
+
+    fn listen() -> Result<(TcpListener, String)> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let address = listener.local_addr()?.to_string();
+        Ok((listener, address))
+    }
+
+    fn accept(listener: &TcpListener) -> Result<TcpStream> {
+        let (stream, _) = listener.accept()?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    fn dialer(address: &str) -> Result<Self> {
+        Ok(Self { address: address.to_owned() })
+    }
+
+    fn dial(&self) -> Result<TcpStream> {
+        let stream = TcpStream::connect(&self.address)?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}

@@ -1,0 +1,198 @@
+//! The tables: which systems do what, which figure counts, and what it should be.
+
+use std::fmt::Write;
+
+use anyhow::{Context, Result};
+
+use crate::machine;
+use crate::measure::{Sample, sample};
+use crate::plan::{Plan, System, Workload};
+use crate::statistics::Spread;
+
+/// A question with one figure for an answer, asked of several systems.
+pub(crate) struct Table {
+    name: &'static str,
+    title: &'static str,
+    workload: Workload,
+    /// Both processes on one core: what is left is the cost of the software.
+    pinned: bool,
+    streams: usize,
+    systems: &'static [System],
+    figure: fn(&Sample) -> f64,
+    /// Shown beside the figure, without a ratio.
+    beside: Option<(&'static str, fn(&Sample) -> f64)>,
+}
+
+const TABLES: &[Table] = &[
+    Table {
+        name: "echo",
+        title: "64 B there and back on one stream, both ends on one core: us a round trip",
+        workload: Workload::Echo,
+        pinned: true,
+        streams: 1,
+        systems: &[System::Std, System::Rustls, System::Quinn],
+        figure: micros_each,
+        beside: Some(("p99 us", |sample| sample.client.p99.as_secs_f64() * 1e6)),
+    },
+    Table {
+        name: "streams",
+        title: "64 B there and back on 64 connections at a time, both ends on one core: us CPU of both a request",
+        workload: Workload::Echo,
+        pinned: true,
+        streams: 64,
+        systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
+        figure: cpu_micros_each,
+        beside: Some(("p99 us", |sample| sample.client.p99.as_secs_f64() * 1e6)),
+    },
+    Table {
+        name: "bulk",
+        title: "one way, 64 KiB a write, both ends on one core: s CPU of both a GiB",
+        workload: Workload::Bulk,
+        pinned: true,
+        streams: 1,
+        systems: &[System::Std, System::Rustls, System::Quinn],
+        figure: cpu_seconds_a_gibibyte,
+        beside: Some(("MB/s", megabytes_a_second)),
+    },
+    Table {
+        name: "bulk-free",
+        title: "one way, 64 KiB a write, ends where the scheduler puts them: MB/s",
+        workload: Workload::Bulk,
+        pinned: false,
+        streams: 1,
+        systems: &[System::Std, System::Rustls, System::Quinn, System::QuinnThreads],
+        figure: megabytes_a_second,
+        beside: Some(("s CPU/GiB", cpu_seconds_a_gibibyte)),
+    },
+    Table {
+        name: "connect",
+        title: "dial, authenticate both ways, 64 B there and back, close, both ends on one core: us",
+        workload: Workload::Connect,
+        pinned: true,
+        streams: 1,
+        systems: &[System::Std, System::Rustls, System::Quinn],
+        figure: |sample| sample.client.median.as_secs_f64() * 1e6,
+        beside: Some(("p99 us", |sample| sample.client.p99.as_secs_f64() * 1e6)),
+    },
+    Table {
+        name: "idle",
+        title: "1,000 idle streams: KiB RSS of the server a stream",
+        streams: 1_000,
+        ..IDLE
+    },
+    Table { name: "idle-many", title: "10,000 idle streams: KiB RSS of the server a stream", ..IDLE },
+];
+
+const IDLE: Table = Table {
+    name: "",
+    title: "",
+    workload: Workload::Idle,
+    pinned: false,
+    streams: 10_000,
+    systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
+    figure: |sample| {
+        let grown =
+            sample.server_after.resident_kibibytes as f64 - sample.server_before.resident_kibibytes as f64;
+        grown / sample.client.operations as f64
+    },
+    beside: Some(("threads", |sample| sample.server_after.threads as f64)),
+};
+
+/// The tables by name, one a line.
+pub(crate) fn list() -> String {
+    TABLES.iter().fold(String::new(), |mut text, table| {
+        let _ = writeln!(text, "{:10} {}", table.name, table.title);
+        text
+    })
+}
+
+pub(crate) fn find(name: &str) -> Result<&'static Table> {
+    TABLES
+        .iter()
+        .find(|table| table.name == name)
+        .with_context(|| format!("no table {name:?}; there are\n{}", list()))
+}
+
+impl Table {
+    /// Measures system after system in each round, so that whatever the machine does meets all alike, and prints.
+    pub(crate) fn run(&self, plan: &Plan, rounds: usize, only: &[System]) -> Result<()> {
+        let systems: Vec<System> =
+            self.systems.iter().copied().filter(|system| only.is_empty() || only.contains(system)).collect();
+        let plan = plan.streams(self.streams);
+        let core = self.pinned.then(machine::quiet_core);
+        let mut samples = vec![Vec::with_capacity(rounds); systems.len()];
+        for round in 0..rounds {
+            // Each round begins with another system: none always follows the same one.
+            for index in (0..systems.len()).map(|index| (index + round) % systems.len()) {
+                let system = systems[index];
+                let sample = sample(system, self.workload, &plan, core)
+                    .with_context(|| format!("{} with {}", self.name, system.name()))?;
+                samples[index].push(sample);
+            }
+        }
+        print!("{}", self.text(&systems, &samples));
+        Ok(())
+    }
+
+    fn text(&self, systems: &[System], samples: &[Vec<Sample>]) -> String {
+        let mut text = format!("\n{}: {}\n", self.name, self.title);
+        let beside = self.beside.map_or("", |(title, _)| title);
+        let _ = writeln!(
+            text,
+            "{:14} {:>9} {:>19}  {:>8} {:>15}  {beside:>9}",
+            "system", "median", "least..greatest", "x ref", "least..greatest"
+        );
+        for (&system, own) in systems.iter().zip(samples) {
+            let reference =
+                systems.iter().position(|&each| each == system.reference()).map(|at| &samples[at]);
+            let _ = writeln!(text, "{}", self.row(system, own, reference));
+        }
+        let others = Spread::of(samples.iter().flatten().map(|sample| sample.others * 100.0));
+        if let (Some(others), Some(rounds)) = (others, samples.first().map(Vec::len)) {
+            let _ = writeln!(
+                text,
+                "{rounds} rounds; x ref: rustls for TCP, quinn for QUIC, in the same round; others had {:.0} % of the \
+                 machine, {:.0} % at worst",
+                others.median, others.greatest
+            );
+        }
+        text
+    }
+
+    fn row(&self, system: System, own: &[Sample], reference: Option<&Vec<Sample>>) -> String {
+        let figures = own.iter().map(self.figure);
+        let ratios = reference.into_iter().flat_map(|reference| {
+            own.iter().zip(reference).map(|(ours, theirs)| (self.figure)(ours) / (self.figure)(theirs))
+        });
+        let (Some(figures), ratios) = (Spread::of(figures), Spread::of(ratios)) else { return String::new() };
+        let ratio = ratios.map_or((String::new(), String::new()), |ratios| {
+            (format!("{:.2}", ratios.median), format!("{:.2}..{:.2}", ratios.least, ratios.greatest))
+        });
+        let beside = self.beside.and_then(|(_, figure)| Spread::of(own.iter().map(figure)));
+        format!(
+            "{:14} {:>9.2} {:>19}  {:>8} {:>15}  {:>9}",
+            system.name(),
+            figures.median,
+            format!("{:.2}..{:.2}", figures.least, figures.greatest),
+            ratio.0,
+            ratio.1,
+            beside.map_or(String::new(), |beside| format!("{:.2}", beside.median)),
+        )
+    }
+}
+
+fn micros_each(sample: &Sample) -> f64 {
+    sample.client.elapsed.as_secs_f64() * 1e6 / sample.client.operations as f64
+}
+
+fn cpu_micros_each(sample: &Sample) -> f64 {
+    sample.cpu().as_secs_f64() * 1e6 / sample.client.operations as f64
+}
+
+fn cpu_seconds_a_gibibyte(sample: &Sample) -> f64 {
+    sample.cpu().as_secs_f64() * (1u64 << 30) as f64 / sample.bytes as f64
+}
+
+fn megabytes_a_second(sample: &Sample) -> f64 {
+    sample.bytes as f64 / 1e6 / sample.client.elapsed.as_secs_f64()
+}
