@@ -19,8 +19,14 @@ pub(crate) struct Table {
     streams: usize,
     systems: &'static [System],
     figure: fn(&Sample) -> f64,
-    /// Shown beside the figure, without a ratio.
-    beside: Option<(&'static str, fn(&Sample) -> f64)>,
+    beside: Beside,
+}
+
+/// A second figure, shown without a ratio.
+#[derive(Clone, Copy)]
+struct Beside {
+    title: &'static str,
+    figure: fn(&Sample) -> f64,
 }
 
 const TABLES: &[Table] = &[
@@ -32,7 +38,7 @@ const TABLES: &[Table] = &[
         streams: 1,
         systems: &[System::Std, System::Rustls, System::Quinn],
         figure: micros_each,
-        beside: Some(("p99 us", |sample| sample.client.p99.as_secs_f64() * 1e6)),
+        beside: P99,
     },
     Table {
         name: "streams",
@@ -42,7 +48,7 @@ const TABLES: &[Table] = &[
         streams: 64,
         systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
         figure: cpu_micros_each,
-        beside: Some(("p99 us", |sample| sample.client.p99.as_secs_f64() * 1e6)),
+        beside: P99,
     },
     Table {
         name: "bulk",
@@ -52,7 +58,7 @@ const TABLES: &[Table] = &[
         streams: 1,
         systems: &[System::Std, System::Rustls, System::Quinn],
         figure: cpu_seconds_a_gibibyte,
-        beside: Some(("MB/s", megabytes_a_second)),
+        beside: Beside { title: "MB/s", figure: megabytes_a_second },
     },
     Table {
         name: "bulk-free",
@@ -62,7 +68,7 @@ const TABLES: &[Table] = &[
         streams: 1,
         systems: &[System::Std, System::Rustls, System::Quinn, System::QuinnThreads],
         figure: megabytes_a_second,
-        beside: Some(("s CPU/GiB", cpu_seconds_a_gibibyte)),
+        beside: Beside { title: "s CPU/GiB", figure: cpu_seconds_a_gibibyte },
     },
     Table {
         name: "connect",
@@ -72,7 +78,7 @@ const TABLES: &[Table] = &[
         streams: 1,
         systems: &[System::Std, System::Rustls, System::Quinn],
         figure: |sample| sample.client.median.as_secs_f64() * 1e6,
-        beside: Some(("p99 us", |sample| sample.client.p99.as_secs_f64() * 1e6)),
+        beside: P99,
     },
     Table {
         name: "idle",
@@ -82,6 +88,8 @@ const TABLES: &[Table] = &[
     },
     Table { name: "idle-many", title: "10,000 idle streams: KiB RSS of the server a stream", ..IDLE },
 ];
+
+const P99: Beside = Beside { title: "p99 us", figure: |sample| sample.client.p99.as_secs_f64() * 1e6 };
 
 const IDLE: Table = Table {
     name: "",
@@ -95,7 +103,7 @@ const IDLE: Table = Table {
             sample.server_after.resident_kibibytes as f64 - sample.server_before.resident_kibibytes as f64;
         grown / sample.client.operations as f64
     },
-    beside: Some(("threads", |sample| sample.server_after.threads as f64)),
+    beside: Beside { title: "threads", figure: |sample| sample.server_after.threads as f64 },
 };
 
 /// The tables by name, one a line.
@@ -136,7 +144,7 @@ impl Table {
 
     fn text(&self, systems: &[System], samples: &[Vec<Sample>]) -> String {
         let mut text = format!("\n{}: {}\n", self.name, self.title);
-        let beside = self.beside.map_or("", |(title, _)| title);
+        let beside = self.beside.title;
         let _ = writeln!(
             text,
             "{:14} {:>9} {:>19}  {:>8} {:>15}  {beside:>9}",
@@ -168,7 +176,7 @@ impl Table {
         let ratio = ratios.map_or((String::new(), String::new()), |ratios| {
             (format!("{:.2}", ratios.median), format!("{:.2}..{:.2}", ratios.least, ratios.greatest))
         });
-        let beside = self.beside.and_then(|(_, figure)| Spread::of(own.iter().map(figure)));
+        let beside = Spread::of(own.iter().map(self.beside.figure));
         format!(
             "{:14} {:>9.2} {:>19}  {:>8} {:>15}  {:>9}",
             system.name(),
