@@ -1,1 +1,5 @@
 #![doc = include_str!("../README.md")]
+
+pub mod protocol;
+#[cfg(feature = "testing")]
+pub mod testing;
