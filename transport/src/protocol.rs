@@ -1,6 +1,9 @@
 //! Pure protocol code: bytes, addresses, `now` and seeds in; bytes, deadlines and events out.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub(crate) mod handshake;
 pub(crate) mod preface;
+pub(crate) mod raw_key;
+pub(crate) mod tls;
 pub(crate) mod verdict;
 pub(crate) mod wire;
