@@ -4,6 +4,7 @@
 //! is connected and warm, then answers each `go` with what it measured. Both end with their standard input.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -19,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// One of the two processes, as the harness holds it. Dropping it ends the process.
 pub(crate) struct Process {
     child: Child,
-    stdin: ChildStdin,
+    stdin: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
@@ -33,9 +34,25 @@ impl Process {
         address: Option<&str>,
     ) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["peer", system.name(), workload.name()]);
-        command.arg(core.map_or("-".into(), |core| core.to_string()));
-        command.args(plan.to_words()).args(address);
+        command.args(arguments(system, workload, plan, core, address));
+        Self::spawn(command)
+    }
+
+    /// The same with every system call counted, in a file that is complete after [`Process::finish`].
+    pub(crate) fn start_traced(
+        system: System,
+        workload: Workload,
+        plan: &Plan,
+        address: Option<&str>,
+        file: &Path,
+    ) -> Result<Self> {
+        let mut command = Command::new("strace");
+        command.args(["-f", "-qq", "-c", "-U", "name,calls", "-o"]).arg(file).arg(std::env::current_exe()?);
+        command.args(arguments(system, workload, plan, None, address));
+        Self::spawn(command).context("cannot run strace")
+    }
+
+    fn spawn(mut command: Command) -> Result<Self> {
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let stdin = child.stdin.take().context("stdin is piped")?;
         let stdout = BufReader::new(child.stdout.take().context("stdout is piped")?);
@@ -43,12 +60,19 @@ impl Process {
         std::thread::spawn(move || {
             stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line))
         });
-        Ok(Self { child, stdin, lines })
+        Ok(Self { child, stdin: Some(stdin), lines })
+    }
+
+    /// Ends its standard input and waits for it to end by itself.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        drop(self.stdin.take());
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Sends one line and waits for the answer.
     pub(crate) fn ask(&mut self, line: &str) -> Result<String> {
-        writeln!(self.stdin, "{line}")?;
+        writeln!(self.stdin.as_mut().context("only finish takes it")?, "{line}")?;
         self.answer()
     }
 
@@ -62,6 +86,20 @@ impl Process {
     fn answer(&self) -> Result<String> {
         self.lines.recv_timeout(PATIENCE).context("a peer process ended or hung")
     }
+}
+
+fn arguments(
+    system: System,
+    workload: Workload,
+    plan: &Plan,
+    core: Option<usize>,
+    address: Option<&str>,
+) -> Vec<String> {
+    let mut words = vec!["peer".into(), system.name().into(), workload.name().into()];
+    words.push(core.map_or("-".into(), |core| core.to_string()));
+    words.extend(plan.to_words());
+    words.extend(address.map(str::to_owned));
+    words
 }
 
 impl Drop for Process {

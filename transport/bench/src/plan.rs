@@ -25,6 +25,8 @@ pub(crate) enum System {
 pub(crate) enum Workload {
     /// 64 bytes there and back on each of [`Plan::streams`] streams, as often as time allows.
     Echo,
+    /// [`Plan::dials`] echoes on one stream, and nothing else.
+    Count,
     /// Bytes in one direction, the end confirmed.
     Bulk,
     /// Dials, sends 64 bytes, receives them and closes, one after the other.
@@ -41,6 +43,7 @@ pub(crate) struct Plan {
     /// How much a bulk transfer carries, in MiB.
     pub(crate) bulk_mebibytes: u64,
     pub(crate) streams: usize,
+    /// Dials, or echoes where they are counted.
     pub(crate) dials: usize,
 }
 
@@ -111,8 +114,13 @@ impl FromStr for System {
 }
 
 impl Workload {
-    const NAMES: [(Self, &str); 4] =
-        [(Self::Echo, "echo"), (Self::Bulk, "bulk"), (Self::Connect, "connect"), (Self::Idle, "idle")];
+    const NAMES: [(Self, &str); 5] = [
+        (Self::Echo, "echo"),
+        (Self::Count, "count"),
+        (Self::Bulk, "bulk"),
+        (Self::Connect, "connect"),
+        (Self::Idle, "idle"),
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         name_in(&Self::NAMES, self)

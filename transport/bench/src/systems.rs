@@ -2,7 +2,7 @@
 
 mod blocking;
 mod epoll;
-mod keys;
+pub(crate) mod keys;
 mod plain;
 mod quic;
 mod tls;
@@ -19,7 +19,7 @@ use crate::plan::{Plan, System, Workload};
 pub(crate) type Load = Box<dyn FnMut() -> Result<Times>>;
 
 /// Bytes of a request and of its answer.
-const MESSAGE_BYTES: usize = 64;
+pub(crate) const MESSAGE_BYTES: usize = 64;
 
 /// Bytes handed over at once by a bulk transfer, and room for as many at its end.
 const CHUNK_BYTES: usize = 64 * 1024;

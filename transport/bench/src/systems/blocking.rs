@@ -30,7 +30,7 @@ pub(crate) fn serve<S: Blocking>(workload: Workload) -> Result<(String, Box<dyn 
             // A stream ends when its dialer goes away; there is nothing to report then.
             thread::spawn(move || match workload {
                 Workload::Bulk => swallow(stream),
-                Workload::Echo | Workload::Connect | Workload::Idle => echo(stream),
+                _ => echo(stream),
             });
         }
     });
@@ -69,6 +69,10 @@ pub(crate) fn load<S: Blocking>(workload: Workload, plan: Plan, address: &str) -
     let dialer = S::dialer(address)?;
     match workload {
         Workload::Echo => echo_load(&dialer, plan),
+        Workload::Count => {
+            let mut stream = dialer.dial()?;
+            Ok(Box::new(move || counted_echoes(&mut stream, plan.dials)))
+        }
         Workload::Bulk => bulk_load(&dialer, plan),
         Workload::Connect => connect_load(dialer, plan),
         Workload::Idle => Ok(idle_load(dialer, plan)),
@@ -111,6 +115,15 @@ fn echoes(stream: &mut (impl Read + Write), end: Instant) -> Result<Times> {
     while now < end {
         echo_once(stream, &message)?;
         now = times.done(now);
+    }
+    Ok(times.end())
+}
+
+fn counted_echoes(stream: &mut (impl Read + Write), count: usize) -> Result<Times> {
+    let mut times = Times::begin();
+    for _ in 0..count {
+        echo_once(stream, &[7; MESSAGE_BYTES])?;
+        times.done(times.begin);
     }
     Ok(times.end())
 }

@@ -84,8 +84,8 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str) -> Result<Load
                 Ok(times)
             }))
         }
-        Workload::Bulk | Workload::Connect => {
-            bail!("plain epoll is only measured with echoes and idle streams")
+        Workload::Bulk | Workload::Connect | Workload::Count => {
+            bail!("plain epoll is only measured with echoes for a time and idle streams")
         }
     }
 }

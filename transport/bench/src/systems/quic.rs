@@ -52,7 +52,7 @@ async fn serve_connection(incoming: Incoming, workload: Workload) -> Result<()> 
         // A stream ends when its dialer goes away; there is nothing to report then.
         match workload {
             Workload::Bulk => tokio::spawn(swallow(sender, receiver)),
-            Workload::Echo | Workload::Connect | Workload::Idle => tokio::spawn(echo(sender, receiver)),
+            _ => tokio::spawn(echo(sender, receiver)),
         };
     }
 }
@@ -90,6 +90,9 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavo
     endpoint.set_default_client_config(config);
     match workload {
         Workload::Echo => echo_load(handle, endpoint, address, plan),
+        Workload::Count => {
+            Ok(Box::new(move || wait(&handle, counted_echoes(endpoint.clone(), address, plan.dials))))
+        }
         Workload::Bulk => bulk_load(handle, endpoint, address, plan),
         Workload::Connect => {
             wait(&handle, dials(endpoint.clone(), address, plan.dials / 10))?;
@@ -164,6 +167,16 @@ async fn echoes(stream: &mut Dialled, end: Instant) -> Result<Times> {
     while now < end {
         echo_once(stream).await?;
         now = times.done(now);
+    }
+    Ok(times.end())
+}
+
+async fn counted_echoes(endpoint: Endpoint, address: SocketAddr, count: usize) -> Result<Times> {
+    let mut stream = dial(&endpoint, address).await?;
+    let mut times = Times::begin();
+    for _ in 0..count {
+        echo_once(&mut stream).await?;
+        times.done(times.begin);
     }
     Ok(times.end())
 }
