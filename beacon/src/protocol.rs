@@ -20,7 +20,7 @@ pub use announcer::MIN_PERIOD;
 pub use discovery::{Destination, Discovery, DiscoveryConfig, Transmit};
 pub use filter::Refusals;
 pub use link::{Link, LinkId, Network};
-pub use packet::{ASK_BYTES, DecodeError, Kind, MAX_ID_BYTES, MAX_PACKET_BYTES, Packet, TooLarge};
+pub use packet::{ASK_BYTES, DecodeError, Kind, MAX_ID_BYTES, MAX_PACKET_BYTES, Packet, Tag, TooLarge};
 pub use peers::{Departure, Event, News};
 pub use seed::Seed;
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::announcer::{Announcer, Crowd, Round};
 use super::answers::{Answer, Answers};
 use super::filter::Filter;
-use super::packet::max_data_bytes;
+use super::packet::{Tag, max_data_bytes, tag};
 use super::peers::Peers;
 use super::seed::Random;
 use super::{Event, Kind, Link, LinkId, MAX_ID_BYTES, Packet, Refusals, Seed, TooLarge};
@@ -95,6 +95,16 @@ pub enum Destination {
     Everybody,
     /// To one address.
     Peer(SocketAddr),
+}
+
+/// What to say.
+#[derive(Debug)]
+enum Word {
+    Announce,
+    Answer,
+    /// A question, and who need not answer it.
+    Ask(Vec<Tag>),
+    Goodbye,
 }
 
 #[derive(Debug)]
@@ -192,7 +202,8 @@ impl Discovery {
             return;
         }
         let Some(news) = self.peers.heard(now, &state.link, source, &packet) else { return };
-        if packet.kind == Kind::Ask {
+        let is_known = || tag(&self.id).is_some_and(|own| packet.known.contains(&own));
+        if packet.kind == Kind::Ask && !is_known() {
             let crowd = crowd(&self.peers, &state.link);
             let spread = ANSWER_SPREAD.saturating_mul(u32::try_from(crowd.peers).unwrap_or(u32::MAX));
             let due = now + self.random.up_to(spread.min(MAX_ANSWER_SPREAD));
@@ -216,7 +227,7 @@ impl Discovery {
         self.transmits.clear();
         let links: Vec<_> = self.links.keys().copied().collect();
         for link in links {
-            self.transmit(link, Destination::Everybody, Kind::Goodbye, self.period);
+            self.transmit(link, Destination::Everybody, &Word::Goodbye, self.period);
         }
         self.links.clear();
     }
@@ -255,9 +266,12 @@ impl Discovery {
             let crowd = crowd(&self.peers, &state.link);
             let interval = state.announcer.interval(crowd);
             if let Some(round) = state.announcer.due(now, crowd, &mut self.random) {
-                let kind = if round == Round::Ask { Kind::Ask } else { Kind::Announce };
                 state.answers.said_to_all(now);
-                said.push((id, Destination::Everybody, kind, interval));
+                let word = match round {
+                    Round::Announce => Word::Announce,
+                    Round::Ask => Word::Ask(self.peers.known_on(id, state.announcer.searching_since())),
+                };
+                said.push((id, Destination::Everybody, word, interval));
             }
             while let Some(answer) = state.answers.due(now) {
                 let destination = match answer {
@@ -267,18 +281,23 @@ impl Discovery {
                         Destination::Everybody
                     }
                 };
-                said.push((id, destination, Kind::Answer, interval));
+                said.push((id, destination, Word::Answer, interval));
             }
         }
-        for (link, destination, kind, interval) in said {
-            self.transmit(link, destination, kind, interval);
+        for (link, destination, word, interval) in said {
+            self.transmit(link, destination, &word, interval);
         }
     }
 
-    fn transmit(&mut self, link: LinkId, destination: Destination, kind: Kind, interval: Duration) {
+    fn transmit(&mut self, link: LinkId, destination: Destination, word: &Word, interval: Duration) {
         self.sequence = self.sequence.wrapping_add(1);
-        let data: &[u8] = if kind == Kind::Goodbye { &[] } else { &self.data };
-        let packet = Packet { kind, sequence: self.sequence, interval, id: &self.id, data };
+        let (kind, data, known): (_, &[u8], &[Tag]) = match word {
+            Word::Announce => (Kind::Announce, &self.data, &[]),
+            Word::Answer => (Kind::Answer, &self.data, &[]),
+            Word::Ask(known) => (Kind::Ask, &self.data, known),
+            Word::Goodbye => (Kind::Goodbye, &[], &[]),
+        };
+        let packet = Packet { kind, sequence: self.sequence, interval, id: &self.id, data, known };
         let contents = packet.encode().expect("the sizes of identity and data are checked when they are set");
         self.transmits.push_back(Transmit { link, destination, contents });
     }

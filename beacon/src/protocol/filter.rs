@@ -152,8 +152,14 @@ mod tests {
     }
 
     fn announcement(id: &[u8]) -> Vec<u8> {
-        let packet =
-            Packet { kind: Kind::Announce, sequence: 1, interval: Duration::from_secs(1), id, data: b"data" };
+        let packet = Packet {
+            kind: Kind::Announce,
+            sequence: 1,
+            interval: Duration::from_secs(1),
+            id,
+            data: b"data",
+            known: &[],
+        };
         packet.encode().expect("small")
     }
 }

@@ -12,12 +12,13 @@
 //! +---------------------------------------------------------------+
 //! |                    interval (milliseconds)                    |
 //! +---------------------------------------------------------------+
-//! |  id ...   |  data ...   |  padding, ignored ...               |
+//! |  id ...   |  data ...   |  known tags, 4 bytes each ...       |
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! Numbers are big-endian. An ask is padded to [`ASK_BYTES`], so that no answer to it is more than 64 bytes larger:
-//! a forged source address gains nothing.
+//! Numbers are big-endian. An ask is filled up to [`ASK_BYTES`], so that no answer to it is more than 64 bytes larger:
+//! a forged source address gains nothing. What fills it are the [`Tag`]s of peers that need not answer, as they have
+//! done so already, and zeros. What follows the data of other kinds is ignored.
 
 use std::time::Duration;
 
@@ -37,7 +38,14 @@ pub struct Packet<'a> {
     pub id: &'a [u8],
     /// What the application announces.
     pub data: &'a [u8],
+    /// In an ask, the peers that need not answer; as many are sent as there is room for.
+    pub known: &'a [Tag],
 }
+
+/// The first four bytes of an identity: enough to tell the peers of one link apart.
+///
+/// Tags of all zeros mean nobody.
+pub type Tag = [u8; 4];
 
 /// The kinds of datagrams. All but a goodbye carry the sender's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +85,16 @@ impl<'a> Packet<'a> {
         }
         let (id, rest) = rest.split_at_checked(id_length).ok_or(DecodeError::Truncated)?;
         let data_length = usize::from(u16::from_be_bytes([d0, d1]));
-        let (data, _padding) = rest.split_at_checked(data_length).ok_or(DecodeError::Truncated)?;
+        let (data, rest) = rest.split_at_checked(data_length).ok_or(DecodeError::Truncated)?;
+        let known = if kind == Kind::Ask { rest.as_chunks().0 } else { &[] };
+        let end = known.iter().rposition(|tag| *tag != NOBODY).map_or(0, |last| last + 1);
         Ok(Self {
             kind,
             sequence: u32::from_be_bytes([s0, s1, s2, s3]),
             interval: Duration::from_millis(u64::from(u32::from_be_bytes([i0, i1, i2, i3]))),
             id,
             data,
+            known: &known[..end],
         })
     }
 
@@ -113,8 +124,11 @@ impl<'a> Packet<'a> {
         bytes.extend_from_slice(&interval_ms.to_be_bytes());
         bytes.extend_from_slice(self.id);
         bytes.extend_from_slice(self.data);
-        if self.kind == Kind::Ask && bytes.len() < ASK_BYTES {
-            bytes.resize(ASK_BYTES, 0);
+        if self.kind == Kind::Ask {
+            let room = ASK_BYTES.saturating_sub(bytes.len());
+            let known = self.known.as_flattened();
+            bytes.extend_from_slice(&known[..known.len().min(room - room % size_of::<Tag>())]);
+            bytes.resize(bytes.len().max(ASK_BYTES), 0);
         }
         Ok(bytes)
     }
@@ -140,6 +154,13 @@ impl Kind {
         }
     }
 }
+
+/// The tag of an identity; short identities have none, and their owners always answer.
+pub(super) fn tag(id: &[u8]) -> Option<Tag> {
+    id.first_chunk().copied().filter(|tag| *tag != NOBODY)
+}
+
+const NOBODY: Tag = [0; 4];
 
 /// How many bytes of data fit into a datagram beside an identity of `id_bytes`.
 pub(crate) const fn max_data_bytes(id_bytes: usize) -> usize {
@@ -219,10 +240,12 @@ mod tests {
             sequence: u32,
             interval_ms: u32,
             id in prop::collection::vec(any::<u8>(), 0..=MAX_ID_BYTES),
-            data in prop::collection::vec(any::<u8>(), 0..1100),
+            data in prop::collection::vec(any::<u8>(), 0..1000),
+            known in prop::collection::vec(any::<Tag>().prop_filter("nobody", |tag| *tag != NOBODY), 0..20),
         ) {
             let interval = Duration::from_millis(u64::from(interval_ms));
-            let packet = Packet { kind, sequence, interval, id: &id, data: &data };
+            let known = if kind == Kind::Ask { &known[..] } else { &[] };
+            let packet = Packet { kind, sequence, interval, id: &id, data: &data, known };
 
             let bytes = packet.encode().expect("within the limits");
 
@@ -246,7 +269,7 @@ mod tests {
     #[test]
     fn every_answer_is_at_most_64_bytes_larger_than_any_ask() {
         let smallest_ask =
-            Packet { kind: Kind::Ask, sequence: 0, interval: Duration::ZERO, id: &[], data: &[] };
+            Packet { kind: Kind::Ask, sequence: 0, interval: Duration::ZERO, id: &[], data: &[], known: &[] };
         let data = vec![0; max_data_bytes(0)];
         let largest_answer = Packet { kind: Kind::Answer, data: &data, ..smallest_ask };
 
@@ -257,18 +280,52 @@ mod tests {
     }
 
     #[test]
+    fn an_ask_names_as_many_known_peers_as_it_has_room_for_and_never_grows() {
+        let known = vec![[7; 4]; 1000];
+        for data_length in [0, 1, 1000, 1140, 1150, 1200] {
+            let data = vec![1; data_length];
+            let packet = Packet {
+                kind: Kind::Ask,
+                sequence: 0,
+                interval: Duration::ZERO,
+                id: &[2; 16],
+                data: &data,
+                known: &known,
+            };
+
+            let bytes = packet.encode().expect("within the limits");
+
+            assert_eq!(bytes.len(), ASK_BYTES.max(HEADER_BYTES + 16 + data_length));
+            let read = Packet::decode(&bytes).expect("our own");
+            assert_eq!(read.known.len(), ASK_BYTES.saturating_sub(HEADER_BYTES + 16 + data_length) / 4);
+        }
+    }
+
+    #[test]
     fn data_over_the_limit_is_refused_with_the_limit() {
         let data = vec![0; max_data_bytes(8) + 1];
-        let packet =
-            Packet { kind: Kind::Announce, sequence: 0, interval: Duration::ZERO, id: &[0; 8], data: &data };
+        let packet = Packet {
+            kind: Kind::Announce,
+            sequence: 0,
+            interval: Duration::ZERO,
+            id: &[0; 8],
+            data: &data,
+            known: &[],
+        };
 
         assert_eq!(packet.encode(), Err(TooLarge { bytes: 1209, limit_bytes: 1208 }));
     }
 
     #[test]
     fn foreign_datagrams_are_refused_with_their_reason() {
-        let good =
-            Packet { kind: Kind::Announce, sequence: 1, interval: Duration::ZERO, id: b"id", data: b"data" };
+        let good = Packet {
+            kind: Kind::Announce,
+            sequence: 1,
+            interval: Duration::ZERO,
+            id: b"id",
+            data: b"data",
+            known: &[],
+        };
         let good = good.encode().expect("small");
         let with = |index: usize, byte: u8| {
             let mut bytes = good.clone();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::announcer::{MAX_PERIOD, MIN_PERIOD};
+use super::packet::{Tag, tag};
 use super::{Link, LinkId, Packet};
 
 /// The peers heard of late.
@@ -162,6 +163,12 @@ impl Peers {
         self.table.iter().filter(|(key, peer)| key.link == link && peer.confirmed).count()
     }
 
+    /// The peers of a link that were heard since `since`.
+    pub(super) fn known_on(&self, link: LinkId, since: Instant) -> Vec<Tag> {
+        let heard = self.table.iter().filter(|(key, peer)| key.link == link && peer.heard >= since);
+        heard.filter_map(|(key, _)| key.identity.tag()).collect()
+    }
+
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table.len()
@@ -183,6 +190,15 @@ impl PeerKey {
         let identity =
             if packet.id.is_empty() { Identity::Source(source) } else { Identity::Id(packet.id.to_vec()) };
         Self { link, identity }
+    }
+}
+
+impl Identity {
+    fn tag(&self) -> Option<Tag> {
+        match self {
+            Self::Id(id) => tag(id),
+            Self::Source(_) => None,
+        }
     }
 }
 
@@ -304,7 +320,7 @@ mod tests {
     }
 
     fn packet<'a>(id: &'a [u8], sequence: u32, data: &'a [u8]) -> Packet<'a> {
-        Packet { kind: Kind::Announce, sequence, interval: SECOND, id, data }
+        Packet { kind: Kind::Announce, sequence, interval: SECOND, id, data, known: &[] }
     }
 
     fn link(id: u32) -> Arc<Link> {
