@@ -1,7 +1,6 @@
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt, hint::black_box, str::FromStr};
 
 use data_encoding::BASE32_NOPAD;
-use ring::constant_time;
 use zeroize::Zeroizing;
 
 use crate::identity::PublicKey;
@@ -142,7 +141,9 @@ impl AccessToken {
     }
 
     fn matches(&self, other: &Self) -> bool {
-        constant_time::verify_slices_are_equal(&*self.0, &*other.0).is_ok()
+        // Every byte is looked at, whatever the first ones were, so that the time taken tells nothing.
+        let differences = self.0.iter().zip(&*other.0).fold(0, |seen, (ours, theirs)| seen | (ours ^ theirs));
+        black_box(differences) == 0
     }
 }
 
@@ -210,6 +211,9 @@ pub enum Refusal {
     /// It could not read our preface.
     #[error("it could not read our request")]
     Malformed,
+    /// It expects no stream for that rendezvous, or no longer.
+    #[error("no such rendezvous is expected there")]
+    Rendezvous,
     /// A reason of a later version.
     #[error("refused for a reason unknown here (code {code})")]
     Unknown {

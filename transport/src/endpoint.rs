@@ -95,16 +95,7 @@ impl FromStr for Endpoint {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let named: NamedEndpoint = text.parse()?;
-        let host =
-            named.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&named.host);
-        // A scope (`fe80::1%3`) is part of a socket address, not of an IP address.
-        let addr = if host.contains(':') {
-            format!("[{host}]:{}", named.port).parse()
-        } else {
-            format!("{host}:{}", named.port).parse()
-        };
-        let addr = addr.map_err(|_| ParseEndpointError::Host { found: named.host.clone() })?;
-        Ok(Self::new(named.scheme, addr, named.public_key))
+        named.to_endpoint().ok_or(ParseEndpointError::Host { found: named.host })
     }
 }
 
@@ -140,6 +131,19 @@ impl NamedEndpoint {
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.public_key
+    }
+
+    /// The endpoint, if the host is an address and needs no resolver.
+    #[must_use]
+    pub fn to_endpoint(&self) -> Option<Endpoint> {
+        let host = self.host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(&self.host);
+        // A scope (`fe80::1%3`) is part of a socket address, not of an IP address.
+        let addr = if host.contains(':') {
+            format!("[{host}]:{}", self.port).parse()
+        } else {
+            format!("{host}:{}", self.port).parse()
+        };
+        addr.ok().map(|addr| Endpoint::new(self.scheme, addr, self.public_key))
     }
 }
 

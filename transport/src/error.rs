@@ -38,6 +38,18 @@ pub enum BindError {
     Closed,
 }
 
+/// Why [`Transport::turn`](crate::Transport::turn) did nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TurnError {
+    /// The deadline passed and nothing had happened.
+    #[error("nothing happened before the deadline")]
+    TimedOut,
+    /// The transport is closed.
+    #[error("the transport is closed")]
+    Closed,
+}
+
 /// Why `accept` returned without a stream.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

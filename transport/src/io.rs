@@ -1,4 +1,19 @@
 //! Thin drivers: sockets, clock, entropy, threads. They decide nothing.
 
+pub(crate) mod accept_queue;
+pub(crate) mod acceptor;
 pub(crate) mod clock;
+pub(crate) mod crank;
+pub(crate) mod dial;
+pub(crate) mod driver;
+pub(crate) mod ending;
 pub(crate) mod entropy;
+pub(crate) mod handshake;
+pub(crate) mod lock;
+pub(crate) mod pool;
+pub(crate) mod ready_list;
+pub(crate) mod resolve;
+pub(crate) mod slot;
+pub(crate) mod sources;
+pub(crate) mod tcp;
+pub(crate) mod udp;

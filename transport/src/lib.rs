@@ -1,17 +1,35 @@
 #![doc = include_str!("../README.md")]
+#![expect(dead_code, reason = "QUIC and stream sets, which come next, use the rest of slots and sources")]
 
 mod admission;
 mod config;
+mod connect;
+mod connect_options;
 mod endpoint;
 mod error;
 mod identity;
 mod io;
+mod listener;
+mod listener_set;
+mod path;
 mod protocol;
+mod stats;
+mod stream;
+mod transport;
+mod transport_stats;
 
 pub use admission::{AccessToken, Admission, LabelError, ParseTokenError, ProtocolLabel, Refusal};
 pub use config::{Driver, Limits, TransportConfig};
+pub use connect_options::ConnectOptions;
 pub use endpoint::{
     Endpoint, ListenEndpoint, NamedEndpoint, ParseEndpointError, Scheme, ToEndpoints, ToListenEndpoints,
 };
-pub use error::{AcceptError, BindError, ConnectAttempt, ConnectError, StartError, StreamError};
+pub use error::{AcceptError, BindError, ConnectAttempt, ConnectError, StartError, StreamError, TurnError};
 pub use identity::{Identity, IdentityError, ParsePublicKeyError, PublicKey};
+pub use listener::{EndpointIterator, Incoming, Listener};
+pub use listener_set::ListenerSet;
+pub use path::{Path, PathKind};
+pub use stats::StreamStats;
+pub use stream::{ReadStream, Stream, WriteStream};
+pub use transport::Transport;
+pub use transport_stats::TransportStats;

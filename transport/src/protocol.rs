@@ -2,7 +2,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod handshake;
+pub(crate) mod pending;
 pub(crate) mod preface;
+pub(crate) mod race;
 pub(crate) mod raw_key;
 pub(crate) mod tls;
 pub(crate) mod verdict;

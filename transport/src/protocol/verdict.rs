@@ -32,6 +32,7 @@ impl Verdict {
             Self::Refused(Refusal::Myself) => 5,
             Self::Refused(Refusal::Full) => 6,
             Self::Refused(Refusal::Malformed) => 7,
+            Self::Refused(Refusal::Rendezvous) => 8,
             Self::Refused(Refusal::Unknown { code }) => code,
         };
         [VERSION, 0, 1, code]
@@ -63,6 +64,7 @@ impl Verdict {
             5 => Self::Refused(Refusal::Myself),
             6 => Self::Refused(Refusal::Full),
             7 => Self::Refused(Refusal::Malformed),
+            8 => Self::Refused(Refusal::Rendezvous),
             code => Self::Refused(Refusal::Unknown { code }),
         };
         reader.skip_extensions()?;

@@ -1,1 +1,6 @@
-//! tests
+//! Behaviour that users rely on, over real sockets on loopback.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod connect;
+mod shutdown;
+mod support;

@@ -1,0 +1,253 @@
+//! `Stream::connect`: names, then a race over all addresses, then the first stream that is good.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    Stream, Transport,
+    admission::Refusal,
+    connect_options::{ConnectOptions, Limit},
+    endpoint::{NamedEndpoint, ToEndpoints},
+    error::{ConnectAttempt, ConnectError},
+    io::{
+        clock,
+        crank::Waited,
+        dial::{Dial, DialError, DialOrder, Outcomes},
+    },
+    protocol::{
+        preface::{Preface, Purpose},
+        race::{Race, interleave},
+    },
+    transport::Shared,
+};
+
+impl Stream {
+    /// Dials a peer whose addresses are known, and blocks until the stream is there: encrypted, both keys proved, and
+    /// accepted by the peer.
+    ///
+    /// All addresses race, the next one 250 ms after the last (RFC 8305) or as soon as it failed; the first good one wins.
+    /// Blocks for at most [`TransportConfig::connect_timeout`](crate::TransportConfig::connect_timeout), 10 s by default.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`], whose variants say what to do: [`WrongPeer`](ConnectError::WrongPeer) and
+    /// [`Refused`](ConnectError::Refused) will not mend by trying again.
+    pub fn direct_connect(transport: &Transport, to: impl ToEndpoints) -> Result<Self, ConnectError> {
+        Self::connect_with(transport, to, &ConnectOptions::new())
+    }
+
+    /// Like [`Stream::direct_connect`], with a protocol label, a token, a deadline.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn connect_with(
+        transport: &Transport,
+        to: impl ToEndpoints,
+        options: &ConnectOptions,
+    ) -> Result<Self, ConnectError> {
+        Call::new(transport.shared(), options, false).run(to.to_endpoints()?)
+    }
+
+    /// Like [`Stream::connect_with`], but returns a round trip sooner, before the peer has judged: the key of the peer is
+    /// proved, ours may still be refused.
+    ///
+    /// The stream can be written at once. A refusal is then the error of the first read and of every later call
+    /// ([`StreamError::Refused`](crate::StreamError::Refused)).
+    ///
+    /// # Errors
+    ///
+    /// As there, refusals apart.
+    pub fn connect_early(
+        transport: &Transport,
+        to: impl ToEndpoints,
+        options: &ConnectOptions,
+    ) -> Result<Self, ConnectError> {
+        Call::new(transport.shared(), options, true).run(to.to_endpoints()?)
+    }
+}
+
+/// One call of connect.
+struct Call<'t> {
+    shared: &'t Arc<Shared>,
+    options: &'t ConnectOptions,
+    early: bool,
+    begun: Instant,
+    deadline: Instant,
+    outcomes: Arc<Outcomes>,
+}
+
+impl<'t> Call<'t> {
+    fn new(shared: &'t Arc<Shared>, options: &'t ConnectOptions, early: bool) -> Self {
+        let begun = clock::now();
+        let deadline = match options.limit {
+            Some(Limit::At(deadline)) => deadline,
+            Some(Limit::After(timeout)) => begun + timeout.min(LONGEST),
+            None => begun + shared.config.connect_timeout.min(LONGEST),
+        };
+        let outcomes = Outcomes::new(shared.crank.slot());
+        Self { shared, options, early, begun, deadline, outcomes }
+    }
+
+    fn run(&self, endpoints: Vec<NamedEndpoint>) -> Result<Stream, ConnectError> {
+        if endpoints.is_empty() {
+            return Err(ConnectError::NoEndpoint);
+        }
+        let (mut candidates, mut failed) = self.resolve(endpoints)?;
+        let mut race = Race::new(clock::now(), candidates.len());
+        loop {
+            while let Some(index) = race.poll_start(clock::now()) {
+                if let Err(error) = self.start(index, &mut candidates[index]) {
+                    self.note_failure(&mut candidates[index], DialError::Socket(error));
+                    race.handle_failure(clock::now());
+                }
+            }
+            if race.is_lost() {
+                break;
+            }
+            let until = race.poll_timeout().map_or(self.deadline, |next| next.min(self.deadline));
+            match self.shared.crank.wait(self.outcomes.slot(), Some(until)) {
+                Waited::Closed => return Err(ConnectError::Closed),
+                Waited::TimedOut if clock::now() >= self.deadline => break,
+                Waited::TimedOut | Waited::Ready => {}
+            }
+            for (index, outcome) in self.outcomes.take() {
+                match outcome {
+                    Ok(stream) => return Ok(stream),
+                    // The peer itself has answered, so its other addresses would answer the same.
+                    Err(DialError::Refused(reason)) => return Err(candidates[index].refused(reason)),
+                    Err(error) => {
+                        self.note_failure(&mut candidates[index], error);
+                        race.handle_failure(clock::now());
+                    }
+                }
+            }
+        }
+        let unfinished = candidates.into_iter().map(|candidate| candidate.into_attempt(self.begun));
+        failed.extend(unfinished);
+        Err(summary(failed))
+    }
+
+    /// Turns names into addresses. Names that cannot be resolved are failed attempts, not the end of the call.
+    fn resolve(
+        &self,
+        endpoints: Vec<NamedEndpoint>,
+    ) -> Result<(Vec<Candidate>, Vec<ConnectAttempt>), ConnectError> {
+        let mut candidates = Vec::new();
+        let mut failed = Vec::new();
+        for endpoint in endpoints {
+            match self.look_up(&endpoint) {
+                Ok(addrs) => {
+                    let addrs = interleave(addrs, SocketAddr::is_ipv6);
+                    candidates.extend(addrs.into_iter().map(|addr| Candidate::new(endpoint.clone(), addr)));
+                }
+                Err(_) if self.shared.is_closed() => return Err(ConnectError::Closed),
+                Err(source) => {
+                    let waited = clock::now().saturating_duration_since(self.begun);
+                    let error = if source.kind() == io::ErrorKind::TimedOut {
+                        ConnectError::TimedOut { endpoint: endpoint.clone(), waited }
+                    } else {
+                        ConnectError::Resolve { endpoint: endpoint.clone(), source }
+                    };
+                    failed.push(ConnectAttempt { endpoint, addr: None, waited, error: Box::new(error) });
+                }
+            }
+        }
+        candidates.truncate(MAX_CANDIDATES);
+        Ok((candidates, failed))
+    }
+
+    fn look_up(&self, endpoint: &NamedEndpoint) -> io::Result<Vec<SocketAddr>> {
+        if let Some(known) = endpoint.to_endpoint() {
+            return Ok(vec![known.addr()]);
+        }
+        self.shared.resolver.resolve(self.shared, endpoint.host(), endpoint.port(), self.deadline)
+    }
+
+    fn start(&self, index: usize, candidate: &mut Candidate) -> io::Result<()> {
+        candidate.begun = Some(clock::now());
+        let order = DialOrder {
+            attempt: index,
+            scheme: candidate.endpoint.scheme(),
+            remote: candidate.addr,
+            local: self.options.local,
+            expected: candidate.endpoint.public_key(),
+            preface: Preface {
+                purpose: Purpose::Direct,
+                label: self.options.label.clone(),
+                token: self.options.token.clone(),
+            },
+            early: self.early,
+            outcomes: self.outcomes.clone(),
+        };
+        candidate.dial = Some(order.begin(self.shared)?);
+        Ok(())
+    }
+
+    fn note_failure(&self, candidate: &mut Candidate, error: DialError) {
+        candidate.dial = None;
+        let endpoint = candidate.endpoint.clone();
+        let waited = candidate.waited(self.begun);
+        tracing::debug!(%endpoint, addr = %candidate.addr, %error, "an attempt to connect failed");
+        candidate.failure = Some(match error {
+            DialError::Socket(source) if source.kind() == io::ErrorKind::TimedOut => {
+                ConnectError::TimedOut { endpoint, waited }
+            }
+            DialError::Socket(source) => ConnectError::Socket { endpoint, source },
+            DialError::WrongPeer => ConnectError::WrongPeer { endpoint },
+            DialError::Refused(reason) => ConnectError::Refused { endpoint, reason },
+            DialError::TimedOut => ConnectError::TimedOut { endpoint, waited },
+            DialError::RefusedByUs | DialError::Handshake(_) => {
+                ConnectError::Handshake { endpoint, reason: error.to_string() }
+            }
+        });
+    }
+}
+
+/// One address to try, and what is known of it.
+struct Candidate {
+    endpoint: NamedEndpoint,
+    addr: SocketAddr,
+    begun: Option<Instant>,
+    dial: Option<Dial>,
+    failure: Option<ConnectError>,
+}
+
+impl Candidate {
+    fn new(endpoint: NamedEndpoint, addr: SocketAddr) -> Self {
+        Self { endpoint, addr, begun: None, dial: None, failure: None }
+    }
+
+    fn refused(&self, reason: Refusal) -> ConnectError {
+        ConnectError::Refused { endpoint: self.endpoint.clone(), reason }
+    }
+
+    fn waited(&self, call_begun: Instant) -> Duration {
+        clock::now().saturating_duration_since(self.begun.unwrap_or(call_begun))
+    }
+
+    /// The record of an attempt that gave no stream; what has no reason yet ran out of time.
+    fn into_attempt(self, call_begun: Instant) -> ConnectAttempt {
+        let waited = self.waited(call_begun);
+        let timed_out = || ConnectError::TimedOut { endpoint: self.endpoint.clone(), waited };
+        let error = Box::new(self.failure.unwrap_or_else(timed_out));
+        ConnectAttempt { endpoint: self.endpoint, addr: Some(self.addr), waited, error }
+    }
+}
+
+/// One attempt's own error, or all of them.
+fn summary(mut attempts: Vec<ConnectAttempt>) -> ConnectError {
+    if attempts.len() > 1 {
+        return ConnectError::AllFailed { attempts };
+    }
+    attempts.pop().map_or(ConnectError::NoEndpoint, |attempt| *attempt.error)
+}
+
+/// Nobody waits for a year; and adding more to an `Instant` may overflow on some systems.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+/// A name may have any number of addresses, a contact too; trying more of them would be a port scan.
+const MAX_CANDIDATES: usize = 32;

@@ -1,0 +1,76 @@
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use crate::admission::{AccessToken, ProtocolLabel};
+
+/// How to dial; see [`Stream::connect_with`](crate::Stream::connect_with).
+///
+/// ```
+/// use std::time::Duration;
+/// use transport::{ConnectOptions, ProtocolLabel};
+///
+/// let options = ConnectOptions::new().protocol(ProtocolLabel::new("chat/1")?).timeout(Duration::from_secs(3));
+/// # let _ = options;
+/// # Ok::<(), transport::LabelError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    pub(crate) label: ProtocolLabel,
+    pub(crate) token: Option<AccessToken>,
+    pub(crate) limit: Option<Limit>,
+    pub(crate) local: Option<SocketAddr>,
+}
+
+/// When a dial must be over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Limit {
+    After(Duration),
+    At(Instant),
+}
+
+impl ConnectOptions {
+    /// The defaults: no label, no token, the transport's own timeout.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Asks the acceptor for this protocol. Default: the empty label.
+    #[must_use]
+    pub fn protocol(mut self, label: ProtocolLabel) -> Self {
+        self.label = label;
+        self
+    }
+
+    /// Shows the acceptor this token. Default: none.
+    #[must_use]
+    pub fn access_token(mut self, token: AccessToken) -> Self {
+        self.token = Some(token);
+        self
+    }
+
+    /// Gives up after this time, name look-up and verdict included. Default: the transport's
+    /// [`connect_timeout`](crate::TransportConfig::connect_timeout).
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.limit = Some(Limit::After(timeout));
+        self
+    }
+
+    /// Gives up at this instant.
+    #[must_use]
+    pub fn deadline(mut self, deadline: Instant) -> Self {
+        self.limit = Some(Limit::At(deadline));
+        self
+    }
+
+    /// Dials from this local address; port 0 lets the system choose. A QUIC dial to a peer that is connected already goes
+    /// over that connection, wherever it begins. Default: the system chooses.
+    #[must_use]
+    pub fn local_addr(mut self, addr: SocketAddr) -> Self {
+        self.local = Some(addr);
+        self
+    }
+}

@@ -1,0 +1,417 @@
+//! Who turns the crank: which thread waits for the network and hands out what came.
+//!
+//! A caller that must wait takes the crank if it is free (it *leads*), polls the sockets itself and leaves when its own
+//! slot is ready: no other thread runs between the packet and the caller. Others that wait meanwhile *follow*: parked, and
+//! woken through their slots. The background thread stands in when nobody leads.
+//!
+//! ```text
+//!              free? ──yes──► lead: turn until my slot is ready ──► leave: pass on, or leave it to the background
+//!  wait(slot) ─┤                                   │
+//!              └──no──► follow: park ◄── slot woken┘       background: TICK ─(nobody turned for a tick)─► lead
+//!                                                                     ▲                                    │
+//!                                                                     └────── a caller wants the crank ◄───┘
+//! ```
+//!
+//! The orders of steps that lose no hand-over, all sequentially consistent:
+//! * a follower enters the list, **then** tries the crank once more, then parks; a leader frees the crank, **then** looks
+//!   into the list;
+//! * the dozing background thread says so, **then** tries the crank once more; a leader frees it, **then** looks for it;
+//! * a leader says that it sleeps without end, **then** reads the timers; a caller sets a timer, **then** looks how long the
+//!   leader sleeps.
+
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, TryLockError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
+};
+
+use mio::Waker;
+
+use super::{clock, lock::Lock as _, slot::Slot};
+
+/// What the crank turns.
+pub(crate) trait Turn {
+    /// Waits for the network until the deadline at the latest, and deals with what came. `sleep` is told how long the wait
+    /// will be, in the order given above. Tells whether a slot other than the leader's was woken.
+    fn turn(&mut self, deadline: Option<Instant>, sleep: &Sleep) -> bool;
+}
+
+/// How a wait ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Waited {
+    /// The slot was woken, perhaps for nothing: look again.
+    Ready,
+    /// The deadline passed.
+    TimedOut,
+    /// The transport is closed, or its driver has panicked.
+    Closed,
+}
+
+pub(crate) struct Crank<D> {
+    driver: Mutex<Driven<D>>,
+    followers: Mutex<Vec<Arc<Slot>>>,
+    sleep: Sleep,
+    background: Background,
+    turns: AtomicU64,
+    /// Many callers wait at a time: the background thread turns for all, which is as cheap and needs no hand-over.
+    crowded: AtomicBool,
+    closed: AtomicBool,
+}
+
+struct Driven<D> {
+    driver: D,
+    /// Above 0 while turns lately woke others than their leader.
+    shared: u32,
+}
+
+#[derive(Default)]
+struct Background {
+    thread: Mutex<Option<Thread>>,
+    exists: AtomicBool,
+    turning: AtomicBool,
+    dozing: AtomicBool,
+    /// A caller wants the crank that the background thread holds.
+    wanted: AtomicBool,
+}
+
+impl<D: Turn> Crank<D> {
+    pub(crate) fn new(driver: D, waker: Arc<Waker>) -> Self {
+        Self {
+            driver: Mutex::new(Driven { driver, shared: 0 }),
+            followers: Mutex::default(),
+            sleep: Sleep::new(waker),
+            background: Background::default(),
+            turns: AtomicU64::new(0),
+            crowded: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// A slot whose waits go by this crank.
+    pub(crate) fn slot(&self) -> Arc<Slot> {
+        Arc::new(Slot::new(self.sleep.waker.clone()))
+    }
+
+    /// Waits until the slot is woken, turning the crank if nobody else does. One thread a slot at a time.
+    pub(crate) fn wait(&self, slot: &Arc<Slot>, deadline: Option<Instant>) -> Waited {
+        slot.wait_parked();
+        let waited = self.wait_in_place(slot, deadline);
+        slot.wait_over();
+        waited
+    }
+
+    fn wait_in_place(&self, slot: &Arc<Slot>, deadline: Option<Instant>) -> Waited {
+        loop {
+            if slot.take_ready() {
+                return Waited::Ready;
+            }
+            if let Some(end) = self.end_of_wait(deadline) {
+                return end;
+            }
+            if let Some(driven) = self.try_lead() {
+                return self.lead(driven, slot, deadline);
+            }
+            let place = self.follow(slot);
+            if let Some(driven) = self.try_lead() {
+                drop(place);
+                return self.lead(driven, slot, deadline);
+            }
+            if self.closed.load(SeqCst) {
+                return Waited::Closed;
+            }
+            if slot.park(deadline) {
+                return Waited::Ready;
+            }
+        }
+    }
+
+    /// One turn for an application that lends its own thread ([`crate::Driver::Caller`]): until something happened.
+    pub(crate) fn turn_once(&self, deadline: Instant) -> Waited {
+        if let Some(end) = self.end_of_wait(Some(deadline)) {
+            return end;
+        }
+        if let Some(mut driven) = self.try_lead() {
+            let guard = CloseOnPanic(self);
+            driven.driver.turn(Some(deadline), &self.sleep);
+            drop(driven);
+            drop(guard);
+            self.promote();
+            return self.end_of_wait(None).unwrap_or(Waited::Ready);
+        }
+        // Somebody else turns; when it leaves, it is our turn.
+        self.wait(&self.slot(), Some(deadline))
+    }
+
+    fn lead(&self, mut driven: MutexGuard<'_, Driven<D>>, slot: &Slot, deadline: Option<Instant>) -> Waited {
+        slot.wait_leading();
+        let guard = CloseOnPanic(self);
+        let mut others = false;
+        let waited = loop {
+            if slot.take_ready() {
+                break Waited::Ready;
+            }
+            if let Some(end) = self.end_of_wait(deadline) {
+                break end;
+            }
+            others = driven.driver.turn(deadline, &self.sleep);
+            driven.shared = if others { SHARED_FOR_TURNS } else { driven.shared.saturating_sub(1) };
+            self.turns.fetch_add(1, SeqCst);
+        };
+        let shared = driven.shared > 0;
+        drop(driven);
+        drop(guard);
+        self.pass_on(others, shared);
+        waited
+    }
+
+    /// What a leader does after it has freed the crank.
+    fn pass_on(&self, others: bool, shared: bool) {
+        fence(SeqCst);
+        if !self.background.exists.load(SeqCst) {
+            // Those just woken may stay away for long, so somebody who still waits must take over.
+            return self.promote();
+        }
+        if shared && self.followers.hold().len() >= CROWD {
+            self.crowded.store(true, SeqCst);
+            return self.background.unpark();
+        }
+        // Whoever was woken comes back for the crank. If nobody was, and none of the followers had anything to do lately,
+        // the leader is likely to be back before them; the background thread sees to it within a tick.
+        if shared && !others {
+            self.promote();
+        }
+        if self.background.dozing.load(SeqCst) {
+            self.background.unpark();
+        }
+    }
+
+    /// Passes the crank on, if it is free, before the calling thread goes away for long.
+    pub(crate) fn leave(&self) {
+        if let Ok(free) = self.driver.try_lock() {
+            drop(free);
+            self.promote();
+        }
+    }
+
+    /// Wakes one follower for nothing, so that it tries for the crank.
+    fn promote(&self) {
+        let next = self.followers.hold().iter().find(|slot| !slot.is_ready()).cloned();
+        if let Some(slot) = next {
+            slot.wake();
+        }
+    }
+
+    fn follow<'c>(&'c self, slot: &'c Arc<Slot>) -> Following<'c> {
+        self.followers.hold().push(slot.clone());
+        fence(SeqCst);
+        if self.background.turning.load(SeqCst) && !self.crowded.load(SeqCst) {
+            self.background.wanted.store(true, SeqCst);
+            self.sleep.interrupt();
+        }
+        Following { followers: &self.followers, slot }
+    }
+
+    fn try_lead(&self) -> Option<MutexGuard<'_, Driven<D>>> {
+        if self.crowded.load(SeqCst) {
+            return None;
+        }
+        self.try_hold()
+    }
+
+    fn try_hold(&self) -> Option<MutexGuard<'_, Driven<D>>> {
+        match self.driver.try_lock() {
+            Ok(driven) => Some(driven),
+            Err(TryLockError::WouldBlock) => None,
+            // `CloseOnPanic` has closed us or is about to.
+            Err(TryLockError::Poisoned(_)) => None,
+        }
+    }
+
+    fn end_of_wait(&self, deadline: Option<Instant>) -> Option<Waited> {
+        if self.closed.load(SeqCst) {
+            return Some(Waited::Closed);
+        }
+        deadline.is_some_and(|deadline| clock::now() >= deadline).then_some(Waited::TimedOut)
+    }
+
+    /// Tells a sleeping leader of a timer, if it is earlier than those it knows. Set the timer first.
+    pub(crate) fn poke(&self, timer: Instant) {
+        self.sleep.poke(timer);
+    }
+
+    /// Ends every wait, now and in future.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, SeqCst);
+        self.sleep.interrupt();
+        let followers: Vec<_> = self.followers.hold().clone();
+        for slot in followers {
+            slot.wake();
+        }
+        self.background.unpark();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(SeqCst)
+    }
+
+    /// Takes the crank once it is free, to take things down after `close`.
+    pub(crate) fn with_driver<R>(&self, work: impl FnOnce(&mut D) -> R) -> R {
+        work(&mut self.driver.hold().driver)
+    }
+
+    /// The life of the background thread, until `close`.
+    pub(crate) fn run_background(&self) {
+        *self.background.thread.hold() = Some(thread::current());
+        self.background.exists.store(true, SeqCst);
+        while !self.is_closed() {
+            let seen = self.turns.load(SeqCst);
+            if !self.crowded.load(SeqCst) {
+                thread::park_timeout(TICK);
+                if self.turns.load(SeqCst) != seen && !self.crowded.load(SeqCst) {
+                    continue; // Callers are at it.
+                }
+            }
+            if let Some(driven) = self.try_hold() {
+                self.lead_in_background(driven);
+            } else {
+                self.doze();
+            }
+        }
+    }
+
+    /// A leader sits there: sleep until it leaves.
+    fn doze(&self) {
+        self.background.dozing.store(true, SeqCst);
+        fence(SeqCst);
+        if let Some(driven) = self.try_hold() {
+            self.lead_in_background(driven);
+        } else if !self.is_closed() {
+            thread::park();
+        }
+        self.background.dozing.store(false, SeqCst);
+    }
+
+    fn lead_in_background(&self, mut driven: MutexGuard<'_, Driven<D>>) {
+        self.background.dozing.store(false, SeqCst);
+        self.background.turning.store(true, SeqCst);
+        let guard = CloseOnPanic(self);
+        let mut thin = 0;
+        while !self.is_closed() {
+            driven.driver.turn(None, &self.sleep);
+            if self.crowded.load(SeqCst) {
+                thin = if self.followers.hold().len() < CROWD { thin + 1 } else { 0 };
+                // A crowd that is being served is never complete, so it is over only when it stays away.
+                if thin > SHARED_FOR_TURNS {
+                    self.crowded.store(false, SeqCst);
+                }
+            }
+            if self.background.wanted.swap(false, SeqCst) && !self.crowded.load(SeqCst) {
+                break;
+            }
+        }
+        self.background.turning.store(false, SeqCst);
+        drop(driven);
+        drop(guard);
+        fence(SeqCst);
+        self.promote();
+    }
+}
+
+/// A place in the list of followers, given up on drop.
+struct Following<'c> {
+    followers: &'c Mutex<Vec<Arc<Slot>>>,
+    slot: &'c Arc<Slot>,
+}
+
+impl Drop for Following<'_> {
+    fn drop(&mut self) {
+        let mut followers = self.followers.hold();
+        if let Some(index) = followers.iter().position(|one| Arc::ptr_eq(one, self.slot)) {
+            followers.swap_remove(index);
+        }
+    }
+}
+
+impl Background {
+    fn unpark(&self) {
+        let thread = self.thread.hold().clone();
+        if let Some(thread) = thread {
+            thread.unpark();
+        }
+    }
+}
+
+/// Ends every wait if the thread that turns panics, so that callers get an error and never hang.
+struct CloseOnPanic<'c, D: Turn>(&'c Crank<D>);
+
+impl<D: Turn> Drop for CloseOnPanic<'_, D> {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            tracing::error!("the driver of a transport panicked; it is closed");
+            self.0.close();
+        }
+    }
+}
+
+/// Until when the leader sleeps, for those who set timers.
+pub(crate) struct Sleep {
+    until_nanos: AtomicU64,
+    base: Instant,
+    waker: Arc<Waker>,
+}
+
+impl Sleep {
+    fn new(waker: Arc<Waker>) -> Self {
+        Self { until_nanos: AtomicU64::new(AWAKE), base: clock::now(), waker }
+    }
+
+    /// Call it before reading the timers.
+    pub(crate) fn prepare(&self) {
+        self.until_nanos.store(FOR_EVER, SeqCst);
+        fence(SeqCst);
+    }
+
+    /// Call it with the earliest of them.
+    pub(crate) fn until(&self, timer: Option<Instant>) {
+        self.until_nanos.store(timer.map_or(FOR_EVER, |timer| self.nanos(timer)), SeqCst);
+    }
+
+    /// Call it after the sleep.
+    pub(crate) fn over(&self) {
+        self.until_nanos.store(AWAKE, SeqCst);
+    }
+
+    fn poke(&self, timer: Instant) {
+        fence(SeqCst);
+        if self.nanos(timer) < self.until_nanos.load(SeqCst) {
+            self.interrupt();
+        }
+    }
+
+    fn interrupt(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::warn!(%error, "cannot interrupt the poll");
+        }
+    }
+
+    fn nanos(&self, timer: Instant) -> u64 {
+        let nanos = timer.saturating_duration_since(self.base).as_nanos();
+        u64::try_from(nanos).unwrap_or(FOR_EVER - 1).max(AWAKE + 1)
+    }
+}
+
+/// No timer is earlier, so nobody who sets one interrupts.
+const AWAKE: u64 = 0;
+const FOR_EVER: u64 = u64::MAX;
+/// How long nobody may turn before the background thread does: a caller between two reads is back long before.
+const TICK: Duration = Duration::from_millis(1);
+/// From so many parked callers on, handing the crank from one to the next costs more than a thread that keeps it.
+const CROWD: usize = 4;
+/// For how many turns the crank counts as shared after a turn that woke others.
+const SHARED_FOR_TURNS: u32 = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! One attempt to reach one address, of either scheme, and where its outcome goes.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use mio::Token;
+
+use super::{
+    handshake::TcpHandshake,
+    lock::Lock as _,
+    slot::{Slot, Wakes},
+};
+use crate::{
+    Scheme, Stream,
+    admission::Refusal,
+    identity::PublicKey,
+    protocol::{handshake::HandshakeError, preface::Preface},
+    transport::Shared,
+};
+
+/// What to dial, and for which of the caller's attempts.
+#[derive(Debug, Clone)]
+pub(crate) struct DialOrder {
+    pub(crate) attempt: usize,
+    pub(crate) scheme: Scheme,
+    pub(crate) remote: SocketAddr,
+    pub(crate) local: Option<SocketAddr>,
+    pub(crate) expected: PublicKey,
+    pub(crate) preface: Preface,
+    /// Hand the stream out before the verdict.
+    pub(crate) early: bool,
+    pub(crate) outcomes: Arc<Outcomes>,
+}
+
+impl DialOrder {
+    /// Reports how the attempt ended. A stream that nobody waits for any more ends by being dropped.
+    pub(crate) fn finish(&self, outcome: Result<Stream, DialError>, wakes: &mut Wakes) {
+        self.outcomes.ended.hold().push((self.attempt, outcome));
+        wakes.push(&self.outcomes.slot);
+    }
+
+    /// Begins the attempt, which ends when the returned value is dropped.
+    pub(crate) fn begin(self, shared: &Arc<Shared>) -> io::Result<Dial> {
+        let token = match self.scheme {
+            Scheme::Tcp => TcpHandshake::dial(shared, self)?,
+            Scheme::Quic => return Err(io::ErrorKind::Unsupported.into()),
+        };
+        Ok(Dial { shared: shared.clone(), token })
+    }
+}
+
+/// What became of the attempts of one call of connect.
+#[derive(Debug)]
+pub(crate) struct Outcomes {
+    slot: Arc<Slot>,
+    ended: Mutex<Vec<(usize, Result<Stream, DialError>)>>,
+}
+
+impl Outcomes {
+    pub(crate) fn new(slot: Arc<Slot>) -> Arc<Self> {
+        Arc::new(Self { slot, ended: Mutex::default() })
+    }
+
+    pub(crate) fn slot(&self) -> &Arc<Slot> {
+        &self.slot
+    }
+
+    pub(crate) fn take(&self) -> Vec<(usize, Result<Stream, DialError>)> {
+        std::mem::take(&mut self.ended.hold())
+    }
+}
+
+/// An attempt in progress; dropping it gives it up.
+#[derive(Debug)]
+pub(crate) struct Dial {
+    shared: Arc<Shared>,
+    token: Token,
+}
+
+impl Drop for Dial {
+    fn drop(&mut self) {
+        // After success or failure the token finds nothing.
+        let source = self.shared.sources.hold().remove(self.token);
+        drop(source);
+    }
+}
+
+/// Why one attempt failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    #[error("the socket failed: {0}")]
+    Socket(#[source] io::Error),
+    #[error("another key was shown")]
+    WrongPeer,
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    #[error("refused by us")]
+    RefusedByUs,
+    #[error("too slow")]
+    TimedOut,
+    #[error("{0}")]
+    Handshake(String),
+}
+
+impl From<HandshakeError> for DialError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::WrongPeer => Self::WrongPeer,
+            other => Self::Handshake(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! One turn of the crank: what became ready, what is due.
+
+use std::{
+    io,
+    sync::{Arc, Weak},
+    time::Instant,
+};
+
+use mio::{Events, Poll, Token};
+
+use super::{
+    clock,
+    crank::{Sleep, Turn},
+    lock::Lock as _,
+    slot::Wakes,
+    sources::Source,
+};
+use crate::transport::Shared;
+
+/// The poll and what only its holder needs.
+pub(crate) struct Driver {
+    poll: Poll,
+    events: Events,
+    shared: Weak<Shared>,
+    wakes: Wakes,
+    /// Sources that have more to give than one turn takes: looked at again without an event.
+    again: Vec<Token>,
+}
+
+impl Driver {
+    pub(crate) fn new(poll: Poll, shared: Weak<Shared>) -> Self {
+        let events = Events::with_capacity(EVENTS_PER_TURN);
+        Self { poll, events, shared, wakes: Wakes::default(), again: Vec::new() }
+    }
+
+    fn sleep(&mut self, shared: &Shared, deadline: Option<Instant>, sleep: &Sleep) {
+        sleep.prepare();
+        let timer = shared.sources.hold().next_timer();
+        let until = [deadline, timer].into_iter().flatten().min();
+        sleep.until(until);
+        let mut timeout = until.map(|until| until.saturating_duration_since(clock::now()));
+        if shared.has_room_again(&self.again) {
+            timeout = Some(std::time::Duration::ZERO);
+        }
+        if let Err(error) = self.poll.poll(&mut self.events, timeout)
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            tracing::error!(%error, "the poll failed");
+        }
+        sleep.over();
+    }
+
+    /// Waits for the sockets of a transport that is closed; its endings are looked at by the caller.
+    pub(crate) fn poll_endings(&mut self, deadline: Instant) {
+        let left = deadline.saturating_duration_since(clock::now());
+        if let Err(error) = self.poll.poll(&mut self.events, Some(left)) {
+            tracing::debug!(%error, "the last poll failed");
+        }
+    }
+
+    fn handle_events(&mut self, shared: &Arc<Shared>) {
+        let mut tokens = std::mem::take(&mut self.again);
+        tokens.extend(self.events.iter().map(mio::event::Event::token).filter(|&token| token != WAKER));
+        for token in tokens {
+            let Some(source) = shared.sources.hold().find(token) else { continue };
+            if self.handle_ready(shared, source) {
+                self.again.push(token);
+            }
+        }
+    }
+
+    /// Tells whether the source is to be looked at again without an event.
+    fn handle_ready(&mut self, shared: &Arc<Shared>, source: Source) -> bool {
+        match source {
+            Source::Acceptor(acceptor) => return acceptor.handle_ready(shared),
+            Source::Ending(ending) => ending.handle_ready(shared),
+            Source::Handshake(handshake) => handshake.handle_ready(shared, &mut self.wakes),
+            Source::Udp(_) => {}
+        }
+        false
+    }
+
+    fn handle_timers(&mut self, shared: &Arc<Shared>, now: Instant) {
+        loop {
+            let mut sources = shared.sources.hold();
+            let Some(token) = sources.pop_expired(now) else { return };
+            let Some(source) = sources.find(token) else { continue };
+            drop(sources);
+            match source {
+                Source::Handshake(handshake) => handshake.handle_timeout(shared, &mut self.wakes),
+                Source::Ending(_) => drop(shared.sources.hold().remove(token)),
+                Source::Acceptor(_) => self.again.push(token),
+                Source::Udp(_) => {}
+            }
+        }
+    }
+}
+
+impl Turn for Driver {
+    fn turn(&mut self, deadline: Option<Instant>, sleep: &Sleep) -> bool {
+        let Some(shared) = self.shared.upgrade() else { return false };
+        self.sleep(&shared, deadline, sleep);
+        self.handle_events(&shared);
+        self.handle_timers(&shared, clock::now());
+        self.wakes.fire_in_turn()
+    }
+}
+
+/// The token of the poll's waker, which no source can have.
+pub(crate) const WAKER: Token = Token(usize::MAX);
+/// One batch; what does not fit comes with the next turn.
+const EVENTS_PER_TURN: usize = 256;

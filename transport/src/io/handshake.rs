@@ -1,0 +1,331 @@
+//! A TCP connection until it is a stream: connects, shakes hands, is judged. Turned by the crank, so that a slow peer keeps
+//! nobody waiting.
+
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+};
+
+use mio::{Interest, Token, net::TcpStream};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::{
+    accept_queue::Place,
+    acceptor::TcpAcceptor,
+    clock,
+    dial::{DialError, DialOrder},
+    ending::Ending,
+    lock::Lock as _,
+    slot::Wakes,
+    sources::Source,
+    tcp::TcpConnection,
+};
+use crate::{
+    Stream,
+    admission::{ProtocolLabel, Refusal},
+    protocol::{
+        handshake::{Handshake, HandshakeEvent},
+        verdict::Verdict,
+    },
+    transport::Shared,
+};
+
+#[derive(Debug)]
+pub(crate) struct TcpHandshake {
+    token: Token,
+    role: Role,
+    state: Mutex<Option<State>>,
+}
+
+#[derive(Debug)]
+enum Role {
+    Dialer(DialOrder),
+    Acceptor { listener: Arc<TcpAcceptor>, source: IpAddr },
+}
+
+struct State {
+    socket: TcpStream,
+    handshake: Option<Handshake>,
+    unsent: Vec<u8>,
+    /// The acceptor's: what the stream is for and where it will wait, once it was judged.
+    admitted: Option<(ProtocolLabel, Place)>,
+    /// The acceptor has refused: nothing but the verdict is left to send.
+    refused: bool,
+    /// The dialer's: whether the preface is out and the verdict in.
+    finished: bool,
+    accepted: bool,
+}
+
+/// What is to be done with a handshake after its socket was looked at.
+enum Step {
+    Wait,
+    Established,
+    Failed(DialError),
+}
+
+impl TcpHandshake {
+    /// Begins a dial; the outcome goes to `order`.
+    pub(crate) fn dial(shared: &Arc<Shared>, order: DialOrder) -> io::Result<Token> {
+        let remote = order.remote;
+        let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_nonblocking(true)?;
+        if let Some(local) = order.local {
+            socket.bind(&local.into())?;
+        }
+        match socket.connect(&remote.into()) {
+            Err(error) if !is_in_progress(&error) => return Err(error),
+            _ => {}
+        }
+        Self::watch(shared, TcpStream::from_std(socket.into()), Role::Dialer(order), None)
+    }
+
+    /// Begins the handshake of a connection that came in.
+    pub(crate) fn accept(
+        shared: &Arc<Shared>,
+        socket: TcpStream,
+        source: SocketAddr,
+        listener: Arc<TcpAcceptor>,
+    ) -> io::Result<()> {
+        let handshake = Handshake::accept(shared.tls.server.clone()).map_err(io::Error::other)?;
+        let role = Role::Acceptor { listener, source: source.ip() };
+        let token = Self::watch(shared, socket, role, Some(handshake))?;
+        let timer = clock::now() + shared.config.handshake_timeout;
+        shared.sources.hold().set_timer(token, Some(timer));
+        shared.crank.poke(timer);
+        Ok(())
+    }
+
+    fn watch(
+        shared: &Shared,
+        mut socket: TcpStream,
+        role: Role,
+        handshake: Option<Handshake>,
+    ) -> io::Result<Token> {
+        // The handshake's small flights must not wait for each other.
+        socket.set_nodelay(true)?;
+        let mut sources = shared.sources.hold();
+        let token = sources.reserve();
+        if let Err(error) =
+            shared.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
+        {
+            sources.remove(token);
+            return Err(error);
+        }
+        let state = State {
+            socket,
+            handshake,
+            unsent: Vec::new(),
+            admitted: None,
+            refused: false,
+            finished: false,
+            accepted: false,
+        };
+        sources
+            .fill(token, Source::Handshake(Arc::new(Self { token, role, state: Mutex::new(Some(state)) })));
+        Ok(token)
+    }
+
+    /// Does what can be done without waiting.
+    pub(crate) fn handle_ready(&self, shared: &Arc<Shared>, wakes: &mut Wakes) {
+        let mut state = self.state.hold();
+        let Some(active) = state.as_mut() else { return };
+        match active.advance(shared, &self.role) {
+            Step::Wait => {}
+            Step::Established => {
+                if let Some(state) = state.take() {
+                    self.establish(shared, state, wakes);
+                }
+            }
+            Step::Failed(error) => {
+                if let (Some(state), DialError::RefusedByUs) = (state.take(), &error) {
+                    // Bytes sent on trust may lie unread; closing over them would destroy the verdict on its way.
+                    Ending::begin(shared, state.socket.into(), Vec::new());
+                }
+                self.fail(shared, error, wakes);
+            }
+        }
+    }
+
+    /// The handshake took too long.
+    pub(crate) fn handle_timeout(&self, shared: &Arc<Shared>, wakes: &mut Wakes) {
+        if self.state.hold().take().is_some() {
+            self.fail(shared, DialError::TimedOut, wakes);
+        }
+    }
+
+    fn fail(&self, shared: &Shared, error: DialError, wakes: &mut Wakes) {
+        shared.sources.hold().remove(self.token);
+        match &self.role {
+            Role::Dialer(order) => order.finish(Err(error), wakes),
+            Role::Acceptor { source, .. } => {
+                tracing::debug!(%source, %error, "an incoming handshake failed");
+                shared.counters.hold().handshakes_failed += 1;
+                shared.leave_pending(*source);
+            }
+        }
+    }
+
+    fn establish(&self, shared: &Arc<Shared>, mut state: State, wakes: &mut Wakes) {
+        shared.sources.hold().remove(self.token);
+        if let Err(error) = shared.registry.deregister(&mut state.socket) {
+            tracing::debug!(%error, "a socket was not watched any more");
+        }
+        let handshake = state.handshake.take().expect("only a connected socket becomes a stream");
+        let established = handshake.into_established();
+        let socket = std::net::TcpStream::from(state.socket);
+        let (label, place) = match &self.role {
+            Role::Dialer(order) => (order.preface.label.clone(), None),
+            Role::Acceptor { source, .. } => {
+                shared.leave_pending(*source);
+                let (label, place) = state.admitted.expect("an acceptor admits before it establishes");
+                (label, Some(place))
+            }
+        };
+        let early = matches!(self.role, Role::Dialer(_)) && !state.accepted;
+        let stream = TcpConnection::new(socket, established, early, label, shared)
+            .map(Stream::from_tcp)
+            .map_err(DialError::Socket);
+        match (&self.role, place, stream) {
+            (Role::Dialer(order), _, stream) => order.finish(stream, wakes),
+            (Role::Acceptor { .. }, Some(place), Ok(stream)) => place.deliver(stream, wakes),
+            (Role::Acceptor { source, .. }, _, stream) => {
+                tracing::debug!(%source, error = ?stream.err(), "an accepted connection broke at once");
+            }
+        }
+    }
+}
+
+impl State {
+    fn advance(&mut self, shared: &Arc<Shared>, role: &Role) -> Step {
+        match self.try_advance(shared, role) {
+            Ok(step) => step,
+            Err(error) => {
+                // An alert may be left that tells the peer why; it goes out if it fits.
+                self.collect();
+                let _ = self.send();
+                Step::Failed(error)
+            }
+        }
+    }
+
+    fn try_advance(&mut self, shared: &Arc<Shared>, role: &Role) -> Result<Step, DialError> {
+        if self.handshake.is_none() && !self.connect(shared, role)? {
+            return Ok(Step::Wait);
+        }
+        let mut buffer = [0; 8 << 10];
+        loop {
+            self.collect();
+            self.send()?;
+            if let Some(step) = self.outcome(role) {
+                return Ok(step);
+            }
+            let read = match self.socket.read(&mut buffer) {
+                Ok(0) => return Err(self.handshake_mut().handle_end().into()),
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(DialError::Socket(error)),
+            };
+            self.handshake_mut().handle_bytes(&buffer[..read])?;
+            while let Some(event) = self.handshake_mut().poll_event() {
+                self.handle_event(event, shared, role)?;
+            }
+        }
+    }
+
+    /// Tells whether the connection is there; begins the handshake when it is.
+    fn connect(&mut self, shared: &Shared, role: &Role) -> Result<bool, DialError> {
+        let Role::Dialer(order) = role else { return Ok(false) };
+        if let Some(error) = self.socket.take_error().map_err(DialError::Socket)? {
+            return Err(DialError::Socket(error));
+        }
+        match self.socket.peer_addr() {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
+            Err(error) => return Err(DialError::Socket(error)),
+        }
+        let config = shared.tls.client.clone();
+        self.handshake = Some(Handshake::dial(config, order.expected, order.preface.clone())?);
+        Ok(true)
+    }
+
+    fn handle_event(&mut self, event: HandshakeEvent, shared: &Shared, role: &Role) -> Result<(), DialError> {
+        match (event, role) {
+            (HandshakeEvent::Finished, _) => self.finished = true,
+            (HandshakeEvent::Verdict(Verdict::Accepted), _) => self.accepted = true,
+            (HandshakeEvent::Verdict(Verdict::Refused(reason)), _) => return Err(DialError::Refused(reason)),
+            (HandshakeEvent::Preface { peer, preface }, Role::Acceptor { listener, .. }) => {
+                let verdict = match shared.judge(&peer, &preface, &listener.queue()) {
+                    Ok(place) => {
+                        self.admitted = Some((preface.label, place));
+                        Verdict::Accepted
+                    }
+                    Err(reason) => self.refuse(reason),
+                };
+                self.handshake_mut().answer(verdict);
+            }
+            (HandshakeEvent::BadPreface(reason), _) => {
+                let verdict = self.refuse(reason);
+                self.handshake_mut().answer(verdict);
+            }
+            (HandshakeEvent::Preface { .. }, Role::Dialer(_)) => {}
+        }
+        Ok(())
+    }
+
+    fn refuse(&mut self, reason: Refusal) -> Verdict {
+        self.refused = true;
+        Verdict::Refused(reason)
+    }
+
+    fn outcome(&self, role: &Role) -> Option<Step> {
+        if !self.unsent.is_empty() {
+            return None;
+        }
+        match role {
+            Role::Dialer(order) => {
+                (self.accepted || self.finished && order.early).then_some(Step::Established)
+            }
+            Role::Acceptor { .. } if self.refused => Some(Step::Failed(DialError::RefusedByUs)),
+            Role::Acceptor { .. } => self.admitted.is_some().then_some(Step::Established),
+        }
+    }
+
+    fn collect(&mut self) {
+        let Some(handshake) = &mut self.handshake else { return };
+        while let Some(bytes) = handshake.poll_transmit() {
+            self.unsent.extend_from_slice(&bytes);
+        }
+    }
+
+    fn send(&mut self) -> Result<(), DialError> {
+        let mut sent = 0;
+        while sent < self.unsent.len() {
+            match self.socket.write(&self.unsent[sent..]) {
+                Ok(written) => sent += written,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(DialError::Socket(error)),
+            }
+        }
+        self.unsent.drain(..sent);
+        Ok(())
+    }
+
+    fn handshake_mut(&mut self) -> &mut Handshake {
+        self.handshake.as_mut().expect("a connected socket has a handshake")
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("State").field("socket", &self.socket).finish_non_exhaustive()
+    }
+}
+
+/// A non-blocking connect that has begun: EINPROGRESS on Unix, which std has no stable name for, else WSAEWOULDBLOCK.
+fn is_in_progress(error: &io::Error) -> bool {
+    let in_progress = if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
+    error.kind() == io::ErrorKind::WouldBlock || cfg!(unix) && error.raw_os_error() == Some(in_progress)
+}

@@ -1,0 +1,2 @@
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct UdpId(pub(crate) usize);

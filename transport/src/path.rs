@@ -1,0 +1,59 @@
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use crate::endpoint::Scheme;
+
+/// How the bytes of a stream travel now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Path {
+    /// By what kind of road.
+    pub kind: PathKind,
+    /// TCP or QUIC.
+    pub scheme: Scheme,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end, as seen from here.
+    pub remote: SocketAddr,
+    /// The smoothed round-trip time, where it is known: on QUIC.
+    pub round_trip: Option<Duration>,
+}
+
+/// A kind of road.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum PathKind {
+    /// Within this host or this network.
+    Lan,
+    /// To an address that can be reached from anywhere.
+    Direct,
+    /// Through holes in NATs that both sides opened.
+    Punched,
+    /// Through a relay.
+    Relayed,
+}
+
+impl PathKind {
+    /// What a path to a dialled or seen address is.
+    pub(crate) fn of(remote: SocketAddr) -> Self {
+        let local = match remote.ip().to_canonical() {
+            IpAddr::V4(addr) => addr.is_loopback() || addr.is_private() || addr.is_link_local(),
+            IpAddr::V6(addr) => addr.is_loopback() || addr.is_unique_local() || addr.is_unicast_link_local(),
+        };
+        if local { Self::Lan } else { Self::Direct }
+    }
+}
+
+impl fmt::Display for PathKind {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Lan => "lan",
+            Self::Direct => "direct",
+            Self::Punched => "punched",
+            Self::Relayed => "relayed",
+        })
+    }
+}

@@ -1,0 +1,359 @@
+use std::{
+    io::{self, Read, Write},
+    net::Shutdown,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    PublicKey, admission::ProtocolLabel, error::StreamError, io::tcp::TcpConnection, path::Path,
+    stats::StreamStats,
+};
+
+/// One ordered, encrypted, authenticated stream of bytes between two peers. It reads and writes like a
+/// [`TcpStream`](std::net::TcpStream), also through `&Stream`, so one thread may read while another writes.
+///
+/// Calls block; [`set_read_timeout`](Stream::set_read_timeout) and [`set_write_timeout`](Stream::set_write_timeout) bound them, and
+/// [`shutdown`](Stream::shutdown) or dropping the transport ends them. Errors are [`io::Error`]s around a [`StreamError`].
+///
+/// Dropping it ends it cleanly in the background: everything written arrives, then the peer reads the end.
+///
+/// ```
+/// use std::io::{Read, Write};
+/// use transport::{Identity, Listener, Stream, Transport, TransportConfig};
+///
+/// let server = Transport::new(Identity::generate(), TransportConfig::default())?;
+/// let listener = Listener::bind(&server, "tcp://127.0.0.1:0")?;
+/// let client = Transport::new(Identity::generate(), TransportConfig::default())?;
+/// let endpoint = listener.endpoints()?.next().expect("a bound listener has an endpoint");
+///
+/// let mut dialled = Stream::direct_connect(&client, endpoint)?;
+/// let mut accepted = listener.accept()?;
+/// dialled.write_all(b"hello")?;
+/// drop(dialled);
+/// let mut text = String::new();
+/// accepted.read_to_string(&mut text)?;
+/// assert_eq!((text.as_str(), accepted.public_key()), ("hello", client.public_key()));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Stream {
+    reader: Arc<ReadHalf>,
+    writer: Arc<WriteHalf>,
+}
+
+/// The reading half of a [`Stream`]; see [`Stream::split`].
+#[derive(Debug)]
+pub struct ReadStream {
+    reader: Arc<ReadHalf>,
+}
+
+/// The writing half of a [`Stream`]; see [`Stream::split`]. Dropping it sends the end of this direction.
+#[derive(Debug)]
+pub struct WriteStream {
+    writer: Arc<WriteHalf>,
+}
+
+/// What carries the stream.
+#[derive(Debug, Clone)]
+pub(crate) enum Carrier {
+    Tcp(Arc<TcpConnection>),
+}
+
+/// Its last drop ends the reading direction.
+#[derive(Debug)]
+struct ReadHalf(Carrier);
+
+/// Its last drop ends the writing direction.
+#[derive(Debug)]
+struct WriteHalf(Carrier);
+
+impl Stream {
+    pub(crate) fn from_tcp(connection: Arc<TcpConnection>) -> Self {
+        Self::new(Carrier::Tcp(connection))
+    }
+
+    fn new(carrier: Carrier) -> Self {
+        Self { reader: Arc::new(ReadHalf(carrier.clone())), writer: Arc::new(WriteHalf(carrier)) }
+    }
+
+    pub(crate) fn carrier(&self) -> &Carrier {
+        &self.reader.0
+    }
+
+    /// Takes the directions apart, for two owners. Dropping one half ends that direction only.
+    #[must_use]
+    pub fn split(self) -> (ReadStream, WriteStream) {
+        (ReadStream { reader: self.reader }, WriteStream { writer: self.writer })
+    }
+
+    /// Another handle of the same stream, as [`TcpStream::try_clone`](std::net::TcpStream::try_clone) gives: same position,
+    /// same timeouts. The stream ends with its last handle.
+    ///
+    /// # Errors
+    ///
+    /// None today.
+    pub fn try_clone(&self) -> Result<Self, StreamError> {
+        Ok(Self { reader: self.reader.clone(), writer: self.writer.clone() })
+    }
+
+    /// The key that the peer has proved.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.carrier().public_key()
+    }
+
+    /// What the stream is for, as the dialer said and the acceptor admitted.
+    #[must_use]
+    pub fn protocol(&self) -> &ProtocolLabel {
+        self.carrier().protocol()
+    }
+
+    /// How its bytes travel now.
+    #[must_use]
+    pub fn path(&self) -> Path {
+        self.carrier().path()
+    }
+
+    /// What has gone through it so far.
+    #[must_use]
+    pub fn stats(&self) -> StreamStats {
+        self.carrier().stats()
+    }
+
+    /// Ends one direction or both; calls in progress there return. Ending the writing direction sends the end of the stream:
+    /// the peer reads what was written, then 0 bytes. Afterwards reads give 0 bytes, and writes [`StreamError::Closed`].
+    ///
+    /// # Errors
+    ///
+    /// What ended the stream before.
+    pub fn shutdown(&self, how: Shutdown) -> Result<(), StreamError> {
+        self.carrier().shutdown(how)
+    }
+
+    /// Sends the end of the stream and blocks until the peer has everything, at most until the deadline. What the peer still
+    /// sends is thrown away.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::TimedOut`] when the deadline passed first: what was written is still delivered if the peer lives. Else what
+    /// ended the stream before.
+    pub fn close(self, deadline: Instant) -> Result<(), StreamError> {
+        self.carrier().close(deadline)
+    }
+
+    /// Throws the stream away: what was not delivered never will be, and the peer's calls fail. Returns at once.
+    ///
+    /// Over QUIC the peer learns the code ([`StreamError::Reset`]); TCP carries none, so there it is an
+    /// [`StreamError::Io`] of kind `ConnectionReset`.
+    pub fn reset(self, code: u32) {
+        self.carrier().reset(code);
+    }
+
+    /// Bounds every later read: one that has nothing to give by then returns [`StreamError::TimedOut`], and the stream stays
+    /// usable. `None`, the default, waits for ever; zero counts as the shortest time the system knows.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+        self.carrier().set_read_timeout(timeout)
+    }
+
+    /// Bounds every later write. After a timeout each byte was either reported as written, and will be sent in order, or never
+    /// sent.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+        self.carrier().set_write_timeout(timeout)
+    }
+
+    /// Makes calls return [`StreamError::WouldBlock`] instead of waiting. A write may then keep the rest of a record, which
+    /// `flush` or the next write sends.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::Busy`] while another thread sits in a call on this stream.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> Result<(), StreamError> {
+        self.carrier().set_nonblocking(nonblocking)
+    }
+}
+
+impl ReadStream {
+    /// The key that the peer has proved.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.reader.0.public_key()
+    }
+
+    /// Bounds every later read; see [`Stream::set_read_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+        self.reader.0.set_read_timeout(timeout)
+    }
+
+    /// Ends this direction: a read in progress returns 0 bytes, and every later one.
+    ///
+    /// # Errors
+    ///
+    /// What ended the stream before.
+    pub fn shutdown(&self) -> Result<(), StreamError> {
+        self.reader.0.shutdown(Shutdown::Read)
+    }
+}
+
+impl WriteStream {
+    /// The key that the peer has proved.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.writer.0.public_key()
+    }
+
+    /// Bounds every later write; see [`Stream::set_write_timeout`].
+    ///
+    /// # Errors
+    ///
+    /// When the operating system refuses.
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+        self.writer.0.set_write_timeout(timeout)
+    }
+
+    /// Sends the end of this direction; see [`Stream::shutdown`].
+    ///
+    /// # Errors
+    ///
+    /// What ended the stream before.
+    pub fn shutdown(&self) -> Result<(), StreamError> {
+        self.writer.0.shutdown(Shutdown::Write)
+    }
+}
+
+impl Carrier {
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(connection) => Ok(connection.read(buffer)?),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(connection) => Ok(connection.write(bytes)?),
+        }
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(connection) => Ok(connection.flush()?),
+        }
+    }
+
+    fn public_key(&self) -> PublicKey {
+        match self {
+            Self::Tcp(connection) => connection.public_key(),
+        }
+    }
+
+    fn protocol(&self) -> &ProtocolLabel {
+        match self {
+            Self::Tcp(connection) => connection.protocol(),
+        }
+    }
+
+    fn path(&self) -> Path {
+        match self {
+            Self::Tcp(connection) => connection.path(),
+        }
+    }
+
+    fn stats(&self) -> StreamStats {
+        match self {
+            Self::Tcp(connection) => connection.stats(),
+        }
+    }
+
+    fn shutdown(&self, how: Shutdown) -> Result<(), StreamError> {
+        match self {
+            Self::Tcp(connection) => connection.shutdown(how),
+        }
+    }
+
+    fn close(&self, deadline: Instant) -> Result<(), StreamError> {
+        match self {
+            Self::Tcp(connection) => connection.close(deadline),
+        }
+    }
+
+    fn reset(&self, _code: u32) {
+        match self {
+            Self::Tcp(connection) => connection.reset(),
+        }
+    }
+
+    fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+        match self {
+            Self::Tcp(connection) => connection.set_read_timeout(timeout),
+        }
+    }
+
+    fn set_write_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+        match self {
+            Self::Tcp(connection) => connection.set_write_timeout(timeout),
+        }
+    }
+
+    fn set_nonblocking(&self, nonblocking: bool) -> Result<(), StreamError> {
+        match self {
+            Self::Tcp(connection) => connection.set_nonblocking(nonblocking),
+        }
+    }
+}
+
+impl Drop for ReadHalf {
+    fn drop(&mut self) {
+        match &self.0 {
+            // The last handle of both directions drops the connection, which ends by itself; TCP cannot tell a peer that
+            // one direction is not read any more.
+            Carrier::Tcp(_) => {}
+        }
+    }
+}
+
+impl Drop for WriteHalf {
+    fn drop(&mut self) {
+        match &self.0 {
+            Carrier::Tcp(connection) => connection.drop_writer(),
+        }
+    }
+}
+
+macro_rules! read_through {
+    ($($handle:ty),*) => {$(
+        impl Read for $handle {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                self.reader.0.read(buffer)
+            }
+        }
+    )*};
+}
+
+macro_rules! write_through {
+    ($($handle:ty),*) => {$(
+        impl Write for $handle {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.writer.0.write(bytes)
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                self.writer.0.flush()
+            }
+        }
+    )*};
+}
+
+read_through!(Stream, &Stream, ReadStream, &ReadStream);
+write_through!(Stream, &Stream, WriteStream, &WriteStream);

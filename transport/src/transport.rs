@@ -1,0 +1,301 @@
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::IpAddr,
+    sync::{Arc, Mutex, Weak},
+    thread::{self, JoinHandle},
+    time::Instant,
+};
+
+use mio::{Poll, Registry, Token, Waker};
+
+use crate::{
+    admission::{Admission, Refusal},
+    config::{Driver as DriverChoice, TransportConfig},
+    error::{StartError, TurnError},
+    identity::{Identity, PublicKey},
+    io::{
+        accept_queue::{AcceptQueue, Place},
+        clock,
+        crank::{Crank, Waited},
+        driver::{Driver, WAKER},
+        lock::Lock as _,
+        pool::Pool,
+        resolve::Resolver,
+        slot::Wakes,
+        sources::{Source, Sources},
+        tcp::TcpConnection,
+    },
+    protocol::{
+        pending::Pending,
+        preface::{Preface, Purpose},
+        raw_key::TlsConfigs,
+    },
+    transport_stats::TransportStats,
+};
+
+/// One peer: its key, its sockets, and whoever waits for them. Everything else borrows from it.
+///
+/// Cloning is cheap and gives the same transport. Dropping the last clone closes listeners and streams, waits for streams
+/// that are still ending, at most [`TransportConfig::linger`], and leaves no thread and no socket behind.
+///
+/// ```
+/// use transport::{Identity, Listener, Stream, Transport, TransportConfig};
+///
+/// let transport = Transport::new(Identity::generate(), TransportConfig::default())?;
+/// assert_eq!(transport.stats().streams_open, 0);
+/// # Ok::<(), transport::StartError>(())
+/// ```
+#[derive(Clone)]
+pub struct Transport {
+    owner: Arc<Owner>,
+}
+
+impl Transport {
+    /// Starts a transport. Opens no socket yet; with [`crate::Driver::Background`] it starts one thread, `transport-io`.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`] when the operating system gives no poll or no thread.
+    pub fn new(identity: Identity, config: TransportConfig) -> Result<Self, StartError> {
+        let poll = Poll::new()?;
+        let registry = poll.registry().try_clone()?;
+        let waker = Arc::new(Waker::new(&registry, WAKER)?);
+        let background = config.driver == DriverChoice::Background;
+        let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
+            public_key: identity.public_key(),
+            tls: TlsConfigs::new(&identity),
+            admission: Mutex::new(Arc::new(config.admission.clone())),
+            pending: Mutex::new(Pending::new(
+                config.limits.pending_handshakes,
+                config.limits.pending_handshakes_per_prefix,
+            )),
+            crank: Crank::new(Driver::new(poll, weak.clone()), waker),
+            registry,
+            sources: Mutex::default(),
+            connections: Mutex::default(),
+            queues: Mutex::default(),
+            counters: Mutex::default(),
+            resolver: Resolver::default(),
+            pool: Pool::default(),
+            config,
+        });
+        let thread = if background { Some(start_background(&shared)?) } else { None };
+        Ok(Self { owner: Arc::new(Owner { shared, thread: Mutex::new(thread) }) })
+    }
+
+    /// The key by which others know this peer.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.shared().public_key
+    }
+
+    /// What has happened so far, and what is open now.
+    #[must_use]
+    pub fn stats(&self) -> TransportStats {
+        self.shared().counters.hold().clone()
+    }
+
+    /// Judges streams that come in from now on by `admission`; those that are open stay.
+    pub fn set_admission(&self, admission: Admission) {
+        *self.shared().admission.hold() = Arc::new(admission);
+    }
+
+    /// Lends the calling thread until something happened on the network or a timer was due, at most until the deadline.
+    ///
+    /// For [`crate::Driver::Caller`]: a blocking call turns by itself, so this is for times when no thread is in one.
+    /// With [`crate::Driver::Background`] it is allowed and not needed.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnError::TimedOut`] when nothing happened, [`TurnError::Closed`] when the transport is closed.
+    pub fn turn(&self, deadline: Instant) -> Result<(), TurnError> {
+        match self.shared().crank.turn_once(deadline) {
+            Waited::Ready => Ok(()),
+            Waited::TimedOut => Err(TurnError::TimedOut),
+            Waited::Closed => Err(TurnError::Closed),
+        }
+    }
+
+    /// Closes everything now, whoever holds clones: blocked calls return, each with its `Closed`. Does not wait.
+    pub fn close(&self) {
+        self.shared().close();
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.owner.shared
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Transport").field("public_key", &self.public_key()).finish_non_exhaustive()
+    }
+}
+
+/// What the clones of a transport share; its drop is the shutdown.
+struct Owner {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let deadline = clock::now() + self.shared.config.linger;
+        self.shared.close();
+        let thread = self.thread.hold().take();
+        // Dropped on the driver's own thread (by a stream's last user there) it cannot join itself.
+        if let Some(thread) = thread
+            && thread.thread().id() != thread::current().id()
+            && thread.join().is_err()
+        {
+            tracing::error!("the driver of a transport had panicked");
+        }
+        self.shared.finish_endings(deadline);
+    }
+}
+
+/// What every handle of a transport shares.
+pub(crate) struct Shared {
+    pub(crate) config: TransportConfig,
+    pub(crate) public_key: PublicKey,
+    pub(crate) tls: TlsConfigs,
+    pub(crate) crank: Crank<Driver>,
+    pub(crate) registry: Registry,
+    pub(crate) sources: Mutex<Sources>,
+    pub(crate) pending: Mutex<Pending>,
+    pub(crate) counters: Mutex<TransportStats>,
+    pub(crate) resolver: Resolver,
+    pub(crate) pool: Pool,
+    admission: Mutex<Arc<Admission>>,
+    /// Established TCP streams, to end their blocked calls; keyed by a number of their own.
+    connections: Mutex<Connections>,
+    /// The queues of all listeners, to close them.
+    queues: Mutex<Vec<Weak<AcceptQueue>>>,
+}
+
+#[derive(Default)]
+struct Connections {
+    next: u64,
+    open: BTreeMap<u64, Weak<TcpConnection>>,
+}
+
+impl Shared {
+    pub(crate) fn is_closed(&self) -> bool {
+        self.crank.is_closed()
+    }
+
+    /// Judges one dialer; if admitted, its stream has a place in the queue.
+    pub(crate) fn judge(
+        &self,
+        peer: &PublicKey,
+        preface: &Preface,
+        queue: &Arc<AcceptQueue>,
+    ) -> Result<Place, Refusal> {
+        let verdict = self.admit(peer, preface).and_then(|()| queue.reserve().ok_or(Refusal::Full));
+        if let Err(reason) = &verdict {
+            tracing::debug!(%peer, %reason, "a stream was refused");
+            self.counters.hold().count_refusal(*reason);
+        }
+        verdict
+    }
+
+    fn admit(&self, peer: &PublicKey, preface: &Preface) -> Result<(), Refusal> {
+        if *peer == self.public_key {
+            return Err(Refusal::Myself);
+        }
+        if let Purpose::Rendezvous(_) = preface.purpose {
+            return Err(Refusal::Rendezvous);
+        }
+        let admission = self.admission.hold().clone();
+        admission.judge(peer, &preface.label, preface.token.as_ref())
+    }
+
+    /// Gives the place of one incoming handshake back, and lets those in who wait for it.
+    pub(crate) fn leave_pending(&self, source: IpAddr) {
+        self.pending.hold().leave(source);
+    }
+
+    /// Whether one of these sources may be able to go on.
+    pub(crate) fn has_room_again(&self, again: &[Token]) -> bool {
+        !again.is_empty() && self.pending.hold().has_room()
+    }
+
+    /// A number for a stream that is about to `join`.
+    pub(crate) fn next_number(&self) -> u64 {
+        let mut connections = self.connections.hold();
+        connections.next += 1;
+        connections.next
+    }
+
+    /// Remembers a stream, to end its blocked calls when the transport closes.
+    pub(crate) fn join(&self, number: u64, connection: &Arc<TcpConnection>) {
+        self.counters.hold().streams_open += 1;
+        self.connections.hold().open.insert(number, Arc::downgrade(connection));
+        // It may have closed between the handshake and here, and would not hear of it.
+        if self.is_closed() {
+            connection.interrupt();
+        }
+    }
+
+    /// Forgets a stream.
+    pub(crate) fn leave(&self, number: u64) {
+        self.counters.hold().streams_open -= 1;
+        self.connections.hold().open.remove(&number);
+    }
+
+    pub(crate) fn add_queue(&self, queue: &Arc<AcceptQueue>) {
+        let mut queues = self.queues.hold();
+        queues.retain(|queue| queue.strong_count() > 0);
+        queues.push(Arc::downgrade(queue));
+    }
+
+    fn close(&self) {
+        self.crank.close();
+        let mut wakes = Wakes::default();
+        let queues: Vec<_> = self.queues.hold().iter().filter_map(Weak::upgrade).collect();
+        for queue in queues {
+            queue.close(&mut wakes);
+        }
+        wakes.fire();
+        let connections: Vec<_> = self.connections.hold().open.values().filter_map(Weak::upgrade).collect();
+        for connection in connections {
+            connection.interrupt();
+        }
+    }
+
+    /// Takes everything down that the poll watched; what is still ending gets until the deadline.
+    fn finish_endings(&self, deadline: Instant) {
+        let sources = self.sources.hold().all();
+        let mut endings = Vec::new();
+        for (token, source) in sources {
+            match source {
+                Source::Ending(ending) => endings.push((token, ending)),
+                _ => drop(self.sources.hold().remove(token)),
+            }
+        }
+        while endings.iter().any(|(_, ending)| ending.is_unsent()) && clock::now() < deadline {
+            self.crank.with_driver(|driver| driver.poll_endings(deadline));
+            for (_, ending) in &endings {
+                ending.handle_ready(self);
+            }
+        }
+        for (token, ending) in endings {
+            ending.finish(deadline);
+            self.sources.hold().remove(token);
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Shared").field("public_key", &self.public_key).finish_non_exhaustive()
+    }
+}
+
+fn start_background(shared: &Arc<Shared>) -> Result<JoinHandle<()>, StartError> {
+    let shared = shared.clone();
+    let thread =
+        thread::Builder::new().name("transport-io".into()).spawn(move || shared.crank.run_background())?;
+    Ok(thread)
+}

@@ -1,0 +1,36 @@
+use crate::admission::Refusal;
+
+/// Counters of one [`Transport`](crate::Transport), since its start unless said otherwise.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TransportStats {
+    /// Streams that are open now, of both schemes and both directions.
+    pub streams_open: u64,
+    /// Incoming handshakes that broke off, were too slow, or spoke something else.
+    pub handshakes_failed: u64,
+    /// Streams refused since our admission does not know the key.
+    pub refused_key: u64,
+    /// Streams refused since they ask for a label that is not spoken here.
+    pub refused_label: u64,
+    /// Streams refused since their token was missing or wrong.
+    pub refused_token: u64,
+    /// Streams refused since the accept queue was full.
+    pub refused_full: u64,
+    /// Streams refused for any other reason.
+    pub refused_other: u64,
+    /// Connections turned away since too many handshakes from their network were in progress.
+    pub refused_prefix_full: u64,
+}
+
+impl TransportStats {
+    pub(crate) fn count_refusal(&mut self, reason: Refusal) {
+        let counter = match reason {
+            Refusal::Key => &mut self.refused_key,
+            Refusal::Label => &mut self.refused_label,
+            Refusal::Token => &mut self.refused_token,
+            Refusal::Full => &mut self.refused_full,
+            _ => &mut self.refused_other,
+        };
+        *counter += 1;
+    }
+}
