@@ -6,6 +6,7 @@ mod command;
 mod control;
 mod machine;
 mod measure;
+mod path;
 mod peer;
 mod plan;
 mod statistics;

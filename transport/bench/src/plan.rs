@@ -23,8 +23,11 @@ pub(crate) enum System {
 /// What a pair of processes does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Workload {
-    /// 64 bytes there and back on each of [`Plan::streams`] streams, as often as time allows.
+    /// 64 bytes there and back on each of [`Plan::streams`] streams, as often as time allows. Each has a connection of
+    /// its own.
     Echo,
+    /// The same on streams that share one connection.
+    Shared,
     /// [`Plan::dials`] echoes on one stream, and nothing else.
     Count,
     /// Bytes in one direction, the end confirmed.
@@ -59,8 +62,13 @@ impl Plan {
         Self { time: Duration::from_millis(200), bulk_mebibytes: 128, dials: 50, ..self }
     }
 
-    pub(crate) fn streams(self, streams: usize) -> Self {
-        Self { streams, ..self }
+    pub(crate) fn bulk_bytes(&self) -> u64 {
+        self.bulk_mebibytes << 20
+    }
+
+    /// What goes over a stream before its bulk transfer is measured, for windows to grow.
+    pub(crate) fn warm_up_bytes(&self) -> u64 {
+        self.bulk_bytes() / 16
     }
 
     pub(crate) fn to_words(self) -> [String; 4] {
@@ -114,8 +122,9 @@ impl FromStr for System {
 }
 
 impl Workload {
-    const NAMES: [(Self, &str); 5] = [
+    const NAMES: [(Self, &str); 6] = [
         (Self::Echo, "echo"),
+        (Self::Shared, "shared"),
         (Self::Count, "count"),
         (Self::Bulk, "bulk"),
         (Self::Connect, "connect"),

@@ -26,7 +26,6 @@ const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Before a measurement, so that windows, caches and branch predictors are as they will be.
 const WARM_UP: Duration = Duration::from_millis(200);
-const WARM_UP_BYTES: u64 = 64 << 20;
 
 /// Starts a server; it lives as long as what is returned beside its address.
 pub(crate) fn serve(system: System, workload: Workload) -> Result<(String, Box<dyn Any>)> {

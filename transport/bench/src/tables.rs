@@ -1,11 +1,13 @@
 //! The tables: which systems do what, which figure counts, and what it should be.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use crate::machine;
-use crate::measure::{Sample, sample};
+use crate::measure::{Sample, Task, sample};
+use crate::path::Path;
 use crate::plan::{Plan, System, Workload};
 use crate::statistics::Spread;
 
@@ -16,7 +18,10 @@ pub(crate) struct Table {
     workload: Workload,
     /// Both processes on one core: what is left is the cost of the software.
     pinned: bool,
-    streams: usize,
+    /// What lies between them, if anything.
+    path: Option<Path>,
+    /// Fits how much is done to the question.
+    plan: fn(Plan) -> Plan,
     systems: &'static [System],
     figure: fn(&Sample) -> f64,
     beside: Beside,
@@ -33,70 +38,100 @@ const TABLES: &[Table] = &[
     Table {
         name: "echo",
         title: "64 B there and back on one stream, both ends on one core: us a round trip",
-        workload: Workload::Echo,
-        pinned: true,
-        streams: 1,
-        systems: &[System::Std, System::Rustls, System::Quinn],
-        figure: micros_each,
-        beside: P99,
+        figure: |sample| sample.client.elapsed.as_secs_f64() * 1e6 / sample.client.operations as f64,
+        ..ECHO
     },
     Table {
         name: "streams",
         title: "64 B there and back on 64 connections at a time, both ends on one core: us CPU of both a request",
-        workload: Workload::Echo,
-        pinned: true,
-        streams: 64,
+        plan: |plan| Plan { streams: 64, ..plan },
         systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
         figure: cpu_micros_each,
-        beside: P99,
+        ..ECHO
+    },
+    Table {
+        name: "shared",
+        title: "64 B there and back on 64 streams of one connection, both ends on one core: us CPU of both a request",
+        workload: Workload::Shared,
+        plan: |plan| Plan { streams: 64, ..plan },
+        systems: &[System::Quinn],
+        figure: cpu_micros_each,
+        ..ECHO
     },
     Table {
         name: "bulk",
         title: "one way, 64 KiB a write, both ends on one core: s CPU of both a GiB",
-        workload: Workload::Bulk,
         pinned: true,
-        streams: 1,
         systems: &[System::Std, System::Rustls, System::Quinn],
         figure: cpu_seconds_a_gibibyte,
         beside: Beside { title: "MB/s", figure: megabytes_a_second },
+        ..BULK
     },
     Table {
         name: "bulk-free",
         title: "one way, 64 KiB a write, ends where the scheduler puts them: MB/s",
-        workload: Workload::Bulk,
-        pinned: false,
-        streams: 1,
         systems: &[System::Std, System::Rustls, System::Quinn, System::QuinnThreads],
-        figure: megabytes_a_second,
-        beside: Beside { title: "s CPU/GiB", figure: cpu_seconds_a_gibibyte },
+        ..BULK
+    },
+    Table {
+        name: "far",
+        title: "one way over 25 ms each way: MB/s",
+        path: Some(Path { delay: Duration::from_millis(25), one_lost_in: 0 }),
+        plan: |plan| Plan { bulk_mebibytes: plan.bulk_mebibytes / 8, ..plan },
+        ..BULK
+    },
+    Table {
+        name: "lossy",
+        title: "one way over 5 ms each way, where one datagram of 100 is lost: MB/s",
+        path: Some(Path { delay: Duration::from_millis(5), one_lost_in: 100 }),
+        plan: |plan| Plan { bulk_mebibytes: plan.bulk_mebibytes / 64, ..plan },
+        ..BULK
     },
     Table {
         name: "connect",
         title: "dial, authenticate both ways, 64 B there and back, close, both ends on one core: us",
         workload: Workload::Connect,
-        pinned: true,
-        streams: 1,
-        systems: &[System::Std, System::Rustls, System::Quinn],
         figure: |sample| sample.client.median.as_secs_f64() * 1e6,
-        beside: P99,
+        ..ECHO
     },
     Table {
         name: "idle",
         title: "1,000 idle streams: KiB RSS of the server a stream",
-        streams: 1_000,
+        plan: |plan| Plan { streams: 1_000, ..plan },
         ..IDLE
     },
-    Table { name: "idle-many", title: "10,000 idle streams: KiB RSS of the server a stream", ..IDLE },
+    Table {
+        name: "idle-many",
+        title: "10,000 idle streams: KiB RSS of the server a stream",
+        plan: |plan| Plan { streams: 10_000, ..plan },
+        ..IDLE
+    },
 ];
 
-const P99: Beside = Beside { title: "p99 us", figure: |sample| sample.client.p99.as_secs_f64() * 1e6 };
-
-const IDLE: Table = Table {
+const ECHO: Table = Table {
     name: "",
     title: "",
+    workload: Workload::Echo,
+    pinned: true,
+    path: None,
+    plan: |plan| plan,
+    systems: &[System::Std, System::Rustls, System::Quinn],
+    figure: cpu_micros_each,
+    beside: Beside { title: "p99 us", figure: |sample| sample.client.p99.as_secs_f64() * 1e6 },
+};
+
+const BULK: Table = Table {
+    workload: Workload::Bulk,
+    pinned: false,
+    systems: &[System::Quinn],
+    figure: megabytes_a_second,
+    beside: Beside { title: "s CPU/GiB", figure: cpu_seconds_a_gibibyte },
+    ..ECHO
+};
+
+const IDLE: Table = Table {
     workload: Workload::Idle,
     pinned: false,
-    streams: 10_000,
     systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
     figure: |sample| {
         let grown =
@@ -104,6 +139,7 @@ const IDLE: Table = Table {
         grown / sample.client.operations as f64
     },
     beside: Beside { title: "threads", figure: |sample| sample.server_after.threads as f64 },
+    ..ECHO
 };
 
 /// The tables by name, one a line.
@@ -127,14 +163,14 @@ impl Table {
     pub(crate) fn run(&self, plan: &Plan, rounds: usize, only: &[System]) -> Result<()> {
         let systems: Vec<System> =
             self.systems.iter().copied().filter(|system| only.is_empty() || only.contains(system)).collect();
-        let plan = plan.streams(self.streams);
+        let plan = (self.plan)(*plan);
         let core = self.pinned.then(machine::quiet_core);
         let mut samples = vec![Vec::with_capacity(rounds); systems.len()];
         for round in 0..rounds {
             // Each round begins with another system: none always follows the same one.
             for index in (0..systems.len()).map(|index| (index + round) % systems.len()) {
                 let system = systems[index];
-                let sample = sample(system, self.workload, &plan, core)
+                let sample = sample(&Task { system, workload: self.workload, plan, core, path: self.path })
                     .with_context(|| format!("{} with {}", self.name, system.name()))?;
                 samples[index].push(sample);
             }
@@ -188,10 +224,6 @@ impl Table {
             beside.map_or(String::new(), |beside| format!("{:.2}", beside.median)),
         )
     }
-}
-
-fn micros_each(sample: &Sample) -> f64 {
-    sample.client.elapsed.as_secs_f64() * 1e6 / sample.client.operations as f64
 }
 
 fn cpu_micros_each(sample: &Sample) -> f64 {

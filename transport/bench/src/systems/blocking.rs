@@ -6,9 +6,9 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
-use super::{CHUNK_BYTES, Load, MESSAGE_BYTES, Times, WARM_UP, WARM_UP_BYTES};
+use super::{CHUNK_BYTES, Load, MESSAGE_BYTES, Times, WARM_UP};
 use crate::plan::{Plan, Workload};
 
 /// A system with blocking streams. The value itself is what dials.
@@ -21,6 +21,11 @@ pub(crate) trait Blocking: Sized + Send + Sync + 'static {
     fn accept(listener: &Self::Listener) -> Result<Self::Stream>;
     fn dialer(address: &str) -> Result<Self>;
     fn dial(&self) -> Result<Self::Stream>;
+
+    /// Another stream on the connection that a `dial` has made, where a system has such connections.
+    fn dial_shared(&self) -> Result<Self::Stream> {
+        bail!("streams of this system share nothing")
+    }
 }
 
 pub(crate) fn serve<S: Blocking>(workload: Workload) -> Result<(String, Box<dyn Any>)> {
@@ -68,7 +73,8 @@ fn swallow(mut stream: impl Read + Write) -> Result<()> {
 pub(crate) fn load<S: Blocking>(workload: Workload, plan: Plan, address: &str) -> Result<Load> {
     let dialer = S::dialer(address)?;
     match workload {
-        Workload::Echo => echo_load(&dialer, plan),
+        Workload::Echo => echo_load(|| dialer.dial(), plan),
+        Workload::Shared => echo_load(|| dialer.dial_shared(), plan),
         Workload::Count => {
             let mut stream = dialer.dial()?;
             Ok(Box::new(move || counted_echoes(&mut stream, plan.dials)))
@@ -79,8 +85,8 @@ pub(crate) fn load<S: Blocking>(workload: Workload, plan: Plan, address: &str) -
     }
 }
 
-fn echo_load<S: Blocking>(dialer: &S, plan: Plan) -> Result<Load> {
-    let mut streams: Vec<_> = (0..plan.streams).map(|_| dialer.dial()).collect::<Result<_>>()?;
+fn echo_load<T: Read + Write + Send + 'static>(dial: impl Fn() -> Result<T>, plan: Plan) -> Result<Load> {
+    let mut streams: Vec<T> = (0..plan.streams).map(|_| dial()).collect::<Result<_>>()?;
     if let [stream] = streams.as_mut_slice() {
         echoes(stream, Instant::now() + WARM_UP)?;
         let mut stream = streams.remove(0);
@@ -138,8 +144,8 @@ fn echo_once(stream: &mut (impl Read + Write), message: &[u8; MESSAGE_BYTES]) ->
 
 fn bulk_load<S: Blocking>(dialer: &S, plan: Plan) -> Result<Load> {
     let mut stream = dialer.dial()?;
-    transfer(&mut stream, WARM_UP_BYTES)?;
-    Ok(Box::new(move || transfer(&mut stream, plan.bulk_mebibytes << 20)))
+    transfer(&mut stream, plan.warm_up_bytes())?;
+    Ok(Box::new(move || transfer(&mut stream, plan.bulk_bytes())))
 }
 
 fn transfer(stream: &mut (impl Read + Write), length: u64) -> Result<Times> {

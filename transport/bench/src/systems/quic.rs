@@ -16,7 +16,7 @@ use quinn::{
 use socket2::Socket;
 use tokio::runtime::{Builder, Handle};
 
-use super::{CHUNK_BYTES, Load, MESSAGE_BYTES, Times, WARM_UP, WARM_UP_BYTES, keys};
+use super::{CHUNK_BYTES, Load, MESSAGE_BYTES, Times, WARM_UP, keys};
 use crate::machine;
 use crate::plan::{Plan, Workload};
 
@@ -89,7 +89,26 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavo
     let mut endpoint = endpoint(&handle, None)?;
     endpoint.set_default_client_config(config);
     match workload {
-        Workload::Echo => echo_load(handle, endpoint, address, plan),
+        Workload::Echo => {
+            let streams = wait(&handle, async move {
+                let mut streams = Vec::new();
+                for _ in 0..plan.streams {
+                    streams.push(dial(&endpoint, address).await?);
+                }
+                Ok(streams)
+            })?;
+            echo_load(handle, streams, plan)
+        }
+        Workload::Shared => {
+            let streams = wait(&handle, async move {
+                let mut streams = vec![dial(&endpoint, address).await?];
+                for _ in 1..plan.streams {
+                    streams.push(dial_shared(&streams[0].connection).await?);
+                }
+                Ok(streams)
+            })?;
+            echo_load(handle, streams, plan)
+        }
         Workload::Count => {
             Ok(Box::new(move || wait(&handle, counted_echoes(endpoint.clone(), address, plan.dials))))
         }
@@ -113,25 +132,21 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavo
 struct Dialled {
     sender: SendStream,
     receiver: RecvStream,
-    _connection: Connection,
+    connection: Connection,
 }
 
 async fn dial(endpoint: &Endpoint, address: SocketAddr) -> Result<Dialled> {
     let connection = endpoint.connect(address, keys::SERVER_NAME)?.await?;
-    let (sender, receiver) = connection.open_bi().await?;
-    Ok(Dialled { sender, receiver, _connection: connection })
+    dial_shared(&connection).await
 }
 
-fn echo_load(handle: Handle, endpoint: Endpoint, address: SocketAddr, plan: Plan) -> Result<Load> {
-    let mut streams = wait(&handle, async move {
-        let mut streams = Vec::new();
-        for _ in 0..plan.streams {
-            streams.push(dial(&endpoint, address).await?);
-        }
-        Ok(streams)
-    })?;
-    let warm_up = WARM_UP;
-    (streams, _) = wait(&handle, echoes_on_all(streams, Instant::now() + warm_up))?;
+async fn dial_shared(connection: &Connection) -> Result<Dialled> {
+    let (sender, receiver) = connection.open_bi().await?;
+    Ok(Dialled { sender, receiver, connection: connection.clone() })
+}
+
+fn echo_load(handle: Handle, streams: Vec<Dialled>, plan: Plan) -> Result<Load> {
+    let (streams, _) = wait(&handle, echoes_on_all(streams, Instant::now() + WARM_UP))?;
     let mut streams = Some(streams);
     Ok(Box::new(move || {
         let held = streams.take().context("the streams come back from each measurement")?;
@@ -193,13 +208,13 @@ async fn echo_once(stream: &mut Dialled) -> Result<()> {
 fn bulk_load(handle: Handle, endpoint: Endpoint, address: SocketAddr, plan: Plan) -> Result<Load> {
     let mut stream = Some(wait(&handle, async move {
         let mut stream = dial(&endpoint, address).await?;
-        transfer(&mut stream, WARM_UP_BYTES).await?;
+        transfer(&mut stream, plan.warm_up_bytes()).await?;
         Ok(stream)
     })?);
     Ok(Box::new(move || {
         let mut held = stream.take().context("the stream comes back from each transfer")?;
         let (held, times) = wait(&handle, async move {
-            let times = transfer(&mut held, plan.bulk_mebibytes << 20).await?;
+            let times = transfer(&mut held, plan.bulk_bytes()).await?;
             Ok((held, times))
         })?;
         stream = Some(held);
