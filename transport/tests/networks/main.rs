@@ -1,0 +1,108 @@
+//! Behaviour on networks that lose packets or go silent, in network namespaces of our own (Linux, root, `ip`, `nft`).
+//!
+//! The program starts itself again inside a namespace as one of the [`peers`]. Where it cannot make namespaces it prints
+//! `NOT RUN: …` and ends well; the gate does not.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod namespace;
+mod peers;
+
+use std::{
+    panic,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use namespace::Network;
+
+/// One test: its name, and what it does.
+type Case = (&'static str, fn());
+
+const CASES: [Case; 3] = [
+    ("what_was_written_arrives_though_every_twentieth_packet_is_lost", what_was_written_arrives),
+    ("a_peer_that_is_cut_off_is_lost_after_dead_after", a_peer_that_is_cut_off),
+    ("a_peer_that_is_killed_ends_the_stream", a_peer_that_is_killed),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [marker, role, rest @ ..] = &arguments[..]
+        && marker == namespace::PEER
+    {
+        peers::run(role, rest);
+        return ExitCode::SUCCESS;
+    }
+    if let Err(reason) = namespace::check() {
+        println!("NOT RUN: transport over networks that lose packets or go silent: {reason}");
+        return ExitCode::SUCCESS;
+    }
+    let wanted =
+        |name: &str| arguments.iter().all(|word| word.starts_with('-') || name.contains(word.as_str()));
+    let cases: Vec<Case> = CASES.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let failed = cases.iter().filter(|case| !passes(case)).count();
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", cases.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn passes((name, case): &Case) -> bool {
+    let begun = Instant::now();
+    let passed = panic::catch_unwind(case).is_ok();
+    let outcome = if passed { "ok" } else { "FAILED" };
+    println!("test {name} ... {outcome} ({:.1} s)", begun.elapsed().as_secs_f64());
+    passed
+}
+
+/// A writer that drops stream and transport right after its last byte, and exits.
+fn what_was_written_arrives() {
+    for scheme in SCHEMES {
+        let network = Network::new("loss");
+        network.lose(5);
+        let mut server = network.start(0, &["sink", scheme, network.address(0)]);
+        let endpoint = server.line();
+        let mut client = network.start(1, &["source", &endpoint, "1048576"]);
+        assert_eq!(server.line(), "received 1048576 whole", "{scheme}");
+        client.finish();
+        server.finish();
+    }
+}
+
+/// Both ends wait for each other, and then nothing passes any more.
+fn a_peer_that_is_cut_off() {
+    for scheme in SCHEMES {
+        let network = Network::new("cut");
+        let mut server = network.start(0, &["wait", scheme, network.address(0), DEAD_AFTER]);
+        let endpoint = server.line();
+        let mut client = network.start(1, &["dial-and-wait", &endpoint, DEAD_AFTER]);
+        assert_eq!((server.line(), client.line()), ("waiting".to_owned(), "waiting".to_owned()));
+        network.cut();
+        let begun = Instant::now();
+        for peer in [&mut server, &mut client] {
+            let end = peer.line();
+            assert!(end.starts_with("PeerLost"), "{scheme}: {end}");
+            // 3 s is asked for; the kernel's own timers are coarse.
+            assert!(begun.elapsed() < Duration::from_secs(12), "{scheme}: {:?}", begun.elapsed());
+        }
+        server.finish();
+        client.finish();
+    }
+}
+
+/// The system of a killed process ends its TCP connections; over QUIC only silence tells.
+fn a_peer_that_is_killed() {
+    for scheme in SCHEMES {
+        let network = Network::new("kill");
+        let mut server = network.start(0, &["wait", scheme, network.address(0), DEAD_AFTER]);
+        let endpoint = server.line();
+        let mut client = network.start(1, &["dial-and-wait", &endpoint, DEAD_AFTER]);
+        assert_eq!((server.line(), client.line()), ("waiting".to_owned(), "waiting".to_owned()));
+        client.kill();
+        let end = server.line();
+        let expected = if scheme == "tcp" { "UnexpectedEof" } else { "PeerLost" };
+        assert!(end.starts_with(expected), "{scheme}: {end}");
+        server.finish();
+    }
+}
+
+const SCHEMES: [&str; 1] = ["tcp"];
+const DEAD_AFTER: &str = "3";

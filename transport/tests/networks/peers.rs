@@ -1,0 +1,77 @@
+//! What runs inside the namespaces; each peer prints what the test waits for, a line each.
+
+use std::{
+    io::{Read as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use transport::{Identity, Listener, Stream, StreamError, Transport, TransportConfig};
+
+pub(crate) fn run(role: &str, arguments: &[String]) {
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match (role, &arguments[..]) {
+        ("sink", [scheme, address]) => sink(scheme, address),
+        ("source", [endpoint, bytes]) => source(endpoint, bytes.parse().unwrap()),
+        ("wait", [scheme, address, dead_after]) => wait(scheme, address, dead_after),
+        ("dial-and-wait", [endpoint, dead_after]) => dial_and_wait(endpoint, dead_after),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Reads one stream to its end and says whether it was whole.
+fn sink(scheme: &str, address: &str) {
+    let transport = Transport::new(Identity::generate(), TransportConfig::default()).unwrap();
+    let mut stream = accept(&transport, scheme, address);
+    let mut received = Vec::new();
+    let whole = stream.read_to_end(&mut received).map(|_| pattern(received.len()) == received);
+    match whole {
+        Ok(true) => println!("received {} whole", received.len()),
+        other => println!("received {}: {other:?}", received.len()),
+    }
+}
+
+/// Writes, and drops everything at once.
+fn source(endpoint: &str, bytes: usize) {
+    // What is left when the last handle is dropped gets this long; a round trip with losses takes its time.
+    let config = TransportConfig::default().linger(Duration::from_secs(20));
+    let transport = Transport::new(Identity::generate(), config).unwrap();
+    let mut stream = Stream::direct_connect(&transport, endpoint).unwrap();
+    stream.write_all(&pattern(bytes)).unwrap();
+}
+
+fn wait(scheme: &str, address: &str, dead_after: &str) {
+    let transport = mortal(dead_after);
+    tell_end(accept(&transport, scheme, address));
+}
+
+fn dial_and_wait(endpoint: &str, dead_after: &str) {
+    let transport = mortal(dead_after);
+    tell_end(Stream::direct_connect(&transport, endpoint).unwrap());
+}
+
+fn mortal(dead_after: &str) -> Transport {
+    let dead_after = Duration::from_secs(dead_after.parse().unwrap());
+    Transport::new(Identity::generate(), TransportConfig::default().dead_after(dead_after)).unwrap()
+}
+
+fn accept(transport: &Transport, scheme: &str, address: &str) -> Stream {
+    let listener = Listener::bind(transport, format!("{scheme}://{address}:0")).unwrap();
+    println!("{}", listener.endpoints().unwrap().next().unwrap());
+    listener.accept_deadline(Instant::now() + Duration::from_secs(30)).unwrap()
+}
+
+/// Waits for what will never come, and says what came instead.
+fn tell_end(mut stream: Stream) {
+    // A byte each way, so that both sides know that the stream is there.
+    stream.write_all(b"!").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    println!("waiting");
+    match stream.read(&mut [0]) {
+        Ok(read) => println!("read {read}"),
+        Err(error) => println!("{:?}", StreamError::of(&error).unwrap()),
+    }
+}
+
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|index| (index % 251) as u8 ^ (index >> 16) as u8).collect()
+}
