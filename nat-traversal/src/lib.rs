@@ -1,5 +1,21 @@
 #![doc = include_str!("../README.md")]
 
+mod config;
+mod error;
+mod hole_punch_server;
+mod io;
+mod mapped_tcp_socket;
+mod mapped_udp_socket;
+mod mapping_context;
 pub mod protocol;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use config::MappingConfig;
+pub use error::{ContextError, MapError, ServerError};
+pub use hole_punch_server::HolePunchServer;
+pub use io::interrupt::Interrupter;
+pub use mapped_tcp_socket::MappedTcpSocket;
+pub use mapped_udp_socket::MappedUdpSocket;
+pub use mapping_context::{HolePunchServerAddr, MappingContext};
+pub use protocol::{AddrKind, MapFailure, MappedSocketAddr, PortRule};

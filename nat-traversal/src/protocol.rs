@@ -5,10 +5,17 @@
 //! [`Machine`] says.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+mod candidate;
 mod machine;
+mod mapping;
 mod random;
 mod retry;
+pub mod stun;
 
+pub use candidate::{AddrKind, MappedSocketAddr, PortRule};
 pub use machine::{Datagram, Machine, SocketIndex, Transmit};
+pub(crate) use mapping::StreamMapper;
+pub use mapping::{MapFailure, Mapper, Mapping};
 pub use random::{Random, Seed};
 pub use retry::{Due, Retry};
+pub use stun::{StunClient, StunEvent, StunFailure, StunServer};

@@ -1,0 +1,56 @@
+use std::io;
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+/// Why a [`MappingContext`](crate::MappingContext) could not be made.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ContextError {
+    /// The system does not tell its network interfaces.
+    #[error("cannot list the network interfaces")]
+    Interfaces(#[source] io::Error),
+}
+
+/// Why the addresses of a socket could not be learned. That single servers fail is no error: see `failures` of
+/// [`MappedUdpSocket`](crate::MappedUdpSocket).
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum MapError {
+    /// No socket could be bound.
+    #[error("cannot bind a socket to {address}")]
+    Bind {
+        /// The address asked for.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The system failed.
+    #[error("cannot use the socket")]
+    Socket(#[source] io::Error),
+    /// Someone called [`Interrupter::interrupt`](crate::Interrupter::interrupt).
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Why a [`HolePunchServer`](crate::HolePunchServer) could not be started.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ServerError {
+    /// The address cannot be served at.
+    #[error("cannot serve at {address}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gives no thread or no poll.
+    #[error("cannot start serving")]
+    Start(#[source] io::Error),
+    /// Its own addresses could not be learned.
+    #[error("cannot learn the server's addresses")]
+    Map(#[source] MapError),
+}

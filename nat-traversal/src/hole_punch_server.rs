@@ -1,0 +1,145 @@
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::thread::{self, JoinHandle};
+
+use crate::error::ServerError;
+use crate::io::interfaces;
+use crate::io::serve::Serving;
+use crate::protocol::stun::ServerAddresses;
+use crate::protocol::{MappedSocketAddr, StunServer};
+use crate::{MappedUdpSocket, MappingContext};
+
+/// Tells others their outside addresses: a STUN server over UDP and TCP, so that a pair of peers needs no public one.
+///
+/// It serves on a thread of its own, named `nat-io`, until it is dropped. An answer is never longer than three times its
+/// request, and one address gets at most twenty a second, so that it cannot be used to flood others.
+///
+/// ```
+/// use nat_traversal::{HolePunchServer, MappedUdpSocket, MappingConfig, MappingContext};
+///
+/// let server = HolePunchServer::bind("127.0.0.1:0".parse()?)?;
+/// let config = MappingConfig::new().server(server.addresses()[0].addr);
+/// let mapped = MappedUdpSocket::map(std::net::UdpSocket::bind("127.0.0.1:0")?, &MappingContext::new(config)?)?;
+/// assert!(mapped.failures.is_empty());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct HolePunchServer {
+    addresses: Vec<MappedSocketAddr>,
+    stop: mio::Waker,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl HolePunchServer {
+    /// Serves at a free port of all IPv4 addresses, and learns by the context's servers where that is reached from outside.
+    /// Blocks as [`MappedUdpSocket::new`] does.
+    ///
+    /// # Errors
+    ///
+    /// If no socket can be bound or no thread started, or the mapping is interrupted.
+    pub fn new(context: &MappingContext) -> Result<Self, ServerError> {
+        let (udp, listener) = bind_both(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
+        let mapped = MappedUdpSocket::map(udp, context).map_err(ServerError::Map)?;
+        let server = StunServer::new(ServerAddresses::One);
+        Self::start(server, vec![mapped.socket], vec![listener], mapped.endpoints)
+    }
+
+    /// Serves at this address; port 0 chooses a free one. Returns at once.
+    ///
+    /// # Errors
+    ///
+    /// If the address cannot be bound or no thread started.
+    pub fn bind(address: SocketAddr) -> Result<Self, ServerError> {
+        let (udp, listener) = bind_both(address)?;
+        let local = udp.local_addr().map_err(ServerError::Start)?;
+        let addresses = interfaces::host_addresses(local).map_err(ServerError::Start)?;
+        let addresses = addresses.into_iter().map(MappedSocketAddr::host).collect();
+        Self::start(StunServer::new(ServerAddresses::One), vec![udp], vec![listener], addresses)
+    }
+
+    /// Serves at two addresses of this host with two ports each, so that clients can learn how their NAT filters
+    /// (RFC 5780). The addresses must differ in their IP address and in their port.
+    ///
+    /// # Errors
+    ///
+    /// If they do not differ so or have port 0, if they cannot be bound, or no thread can be started.
+    pub fn bind_two(first: SocketAddr, second: SocketAddr) -> Result<Self, ServerError> {
+        if first.ip() == second.ip()
+            || first.port() == second.port()
+            || first.port() == 0
+            || second.port() == 0
+        {
+            let source = std::io::Error::new(
+                std::io::ErrorKind::InvalidInput,
+                "two servers need addresses and ports that differ and are not 0",
+            );
+            return Err(ServerError::Bind { address: second, source });
+        }
+        let four = [
+            first,
+            SocketAddr::new(first.ip(), second.port()),
+            SocketAddr::new(second.ip(), first.port()),
+            second,
+        ];
+        let mut sockets = Vec::new();
+        let mut listeners = Vec::new();
+        for address in four {
+            let (udp, listener) = bind_both(address)?;
+            sockets.push(udp);
+            listeners.push(listener);
+        }
+        let addresses = vec![MappedSocketAddr::host(first), MappedSocketAddr::host(second)];
+        Self::start(StunServer::new(ServerAddresses::Four(four)), sockets, listeners, addresses)
+    }
+
+    /// Where it is reached: this host's addresses and, if made by [`new`](Self::new), those that other servers see. Over
+    /// TCP the addresses that others see do not hold.
+    #[must_use]
+    pub fn addresses(&self) -> &[MappedSocketAddr] {
+        &self.addresses
+    }
+
+    fn start(
+        server: StunServer,
+        sockets: Vec<UdpSocket>,
+        listeners: Vec<TcpListener>,
+        addresses: Vec<MappedSocketAddr>,
+    ) -> Result<Self, ServerError> {
+        let (serving, stop) = Serving::new(server, sockets, listeners).map_err(ServerError::Start)?;
+        let thread = thread::Builder::new()
+            .name("nat-io".into())
+            .spawn(move || serving.run())
+            .map_err(ServerError::Start)?;
+        Ok(Self { addresses, stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for HolePunchServer {
+    fn drop(&mut self) {
+        if let Err(error) = self.stop.wake() {
+            return tracing::warn!(%error, "cannot wake the hole punch server; it goes on");
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::warn!("the hole punch server had panicked");
+        }
+    }
+}
+
+/// A UDP socket and a TCP listener at the same port.
+fn bind_both(address: SocketAddr) -> Result<(UdpSocket, TcpListener), ServerError> {
+    let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let udp = UdpSocket::bind(address).map_err(|source| ServerError::Bind { address, source })?;
+        let bound = udp.local_addr().map_err(ServerError::Start)?;
+        match TcpListener::bind(bound) {
+            Ok(listener) => return Ok((udp, listener)),
+            Err(_) if attempts > 0 => {}
+            Err(source) => return Err(ServerError::Bind { address: bound, source }),
+        }
+    }
+}
+
+/// A port that is free for UDP is rarely taken for TCP.
+const PORT_ATTEMPTS: u32 = 16;

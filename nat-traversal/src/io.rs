@@ -1,0 +1,10 @@
+//! Thin drivers: sockets, the clock, entropy, threads. They decide nothing about protocols.
+
+pub(crate) mod clock;
+pub(crate) mod entropy;
+pub(crate) mod interfaces;
+pub(crate) mod interrupt;
+pub(crate) mod run;
+pub(crate) mod serve;
+pub(crate) mod socket;
+pub(crate) mod stun_tcp;

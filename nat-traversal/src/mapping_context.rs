@@ -1,0 +1,71 @@
+use std::net::SocketAddr;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::ContextError;
+use crate::io::interrupt::Interrupter;
+use crate::{MappingConfig, io};
+
+/// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
+///
+/// Share it between threads by reference or in an `Arc`. It has no thread and no socket of its own.
+#[derive(Debug)]
+pub struct MappingContext {
+    config: MappingConfig,
+    servers: Mutex<Vec<HolePunchServerAddr>>,
+    interrupter: Interrupter,
+}
+
+/// Something outside that helps to learn addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum HolePunchServerAddr {
+    /// A STUN server, such as a [`HolePunchServer`](crate::HolePunchServer).
+    Stun(SocketAddr),
+}
+
+impl MappingContext {
+    /// Makes a context. Returns at once.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell its network interfaces.
+    pub fn new(config: MappingConfig) -> Result<Self, ContextError> {
+        io::interfaces::check().map_err(ContextError::Interfaces)?;
+        let servers = config.servers().iter().copied().map(HolePunchServerAddr::Stun).collect();
+        Ok(Self { config, servers: Mutex::new(servers), interrupter: Interrupter::default() })
+    }
+
+    /// Adds servers for all later calls.
+    pub fn add_servers(&self, servers: impl IntoIterator<Item = HolePunchServerAddr>) {
+        let mut known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        for server in servers {
+            if known.len() < MAX_SERVERS && !known.contains(&server) {
+                known.push(server);
+            }
+        }
+    }
+
+    /// What ends the calls that use this context.
+    #[must_use]
+    pub fn interrupter(&self) -> Interrupter {
+        self.interrupter.clone()
+    }
+
+    /// The STUN servers of one address family.
+    pub(crate) fn stun_servers(&self, like: SocketAddr) -> Vec<SocketAddr> {
+        let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let addresses = known.iter().map(|HolePunchServerAddr::Stun(address)| *address);
+        addresses.filter(|address| address.is_ipv4() == like.is_ipv4()).collect()
+    }
+
+    pub(crate) const fn config(&self) -> &MappingConfig {
+        &self.config
+    }
+
+    pub(crate) const fn waits(&self) -> &Interrupter {
+        &self.interrupter
+    }
+}
+
+/// Servers remembered. A call asks at most eight of them.
+const MAX_SERVERS: usize = 64;

@@ -1,0 +1,5 @@
+//! The blocking handles over loopback.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod mapping;
+mod server;
