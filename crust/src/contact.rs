@@ -103,6 +103,12 @@ impl From<NamedEndpoint> for Contact {
     }
 }
 
+impl From<&Self> for Contact {
+    fn from(contact: &Self) -> Self {
+        contact.clone()
+    }
+}
+
 impl ToEndpoints for Contact {
     fn to_endpoints(&self) -> Result<Vec<NamedEndpoint>, ParseEndpointError> {
         Ok(self.endpoints.clone())

@@ -1,3 +1,4 @@
 //! Files and the clock. Nothing is decided here.
 
+pub(crate) mod clock;
 pub(crate) mod identity_file;

@@ -1,15 +1,30 @@
 #![doc = include_str!("../README.md")]
 
 mod config;
+mod connect_options;
 mod contact;
+mod controller;
+mod error;
 mod io;
+mod listener;
 mod protocol;
+mod road;
+mod scope;
+mod service;
 
 pub use config::{Config, ConfigError, ParseDurationError, parse_duration};
+pub use connect_options::ConnectOptions;
 pub use contact::{Contact, ContactError, ParseContactError};
+pub use controller::ServiceController;
+pub use error::{Attempt, ConnectError, StartError};
 pub use io::identity_file::{IdentityFile, IdentityFileError};
+pub use listener::{Incoming, ServiceListener};
+pub use road::Road;
+pub use scope::{Scoped, ScopedService, scope};
+pub use service::Service;
 #[doc(no_inline)]
 pub use transport::{
-    AccessToken, Driver, Endpoint, Identity, ListenEndpoint, NamedEndpoint, ParseEndpointError,
-    ProtocolLabel, PublicKey, Refusal, Scheme,
+    AcceptError, AccessToken, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,
+    NamedEndpoint, ParseEndpointError, ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey,
+    ReadStream, Refusal, Scheme, Stream, StreamError, StreamStats, TransportStats, WriteStream,
 };

@@ -1,2 +1,7 @@
 //! The command `crust`.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    crust_cli::run(std::env::args_os())
+}

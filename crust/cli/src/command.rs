@@ -1,0 +1,99 @@
+//! One command a file.
+
+mod config;
+mod connect;
+mod demo;
+mod forward;
+mod id;
+mod listen;
+mod perf;
+mod receive;
+mod send;
+
+use std::sync::Arc;
+
+use crust::{AccessToken, Config, Service, ServiceController, ServiceListener};
+
+use crate::{
+    arguments::{Command, Common},
+    events::{Event, Output},
+    failure::Failure,
+    interrupt::Interrupt,
+};
+
+pub(crate) fn run(command: Command, common: &Common, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Id => id::run(common, output),
+        Command::Listen { once } => listen::run(once, common, output),
+        Command::Connect { peer } => connect::run(&peer, common, output),
+        Command::Send { paths, keep } => send::run(&paths, keep, common, output),
+        Command::Receive { peer, output: into, overwrite } => {
+            receive::run(&peer, &receive::Into { folder: &into, overwrite }, common, output)
+        }
+        Command::Forward(arguments) => forward::run(&arguments, common, output),
+        Command::Perf(arguments) => perf::run(&arguments, common, output),
+        Command::Config => config::run(common, output),
+        Command::Demo => demo::run(output),
+    }
+}
+
+impl Command {
+    /// Whether standard output carries a stream's bytes.
+    pub(crate) const fn is_piped(&self) -> bool {
+        matches!(self, Self::Listen { .. } | Self::Connect { .. })
+    }
+}
+
+/// A service that Ctrl-C ends.
+struct Running {
+    acceptor: ServiceListener,
+    controller: Arc<ServiceController>,
+    interrupt: Interrupt,
+}
+
+impl Running {
+    fn start(config: Config) -> Result<Self, Failure> {
+        let Service { acceptor, controller, .. } = Service::new_from_config(config)?;
+        let controller = Arc::new(controller);
+        let interrupt = Interrupt::install(&controller)?;
+        Ok(Self { acceptor, controller, interrupt })
+    }
+
+    /// Tells how to reach this peer; gives the contact as text.
+    fn announce(&self, output: Output) -> Result<String, Failure> {
+        let contact = self.controller.contact().map_err(|error| Failure::of("system", &error))?;
+        let text = contact.to_string();
+        output.event(&Event::Listening {
+            id: contact.public_key().to_string(),
+            contact: Some(text.clone()),
+            endpoints: contact.endpoints().iter().map(ToString::to_string).collect(),
+        });
+        Ok(text)
+    }
+
+    /// What ended a command that serves until it is told to stop.
+    fn served(&self, result: Result<(), Failure>) -> Result<(), Failure> {
+        if self.interrupt.happened() { Ok(()) } else { result }
+    }
+
+    /// What ended a command that has something to complete.
+    fn completed(&self, result: Result<(), Failure>) -> Result<(), Failure> {
+        match result {
+            Err(_) if self.interrupt.happened() => Err(Failure::interrupted()),
+            other => other,
+        }
+    }
+}
+
+/// Asks for a token, unless the user said who may connect.
+fn guarded(config: Config, common: &Common) -> Config {
+    if common.allow.is_empty() { config.access_token(AccessToken::generate()) } else { config }
+}
+
+/// Dialling commands listen nowhere.
+fn dialling(config: Config) -> Config {
+    config.listen([])
+}
+
+/// How long the peer may take to acknowledge the last bytes.
+const CLOSING: std::time::Duration = std::time::Duration::from_secs(10);

@@ -1,0 +1,196 @@
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
+
+use crust::{ConnectError, Path, Road, Stream};
+use serde::Serialize;
+
+/// What a command reports: a line of JSON each with `--json`, else a line for a person.
+///
+/// A field is never renamed; `null` is "not measured".
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename_all = "lowercase")]
+pub(crate) enum Event {
+    Listening { id: String, contact: Option<String>, endpoints: Vec<String> },
+    Connected(Connected),
+    Progress { bytes: u64, total_bytes: u64 },
+    Perf(Perf),
+    Closed { peer: Option<String>, reason: Option<String> },
+    Done { bytes: u64, elapsed_ms: f64 },
+    Failed { peer: Option<String>, attempts: Vec<Attempt> },
+    Error { kind: &'static str, message: String },
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Connected {
+    peer: String,
+    road: String,
+    transport: String,
+    local: String,
+    remote: String,
+    elapsed_ms: Option<f64>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Perf {
+    pub(crate) transport: String,
+    pub(crate) connect_ms: f64,
+    pub(crate) rtt_p50_us: f64,
+    pub(crate) rtt_p99_us: f64,
+    pub(crate) up_bytes_per_s: f64,
+    pub(crate) down_bytes_per_s: f64,
+}
+
+/// One way that was tried in vain.
+#[derive(Debug, Serialize)]
+pub(crate) struct Attempt {
+    road: String,
+    transport: String,
+    remote: Option<String>,
+    elapsed_ms: f64,
+    reason: String,
+}
+
+impl Event {
+    /// A stream is there; `elapsed` is how long dialling took, for who dialled.
+    pub(crate) fn connected(stream: &Stream, elapsed: Option<Duration>) -> Self {
+        let Path { kind, scheme, local, remote, .. } = stream.path();
+        Self::Connected(Connected {
+            peer: stream.public_key().to_string(),
+            road: Road::from(kind).to_string(),
+            transport: scheme.to_string(),
+            local: local.to_string(),
+            remote: remote.to_string(),
+            elapsed_ms: elapsed.map(millis),
+        })
+    }
+
+    pub(crate) fn failed(error: &ConnectError) -> Self {
+        let attempts = error.attempts().iter().map(|attempt| Attempt {
+            road: attempt.road.to_string(),
+            transport: attempt.endpoint.scheme().to_string(),
+            remote: attempt.addr.map(|addr| addr.to_string()),
+            elapsed_ms: millis(attempt.waited),
+            reason: chain(attempt.error.as_ref()),
+        });
+        Self::Failed { peer: Some(error.peer().to_string()), attempts: attempts.collect() }
+    }
+
+    pub(crate) fn done(bytes: u64, elapsed: Duration) -> Self {
+        Self::Done { bytes, elapsed_ms: millis(elapsed) }
+    }
+
+    /// What a person reads, if it is worth a line.
+    fn text(&self) -> Option<String> {
+        match self {
+            Self::Connected(Connected { peer, road, transport, remote, elapsed_ms, .. }) => {
+                let took = elapsed_ms.map(|elapsed| format!(" in {elapsed} ms")).unwrap_or_default();
+                Some(format!("connected to {peer} at {remote}, {transport}, {road}{took}"))
+            }
+            Self::Closed { reason: Some(reason), .. } => Some(format!("closed: {reason}")),
+            Self::Failed { attempts, .. } if attempts.len() > 1 => {
+                let lines = attempts.iter().map(|attempt| {
+                    let Attempt { transport, remote, elapsed_ms, reason, .. } = attempt;
+                    let remote = remote.as_deref().unwrap_or("?");
+                    format!("  {transport} to {remote}, {elapsed_ms} ms: {reason}")
+                });
+                Some(lines.collect::<Vec<_>>().join("\n"))
+            }
+            Self::Error { message, .. } => Some(format!("crust: {message}")),
+            Self::Listening { .. }
+            | Self::Progress { .. }
+            | Self::Perf(_)
+            | Self::Closed { .. }
+            | Self::Done { .. }
+            | Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// Where events go.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+    /// Standard output carries a stream's bytes, so events go to standard error.
+    piped: bool,
+    silent: bool,
+}
+
+impl Output {
+    pub(crate) const fn new(json: bool, piped: bool) -> Self {
+        Self { json, piped, silent: false }
+    }
+
+    /// The same, saying nothing.
+    pub(crate) const fn silenced(self) -> Self {
+        Self { silent: true, ..self }
+    }
+
+    pub(crate) fn shows_bars(&self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
+    /// Reports. That nobody listens any more is no error: what counts is the exit status.
+    pub(crate) fn event(self, event: &Event) {
+        if self.json {
+            let line = serde_json::to_string(event).expect("events hold text and numbers only");
+            self.write_line(&line, self.piped);
+        } else if let Some(text) = event.text() {
+            self.write_line(&text, true);
+        }
+    }
+
+    /// Prints what was asked for, on standard output, in whatever form.
+    pub(crate) fn result(self, text: &str) {
+        self.write_line(text, false);
+    }
+
+    /// Says something to a person, beside the data.
+    pub(crate) fn note(self, text: &str) {
+        if !self.json {
+            self.write_line(text, true);
+        }
+    }
+
+    /// Prints a result for a person: on standard output, unless that carries a stream's bytes.
+    pub(crate) fn print(self, text: &str) {
+        if !self.json {
+            self.write_line(text, self.piped);
+        }
+    }
+
+    fn write_line(self, line: &str, to_stderr: bool) {
+        if self.silent {
+            return;
+        }
+        let line = format!("{line}\n");
+        let _ = if to_stderr {
+            io::stderr().lock().write_all(line.as_bytes())
+        } else {
+            let mut out = io::stdout().lock();
+            out.write_all(line.as_bytes()).and_then(|()| out.flush())
+        };
+    }
+}
+
+/// An error and its sources, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let more = error.to_string();
+        // An `io::Error` around one of ours says the same as what it holds.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = error.source();
+    }
+    text
+}
+
+/// Milliseconds with three places: the time of a connection on one machine is a fraction of one.
+pub(crate) fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

@@ -1,0 +1,72 @@
+use std::path::PathBuf;
+
+use crust::Config;
+use etcetera::BaseStrategy as _;
+
+use crate::{
+    arguments::{Allow, Common},
+    events::Output,
+    failure::Failure,
+};
+
+/// What a command needs of an identity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Who {
+    /// One that others can know again: the user's own key file.
+    Known,
+    /// A fresh key unless one is named.
+    Fresh,
+}
+
+/// The configuration: the defaults, then the file, then the flags.
+pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config, Failure> {
+    let mut config = match (&common.config, default_config_file()) {
+        (Some(file), _) => Config::from_file(file)?,
+        (None, Some(file)) if file.exists() => Config::from_file(file)?,
+        (None, _) => Config::new(),
+    };
+    if let Some(key) = &common.key {
+        config = config.key(key);
+    } else if who == Who::Known && config.key_file().is_none() {
+        config = config.key(default_key_file()?);
+    }
+    if !common.only.is_empty() {
+        config = config.only(common.only.iter().copied());
+    }
+    if !common.listen.is_empty() {
+        config = config.listen(common.listen.iter().copied());
+    }
+    if let Some(deadline) = common.deadline {
+        config = config.deadline(deadline);
+    }
+    allow(config, common, output)
+}
+
+fn allow(config: Config, common: &Common, output: Output) -> Result<Config, Failure> {
+    let mut keys = Vec::new();
+    for allow in &common.allow {
+        match allow {
+            Allow::Key(key) => keys.push(*key),
+            Allow::Any if common.allow.len() > 1 => {
+                return Err(Failure::usage("--allow any admits everybody: give it alone"));
+            }
+            Allow::Any => {
+                output.note("warning: --allow any: everybody who can reach this peer may connect");
+                return Ok(config.allow_any());
+            }
+        }
+    }
+    Ok(if keys.is_empty() { config } else { config.allow(keys) })
+}
+
+/// `identity.pem` in the user's data folder.
+pub(crate) fn default_key_file() -> Result<PathBuf, Failure> {
+    let folders = etcetera::choose_base_strategy()
+        .map_err(|_| Failure::new("key", "there is no home folder to keep the key in: give --key FILE"))?;
+    Ok(folders.data_dir().join("crust").join("identity.pem"))
+}
+
+fn default_config_file() -> Option<PathBuf> {
+    let folders = etcetera::choose_base_strategy().ok()?;
+    Some(folders.config_dir().join("crust").join("config.toml"))
+}

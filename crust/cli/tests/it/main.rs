@@ -1,0 +1,1 @@
+//! The built command, as a user runs it.

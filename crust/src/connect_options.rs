@@ -1,0 +1,52 @@
+use std::time::Duration;
+
+use transport::{ProtocolLabel, Scheme};
+
+/// How to open one stream.
+///
+/// ```
+/// use std::time::Duration;
+/// use crust::{ConnectOptions, ProtocolLabel, Scheme};
+///
+/// let options = ConnectOptions::new()
+///     .protocol(ProtocolLabel::new("chat/1")?)
+///     .deadline(Duration::from_secs(3))
+///     .only([Scheme::Tcp]);
+/// # let _ = options;
+/// # Ok::<(), crust::LabelError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct ConnectOptions {
+    pub(crate) protocol: ProtocolLabel,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) schemes: Option<Vec<Scheme>>,
+}
+
+impl ConnectOptions {
+    /// The empty label, and what the service is configured for.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What the stream is for; the acceptor refuses labels that it does not speak. Default: the empty one.
+    #[must_use]
+    pub fn protocol(mut self, label: ProtocolLabel) -> Self {
+        self.protocol = label;
+        self
+    }
+
+    /// How long it may take. Default: [`Config::deadline`](crate::Config::deadline).
+    #[must_use]
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+
+    /// The schemes to use, the preferred one first. Default: [`Config::only`](crate::Config::only).
+    #[must_use]
+    pub fn only(mut self, schemes: impl IntoIterator<Item = Scheme>) -> Self {
+        self.schemes = Some(schemes.into_iter().collect());
+        self
+    }
+}

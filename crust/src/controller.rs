@@ -1,0 +1,146 @@
+use std::{io, sync::Arc, time::Duration};
+
+use transport::{
+    AccessToken, BindError, ConnectOptions as DialOptions, Endpoint, ListenEndpoint, Listener, ListenerSet,
+    NamedEndpoint, PublicKey, Scheme, Stream, Transport, TransportStats,
+};
+
+use crate::{ConnectError, ConnectOptions, Contact, io::clock};
+
+/// Steers a [`Service`](crate::Service): dials, adds places to listen, tells how to be reached, and shuts down when it
+/// is dropped. Every method takes `&self`, from any thread.
+#[derive(Debug)]
+pub struct ServiceController {
+    listeners: Arc<ListenerSet>,
+    dialling: Dialling,
+    token: Option<AccessToken>,
+    // Dropped last: its drop waits for streams that are still ending.
+    transport: Transport,
+}
+
+/// How this peer dials unless told otherwise.
+#[derive(Debug)]
+pub(crate) struct Dialling {
+    pub(crate) schemes: Vec<Scheme>,
+    pub(crate) deadline: Duration,
+}
+
+impl ServiceController {
+    pub(crate) const fn new(
+        transport: Transport,
+        listeners: Arc<ListenerSet>,
+        dialling: Dialling,
+        token: Option<AccessToken>,
+    ) -> Self {
+        Self { listeners, dialling, token, transport }
+    }
+
+    /// The key by which others know this peer.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.transport.public_key()
+    }
+
+    /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`] or a [`Contact`], whose token is shown.
+    ///
+    /// Blocks until the peer has admitted the stream, at most [`Config::deadline`](crate::Config::deadline).
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] with every road that was tried.
+    pub fn connect(&self, peer: impl Into<Contact>) -> Result<Stream, ConnectError> {
+        self.connect_with(peer, &ConnectOptions::new())
+    }
+
+    /// The same with a protocol label, another deadline, or other schemes.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] with every road that was tried.
+    pub fn connect_with(
+        &self,
+        peer: impl Into<Contact>,
+        options: &ConnectOptions,
+    ) -> Result<Stream, ConnectError> {
+        let peer = peer.into();
+        let schemes = options.schemes.as_deref().unwrap_or(&self.dialling.schemes);
+        let endpoints = in_order(&peer, schemes);
+        let Some(first) = endpoints.first() else { return Err(ConnectError::nowhere(peer.public_key())) };
+        let started = clock::now();
+        let mut dial = DialOptions::new()
+            .protocol(options.protocol.clone())
+            .deadline(started + options.deadline.unwrap_or(self.dialling.deadline));
+        if let Some(token) = peer.token() {
+            dial = dial.access_token(token.clone());
+        }
+        Stream::connect_with(&self.transport, &endpoints, &dial)
+            .map_err(|error| ConnectError::of(error, first, clock::now().saturating_duration_since(started)))
+    }
+
+    /// Listens at one more place.
+    ///
+    /// # Errors
+    ///
+    /// [`BindError`] when it cannot be bound.
+    pub fn add_listener(&self, place: ListenEndpoint) -> Result<ListenEndpoint, BindError> {
+        let listener = Listener::bind(&self.transport, place)?;
+        let local = listener.local_endpoint();
+        self.listeners.add_listener(listener);
+        Ok(local)
+    }
+
+    /// Stops listening at a place, named as [`ServiceController::add_listener`] returned it; streams that came from
+    /// there stay. Tells whether it was there.
+    pub fn remove_listener(&self, place: ListenEndpoint) -> bool {
+        self.listeners.remove_listener(place)
+    }
+
+    /// Where this peer is reached: every place where it listens, an unspecified address replaced by those of the
+    /// interfaces. Loopback addresses are named only where there are no others.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell its interfaces.
+    pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
+        let all = self.listeners.endpoints()?;
+        let outside: Vec<_> = all.iter().copied().filter(|one| !one.addr().ip().is_loopback()).collect();
+        Ok(if outside.is_empty() { all } else { outside })
+    }
+
+    /// How others reach this peer, as one text to paste: its key, its endpoints and the access token it asks for.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell its interfaces.
+    pub fn contact(&self) -> io::Result<Contact> {
+        let mut contact = Contact::new(self.public_key());
+        if let Some(token) = &self.token {
+            contact = contact.access_token(token.clone());
+        }
+        for endpoint in self.endpoints()? {
+            match contact.clone().endpoint(endpoint) {
+                Ok(longer) => contact = longer,
+                // There is room for the first sixteen.
+                Err(_) => break,
+            }
+        }
+        Ok(contact)
+    }
+
+    /// What has been counted so far.
+    #[must_use]
+    pub fn stats(&self) -> TransportStats {
+        self.transport.stats()
+    }
+
+    /// Ends everything now: streams, sockets, blocked calls, which return `Closed`.
+    pub fn close(&self) {
+        self.transport.close();
+    }
+}
+
+/// The endpoints of the wanted schemes, those of the preferred scheme first.
+fn in_order(peer: &Contact, schemes: &[Scheme]) -> Vec<NamedEndpoint> {
+    let of = |scheme| peer.endpoints().iter().filter(move |endpoint| endpoint.scheme() == scheme);
+    schemes.iter().flat_map(|&scheme| of(scheme)).cloned().collect()
+}
