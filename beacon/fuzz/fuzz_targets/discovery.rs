@@ -1,0 +1,72 @@
+//! Any history to the whole machine.
+//!
+//! The input is read as a list of steps: a byte says what happens, what follows are its arguments.
+#![no_main]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use beacon::protocol::{Discovery, DiscoveryConfig, Link, LinkId, MAX_PACKET_BYTES, Network, Seed};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    let mut input = input;
+    let mut now = Instant::now();
+    let config =
+        DiscoveryConfig { id_bytes: usize::from(byte(&mut input) % 33), ..DiscoveryConfig::default() };
+    let mut machine = Discovery::new(config, Seed::new([7; 32]), b"data").expect("it fits");
+    machine.set_links(now, vec![link(1), link(2)]);
+    while !input.is_empty() {
+        match byte(&mut input) % 8 {
+            0 => now += Duration::from_millis(u64::from(byte(&mut input)) * 40),
+            1 => now += Duration::from_secs(u64::from(byte(&mut input)) * 40),
+            2 => machine.set_period(now, Duration::from_millis(u64::from(byte(&mut input)) * 100)),
+            3 => {
+                let length = usize::from(byte(&mut input)) * 5;
+                let _ = machine.set_data(now, &vec![1; length]);
+            }
+            4 => {
+                let links = byte(&mut input);
+                let links = (0..8).filter(|bit| links & 1 << bit != 0).map(link).collect();
+                machine.set_links(now, links);
+            }
+            _ => {
+                let (on, host) = (byte(&mut input), byte(&mut input));
+                let length = usize::from(byte(&mut input)).min(input.len());
+                let (datagram, rest) = input.split_at(length);
+                input = rest;
+                // Most inputs would die at the first bytes otherwise.
+                let datagram = [b"bcn\x01", datagram].concat();
+                let source = SocketAddr::from(([10, 0, 0, host], u16::from(host) + 1));
+                machine.handle_datagram(now, LinkId(u32::from(on % 8)), source, &datagram);
+            }
+        }
+        machine.handle_timeout(now);
+        check(&mut machine, now);
+    }
+});
+
+/// Everything that is due has been done, and it was not much.
+fn check(machine: &mut Discovery, now: Instant) {
+    let transmits: Vec<_> = std::iter::from_fn(|| machine.poll_transmit()).collect();
+    assert!(transmits.len() <= 64, "{} datagrams at once", transmits.len());
+    assert!(transmits.iter().all(|transmit| transmit.contents.len() <= MAX_PACKET_BYTES));
+    while machine.poll_event().is_some() {}
+    assert!(machine.poll_timeout().is_none_or(|due| due > now), "a timer is still due");
+}
+
+fn link(number: u8) -> Link {
+    let network = Network { address: [10, 0, 0, 200].into(), prefix_bits: 24 };
+    Link {
+        id: LinkId(u32::from(number)),
+        name: format!("net{number}"),
+        networks: vec![network],
+        datagrams_per_round: usize::from(number % 4),
+    }
+}
+
+fn byte(input: &mut &[u8]) -> u8 {
+    let Some((&first, rest)) = input.split_first() else { return 0 };
+    *input = rest;
+    first
+}
