@@ -15,6 +15,7 @@ mod path;
 mod protocol;
 mod stats;
 mod stream;
+mod stream_set;
 mod transport;
 mod transport_stats;
 
@@ -31,5 +32,6 @@ pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};
 pub use stats::StreamStats;
 pub use stream::{ReadStream, Stream, WriteStream};
+pub use stream_set::{AddError, Readiness, SetWaker, StreamKey, StreamSet};
 pub use transport::Transport;
 pub use transport_stats::TransportStats;

@@ -21,6 +21,7 @@ use crate::{
         driver::{Driver, WAKER},
         lock::Lock as _,
         pool::Pool,
+        ready_list::ReadyList,
         resolve::Resolver,
         slot::Wakes,
         sources::{Source, Sources},
@@ -75,6 +76,7 @@ impl Transport {
             sources: Mutex::default(),
             connections: Mutex::default(),
             queues: Mutex::default(),
+            sets: Mutex::default(),
             counters: Mutex::default(),
             resolver: Resolver::default(),
             pool: Pool::default(),
@@ -172,6 +174,8 @@ pub(crate) struct Shared {
     connections: Mutex<Connections>,
     /// The queues of all listeners, to close them.
     queues: Mutex<Vec<Weak<AcceptQueue>>>,
+    /// The lists by which stream sets wait, to wake them.
+    sets: Mutex<Vec<Weak<ReadyList>>>,
 }
 
 #[derive(Default)]
@@ -250,6 +254,12 @@ impl Shared {
         queues.push(Arc::downgrade(queue));
     }
 
+    pub(crate) fn add_set(&self, list: &Arc<ReadyList>) {
+        let mut sets = self.sets.hold();
+        sets.retain(|set| set.strong_count() > 0);
+        sets.push(Arc::downgrade(list));
+    }
+
     fn close(&self) {
         self.crank.close();
         let mut wakes = Wakes::default();
@@ -261,6 +271,10 @@ impl Shared {
         let connections: Vec<_> = self.connections.hold().open.values().filter_map(Weak::upgrade).collect();
         for connection in connections {
             connection.interrupt();
+        }
+        let sets: Vec<_> = self.sets.hold().iter().filter_map(Weak::upgrade).collect();
+        for set in sets {
+            set.interrupt();
         }
     }
 

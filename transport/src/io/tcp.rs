@@ -10,10 +10,12 @@ mod send;
 use std::{
     io,
     net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use mio::{Interest, Registry, Token, unix::SourceFd};
 use socket2::{SockRef, TcpKeepalive};
 
 use self::{receive::Receive, send::Send};
@@ -207,6 +209,41 @@ impl TcpConnection {
         self.socket.set_nonblocking(nonblocking).map_err(|error| io_error(&error))?;
         self.ends.hold().nonblocking = nonblocking;
         Ok(())
+    }
+
+    /// Moves the stream's waiting to a set. It becomes non-blocking.
+    pub(crate) fn join_set(&self, registry: &Registry, token: Token) -> Result<(), StreamError> {
+        self.set_nonblocking(true)?;
+        self.receive.hold().set_watched(true);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        if let Err(error) = registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, interest) {
+            self.receive.hold().set_watched(false);
+            // What it was before.
+            let _ = self.set_nonblocking(false);
+            return Err(io_error(&error));
+        }
+        Ok(())
+    }
+
+    /// Ends what `join_set` began.
+    pub(crate) fn leave_set(&self, registry: &Registry) {
+        if let Err(error) = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd())) {
+            tracing::debug!(%error, "a stream was not watched any more");
+        }
+        self.receive.hold().set_watched(false);
+        if let Err(error) = self.set_nonblocking(false) {
+            tracing::debug!(%error, "a stream stays non-blocking");
+        }
+    }
+
+    /// The set saw new input; `last` when the end may have come with it.
+    pub(crate) fn note_readable(&self, last: bool) {
+        self.receive.hold().note_readable(last);
+    }
+
+    /// Whether a read may give something although nothing new comes.
+    pub(crate) fn has_buffered(&self) -> bool {
+        self.receive.hold().has_buffered()
     }
 
     pub(crate) fn public_key(&self) -> PublicKey {

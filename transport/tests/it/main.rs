@@ -3,4 +3,5 @@
 
 mod connect;
 mod shutdown;
+mod stream_set;
 mod support;

@@ -32,6 +32,11 @@ pub(super) struct Receive {
     /// An early stream's verdict is still to come.
     unjudged: bool,
     peer_ended: bool,
+    /// The stream is in a set, which tells of new input: a `recv` that gave less than there was room for has emptied the
+    /// socket, and needs no second one to say so.
+    trusts_short_reads: bool,
+    /// Such a `recv` was the last.
+    drained: bool,
 }
 
 impl Receive {
@@ -47,7 +52,26 @@ impl Receive {
             small_reads: 0,
             unjudged: early,
             peer_ended: false,
+            trusts_short_reads: false,
+            drained: false,
         }
+    }
+
+    /// Joins or leaves a set.
+    pub(super) fn set_watched(&mut self, watched: bool) {
+        self.trusts_short_reads = watched;
+        self.drained = false;
+    }
+
+    /// The set saw new input; `last` when the end may have come with it, which only a further `recv` shows.
+    pub(super) fn note_readable(&mut self, last: bool) {
+        self.drained = false;
+        self.trusts_short_reads &= !last;
+    }
+
+    /// Whether a read may give something without the socket.
+    pub(super) fn has_buffered(&self) -> bool {
+        self.records || self.spill_start < self.spill.len() || self.peer_ended
     }
 
     pub(super) fn read(&mut self, stream: &TcpConnection, buffer: &mut [u8]) -> Result<usize, StreamError> {
@@ -160,6 +184,9 @@ impl Receive {
     /// One `recv`, behind what is there.
     fn receive(&mut self, stream: &TcpConnection, limit: &mut Limit, first: bool) -> Result<(), StreamError> {
         stream.check()?;
+        if self.drained && self.trusts_short_reads {
+            return Err(self.would_block());
+        }
         self.make_room();
         let changed = limit.apply(stream, first)?;
         let mut socket = stream.socket();
@@ -176,19 +203,28 @@ impl Receive {
         match received {
             Ok(0) => self.handle_end(stream),
             Ok(received) => {
+                self.drained = self.end + received < self.buffer.len();
                 self.note_size(received);
                 self.end += received;
                 self.records = true;
                 Ok(())
             }
-            Err(error) => {
-                let error = stream.system_error(&error);
-                if error == StreamError::WouldBlock && self.start == self.end {
-                    self.buffer = Vec::new();
-                }
-                Err(error)
-            }
+            Err(error) => match stream.system_error(&error) {
+                StreamError::WouldBlock => Err(self.would_block()),
+                error => Err(error),
+            },
         }
+    }
+
+    /// The stream is idle now, and keeps no more than the beginning of a record, if there is one.
+    fn would_block(&mut self) -> StreamError {
+        if self.start == self.end {
+            self.buffer = Vec::new();
+        } else if self.buffer.len() > SMALL_BYTES {
+            self.buffer = self.buffer[self.start..self.end].to_vec();
+            (self.start, self.end) = (0, self.buffer.len());
+        }
+        StreamError::WouldBlock
     }
 
     /// The kernel says that nothing more comes: by us, or from the peer without an end of the stream.
