@@ -14,6 +14,8 @@ pub(crate) enum System {
     Mio,
     /// rustls over `std::net`, a thread for each stream.
     Rustls,
+    /// Ours over TCP, a thread for each stream.
+    CrustTcp,
     /// quinn on a tokio runtime of one thread.
     Quinn,
     /// quinn on tokio's runtime with a thread for each core.
@@ -32,8 +34,10 @@ pub(crate) enum Workload {
     Count,
     /// Bytes in one direction, the end confirmed.
     Bulk,
-    /// Dials, sends 64 bytes, receives them and closes, one after the other.
+    /// Dials as a stranger, sends 64 bytes, receives them and closes, one after the other.
     Connect,
+    /// Dials a peer that was dialled before, and the same.
+    Again,
     /// Opens [`Plan::streams`] streams, each used once, and leaves them alone.
     Idle,
 }
@@ -92,10 +96,11 @@ impl Plan {
 }
 
 impl System {
-    const NAMES: [(Self, &str); 5] = [
+    const NAMES: [(Self, &str); 6] = [
         (Self::Std, "std"),
         (Self::Mio, "mio"),
         (Self::Rustls, "rustls"),
+        (Self::CrustTcp, "crust-tcp"),
         (Self::Quinn, "quinn"),
         (Self::QuinnThreads, "quinn-threads"),
     ];
@@ -107,7 +112,7 @@ impl System {
     /// What it is to be compared with.
     pub(crate) fn reference(self) -> Self {
         match self {
-            Self::Std | Self::Mio | Self::Rustls => Self::Rustls,
+            Self::Std | Self::Mio | Self::Rustls | Self::CrustTcp => Self::Rustls,
             Self::Quinn | Self::QuinnThreads => Self::Quinn,
         }
     }
@@ -122,12 +127,13 @@ impl FromStr for System {
 }
 
 impl Workload {
-    const NAMES: [(Self, &str); 6] = [
+    const NAMES: [(Self, &str); 7] = [
         (Self::Echo, "echo"),
         (Self::Shared, "shared"),
         (Self::Count, "count"),
         (Self::Bulk, "bulk"),
         (Self::Connect, "connect"),
+        (Self::Again, "again"),
         (Self::Idle, "idle"),
     ];
 

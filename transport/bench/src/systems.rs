@@ -1,6 +1,7 @@
 //! The systems under test, each as a server and a load.
 
 mod blocking;
+mod crust;
 mod epoll;
 pub(crate) mod keys;
 mod plain;
@@ -32,6 +33,7 @@ pub(crate) fn serve(system: System, workload: Workload) -> Result<(String, Box<d
     match system {
         System::Std => blocking::serve::<plain::Plain>(workload),
         System::Rustls => blocking::serve::<tls::Tls>(workload),
+        System::CrustTcp => blocking::serve::<crust::Crust<crust::Tcp>>(workload),
         System::Mio => epoll::serve(),
         System::Quinn => quic::serve(workload, quic::Flavour::OneThread),
         System::QuinnThreads => quic::serve(workload, quic::Flavour::ThreadEachCore),
@@ -43,6 +45,7 @@ pub(crate) fn load(system: System, workload: Workload, plan: &Plan, address: &st
     match system {
         System::Std => blocking::load::<plain::Plain>(workload, *plan, address),
         System::Rustls => blocking::load::<tls::Tls>(workload, *plan, address),
+        System::CrustTcp => blocking::load::<crust::Crust<crust::Tcp>>(workload, *plan, address),
         System::Mio => epoll::load(workload, *plan, address),
         System::Quinn => quic::load(workload, *plan, address, quic::Flavour::OneThread),
         System::QuinnThreads => quic::load(workload, *plan, address, quic::Flavour::ThreadEachCore),

@@ -1,6 +1,6 @@
 //! The tables: which systems do what, which figure counts, and what it should be.
 
-use std::fmt::Write;
+use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -25,6 +25,28 @@ pub(crate) struct Table {
     systems: &'static [System],
     figure: fn(&Sample) -> f64,
     beside: Beside,
+    /// What ours should come to.
+    goals: &'static [(System, Goal)],
+}
+
+/// A bound for our figure.
+#[derive(Debug, Clone, Copy)]
+enum Goal {
+    /// As a ratio to the reference.
+    RatioAtMost(f64),
+    RatioAtLeast(f64),
+    /// As it is.
+    AtMost(f64),
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RatioAtMost(most) => write!(formatter, "<= {most:.2} x"),
+            Self::RatioAtLeast(least) => write!(formatter, ">= {least:.2} x"),
+            Self::AtMost(most) => write!(formatter, "<= {most}"),
+        }
+    }
 }
 
 /// A second figure, shown without a ratio.
@@ -39,14 +61,16 @@ const TABLES: &[Table] = &[
         name: "echo",
         title: "64 B there and back on one stream, both ends on one core: us a round trip",
         figure: |sample| sample.client.elapsed.as_secs_f64() * 1e6 / sample.client.operations as f64,
+        goals: &[(System::CrustTcp, Goal::RatioAtMost(0.98))],
         ..ECHO
     },
     Table {
         name: "streams",
         title: "64 B there and back on 64 connections at a time, both ends on one core: us CPU of both a request",
         plan: |plan| Plan { streams: 64, ..plan },
-        systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
+        systems: &[System::Std, System::Mio, System::Rustls, System::CrustTcp, System::Quinn],
         figure: cpu_micros_each,
+        goals: &[(System::CrustTcp, Goal::RatioAtMost(1.0))],
         ..ECHO
     },
     Table {
@@ -62,15 +86,17 @@ const TABLES: &[Table] = &[
         name: "bulk",
         title: "one way, 64 KiB a write, both ends on one core: s CPU of both a GiB",
         pinned: true,
-        systems: &[System::Std, System::Rustls, System::Quinn],
+        systems: &[System::Std, System::Rustls, System::CrustTcp, System::Quinn],
         figure: cpu_seconds_a_gibibyte,
         beside: Beside { title: "MB/s", figure: megabytes_a_second },
+        goals: &[(System::CrustTcp, Goal::RatioAtMost(1.0))],
         ..BULK
     },
     Table {
         name: "bulk-free",
         title: "one way, 64 KiB a write, ends where the scheduler puts them: MB/s",
-        systems: &[System::Std, System::Rustls, System::Quinn, System::QuinnThreads],
+        systems: &[System::Std, System::Rustls, System::CrustTcp, System::Quinn, System::QuinnThreads],
+        goals: &[(System::CrustTcp, Goal::RatioAtLeast(1.0))],
         ..BULK
     },
     Table {
@@ -89,20 +115,30 @@ const TABLES: &[Table] = &[
     },
     Table {
         name: "connect",
-        title: "dial, authenticate both ways, 64 B there and back, close, both ends on one core: us",
+        title: "dial a stranger, authenticate both ways, 64 B there and back, both ends on one core: us",
         workload: Workload::Connect,
+        figure: |sample| sample.client.median.as_secs_f64() * 1e6,
+        goals: &[(System::CrustTcp, Goal::RatioAtMost(1.1))],
+        ..ECHO
+    },
+    Table {
+        name: "again",
+        title: "dial a peer again, 64 B there and back, both ends on one core: us; the references resume nothing",
+        workload: Workload::Again,
         figure: |sample| sample.client.median.as_secs_f64() * 1e6,
         ..ECHO
     },
     Table {
         name: "idle",
         title: "1,000 idle streams: KiB RSS of the server a stream",
+        goals: &[(System::CrustTcp, Goal::AtMost(22.0))],
         plan: |plan| Plan { streams: 1_000, ..plan },
         ..IDLE
     },
     Table {
         name: "idle-many",
         title: "10,000 idle streams: KiB RSS of the server a stream",
+        goals: &[(System::CrustTcp, Goal::AtMost(22.0))],
         plan: |plan| Plan { streams: 10_000, ..plan },
         ..IDLE
     },
@@ -115,9 +151,10 @@ const ECHO: Table = Table {
     pinned: true,
     path: None,
     plan: |plan| plan,
-    systems: &[System::Std, System::Rustls, System::Quinn],
+    systems: &[System::Std, System::Rustls, System::CrustTcp, System::Quinn],
     figure: cpu_micros_each,
     beside: Beside { title: "p99 us", figure: |sample| sample.client.p99.as_secs_f64() * 1e6 },
+    goals: &[],
 };
 
 const BULK: Table = Table {
@@ -132,7 +169,7 @@ const BULK: Table = Table {
 const IDLE: Table = Table {
     workload: Workload::Idle,
     pinned: false,
-    systems: &[System::Std, System::Mio, System::Rustls, System::Quinn],
+    systems: &[System::Std, System::Mio, System::Rustls, System::CrustTcp, System::Quinn],
     figure: |sample| {
         let grown =
             sample.server_after.resident_kibibytes as f64 - sample.server_before.resident_kibibytes as f64;
@@ -184,7 +221,7 @@ impl Table {
         let beside = self.beside.title;
         let _ = writeln!(
             text,
-            "{:14} {:>9} {:>19}  {:>8} {:>15}  {beside:>9}",
+            "{:14} {:>9} {:>19}  {:>8} {:>15}  {beside:>9}  to reach",
             "system", "median", "least..greatest", "x ref", "least..greatest"
         );
         for (&system, own) in systems.iter().zip(samples) {
@@ -213,15 +250,17 @@ impl Table {
         let ratio = ratios.map_or((String::new(), String::new()), |ratios| {
             (format!("{:.2}", ratios.median), format!("{:.2}..{:.2}", ratios.least, ratios.greatest))
         });
+        let goal = self.goals.iter().find(|(ours, _)| *ours == system).map(|(_, goal)| goal.to_string());
         let beside = Spread::of(own.iter().map(self.beside.figure));
         format!(
-            "{:14} {:>9.2} {:>19}  {:>8} {:>15}  {:>9}",
+            "{:14} {:>9.2} {:>19}  {:>8} {:>15}  {:>9}  {}",
             system.name(),
             figures.median,
             format!("{:.2}..{:.2}", figures.least, figures.greatest),
             ratio.0,
             ratio.1,
             beside.map_or(String::new(), |beside| format!("{:.2}", beside.median)),
+            goal.unwrap_or_default(),
         )
     }
 }

@@ -22,6 +22,11 @@ pub(crate) trait Blocking: Sized + Send + Sync + 'static {
     fn dialer(address: &str) -> Result<Self>;
     fn dial(&self) -> Result<Self::Stream>;
 
+    /// A dial as between strangers, where a system remembers earlier ones.
+    fn dial_first(&self) -> Result<Self::Stream> {
+        self.dial()
+    }
+
     /// Another stream on the connection that a `dial` has made, where a system has such connections.
     fn dial_shared(&self) -> Result<Self::Stream> {
         bail!("streams of this system share nothing")
@@ -71,7 +76,16 @@ fn swallow(mut stream: impl Read + Write) -> Result<()> {
 }
 
 pub(crate) fn load<S: Blocking>(workload: Workload, plan: Plan, address: &str) -> Result<Load> {
-    let dialer = S::dialer(address)?;
+    let dialer = Arc::new(S::dialer(address)?);
+    let mut load = prepare(&dialer, workload, plan)?;
+    Ok(Box::new(move || {
+        // Streams end with what dialled them, so it stays.
+        let _dialer = &dialer;
+        load()
+    }))
+}
+
+fn prepare<S: Blocking>(dialer: &Arc<S>, workload: Workload, plan: Plan) -> Result<Load> {
     match workload {
         Workload::Echo => echo_load(|| dialer.dial(), plan),
         Workload::Shared => echo_load(|| dialer.dial_shared(), plan),
@@ -79,9 +93,10 @@ pub(crate) fn load<S: Blocking>(workload: Workload, plan: Plan, address: &str) -
             let mut stream = dialer.dial()?;
             Ok(Box::new(move || counted_echoes(&mut stream, plan.dials)))
         }
-        Workload::Bulk => bulk_load(&dialer, plan),
-        Workload::Connect => connect_load(dialer, plan),
-        Workload::Idle => Ok(idle_load(dialer, plan)),
+        Workload::Bulk => bulk_load(dialer.dial()?, plan),
+        Workload::Connect => dial_load(dialer, S::dial_first, plan),
+        Workload::Again => dial_load(dialer, S::dial, plan),
+        Workload::Idle => Ok(idle_load(Arc::clone(dialer), plan)),
     }
 }
 
@@ -142,8 +157,7 @@ fn echo_once(stream: &mut (impl Read + Write), message: &[u8; MESSAGE_BYTES]) ->
     Ok(())
 }
 
-fn bulk_load<S: Blocking>(dialer: &S, plan: Plan) -> Result<Load> {
-    let mut stream = dialer.dial()?;
+fn bulk_load(mut stream: impl Read + Write + 'static, plan: Plan) -> Result<Load> {
     transfer(&mut stream, plan.warm_up_bytes())?;
     Ok(Box::new(move || transfer(&mut stream, plan.bulk_bytes())))
 }
@@ -161,23 +175,24 @@ fn transfer(stream: &mut (impl Read + Write), length: u64) -> Result<Times> {
     Ok(times.end())
 }
 
-fn connect_load<S: Blocking>(dialer: S, plan: Plan) -> Result<Load> {
-    dials(&dialer, plan.dials / 10)?;
-    Ok(Box::new(move || dials(&dialer, plan.dials)))
+fn dial_load<S: Blocking>(dialer: &Arc<S>, dial: fn(&S) -> Result<S::Stream>, plan: Plan) -> Result<Load> {
+    let dialer = Arc::clone(dialer);
+    dials::<S>(&dialer, dial, plan.dials / 10)?;
+    Ok(Box::new(move || dials::<S>(&dialer, dial, plan.dials)))
 }
 
-fn dials<S: Blocking>(dialer: &S, count: usize) -> Result<Times> {
+fn dials<S: Blocking>(dialer: &S, dial: fn(&S) -> Result<S::Stream>, count: usize) -> Result<Times> {
     let mut times = Times::begin();
     for _ in 0..count {
         let begin = Instant::now();
-        let mut stream = dialer.dial()?;
+        let mut stream = dial(dialer)?;
         echo_once(&mut stream, &[7; MESSAGE_BYTES])?;
         times.done(begin);
     }
     Ok(times.end())
 }
 
-fn idle_load<S: Blocking>(dialer: S, plan: Plan) -> Load {
+fn idle_load<S: Blocking>(dialer: Arc<S>, plan: Plan) -> Load {
     let mut streams = Vec::with_capacity(plan.streams);
     Box::new(move || {
         let mut times = Times::begin();

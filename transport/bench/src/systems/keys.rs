@@ -20,8 +20,8 @@ use rustls::{
     SignatureScheme,
 };
 
-const SERVER_SEED: [u8; 32] = [1; 32];
-const CLIENT_SEED: [u8; 32] = [2; 32];
+pub(crate) const SERVER_SEED: [u8; 32] = [1; 32];
+pub(crate) const CLIENT_SEED: [u8; 32] = [2; 32];
 
 /// What precedes the seed in the PKCS#8 form of an Ed25519 key.
 const PKCS8_PREFIX: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];

@@ -113,7 +113,7 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavo
             Ok(Box::new(move || wait(&handle, counted_echoes(endpoint.clone(), address, plan.dials))))
         }
         Workload::Bulk => bulk_load(handle, endpoint, address, plan),
-        Workload::Connect => {
+        Workload::Connect | Workload::Again => {
             wait(&handle, dials(endpoint.clone(), address, plan.dials / 10))?;
             Ok(Box::new(move || wait(&handle, dials(endpoint.clone(), address, plan.dials))))
         }

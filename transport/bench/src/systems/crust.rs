@@ -1,0 +1,100 @@
+//! `transport`, as a user would: blocking streams, a thread for each.
+
+use std::io::{Read, Write};
+use std::marker::PhantomData;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use anyhow::Result;
+use transport::{
+    Admission, ConnectOptions, Driver, Endpoint, Identity, Listener, Scheme, Stream, Transport,
+    TransportConfig,
+};
+
+use super::blocking::Blocking;
+use super::keys::{CLIENT_SEED, SERVER_SEED};
+
+/// Dials over the scheme of `S`.
+pub(crate) struct Crust<S> {
+    transport: Transport,
+    endpoint: Endpoint,
+    over: PhantomData<S>,
+}
+
+/// Which carrier, as a type.
+pub(crate) trait Over: Send + Sync + 'static {
+    const SCHEME: Scheme;
+}
+
+pub(crate) struct Tcp;
+
+impl Over for Tcp {
+    const SCHEME: Scheme = Scheme::Tcp;
+}
+
+/// A stream and, where it was dialled by a transport of its own, that.
+pub(crate) struct CrustStream {
+    stream: Stream,
+    _transport: Option<Transport>,
+}
+
+impl<S: Over> Blocking for Crust<S> {
+    type Stream = CrustStream;
+    type Listener = (Listener, Transport);
+
+    fn listen() -> Result<(Self::Listener, String)> {
+        let transport = Transport::new(Identity::from_seed(SERVER_SEED), server_config())?;
+        let listener = Listener::bind(&transport, (S::SCHEME, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))?;
+        let address = listener.local_endpoint().addr().to_string();
+        Ok(((listener, transport), address))
+    }
+
+    fn accept((listener, _): &Self::Listener) -> Result<CrustStream> {
+        Ok(CrustStream { stream: listener.accept()?, _transport: None })
+    }
+
+    fn dialer(address: &str) -> Result<Self> {
+        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), TransportConfig::default())?;
+        let server = Identity::from_seed(SERVER_SEED).public_key();
+        Ok(Self {
+            transport,
+            endpoint: Endpoint::new(S::SCHEME, address.parse()?, server),
+            over: PhantomData,
+        })
+    }
+
+    fn dial(&self) -> Result<CrustStream> {
+        let stream = Stream::connect_with(&self.transport, self.endpoint, &ConnectOptions::new())?;
+        Ok(CrustStream { stream, _transport: None })
+    }
+
+    /// By a transport that has never spoken to the server, so that there is no session to resume. It needs no thread:
+    /// its only call turns the crank.
+    fn dial_first(&self) -> Result<CrustStream> {
+        let config = TransportConfig::default().driver(Driver::Caller);
+        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), config)?;
+        let stream = Stream::direct_connect(&transport, self.endpoint)?;
+        Ok(CrustStream { stream, _transport: Some(transport) })
+    }
+}
+
+impl Read for CrustStream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for CrustStream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// Admits exactly the client, as the references do.
+fn server_config() -> TransportConfig {
+    let client = Identity::from_seed(CLIENT_SEED).public_key();
+    TransportConfig::default().admission(Admission::default().allow([client]))
+}
