@@ -1,7 +1,10 @@
 use std::io;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use thiserror::Error;
+
+use crate::protocol::Obstacle;
 
 /// Why a [`MappingContext`](crate::MappingContext) could not be made.
 #[derive(Debug, Error)]
@@ -53,4 +56,31 @@ pub enum ServerError {
     /// Its own addresses could not be learned.
     #[error("cannot learn the server's addresses")]
     Map(#[source] MapError),
+}
+
+/// Why no hole was punched.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PunchError {
+    /// The peer's information is our own, or was made to break the agreement on a key.
+    #[error("the peer's information is our own or was tampered with")]
+    Info,
+    /// The two NATs cannot be brought together; waiting does not help.
+    #[error("no direct connection is possible")]
+    Hopeless(#[source] Obstacle),
+    /// The deadline passed.
+    #[error("no hole after {} ms", waited.as_millis())]
+    TimedOut {
+        /// How long it took.
+        waited: Duration,
+        /// What stood in the way.
+        #[source]
+        obstacle: Obstacle,
+    },
+    /// Someone called [`Interrupter::interrupt`](crate::Interrupter::interrupt).
+    #[error("interrupted")]
+    Interrupted,
+    /// The system failed.
+    #[error("cannot use the socket")]
+    Socket(#[source] io::Error),
 }

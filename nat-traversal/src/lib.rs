@@ -8,14 +8,20 @@ mod mapped_tcp_socket;
 mod mapped_udp_socket;
 mod mapping_context;
 pub mod protocol;
+mod punched_udp_socket;
+mod rendezvous_info;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use config::MappingConfig;
-pub use error::{ContextError, MapError, ServerError};
+pub use error::{ContextError, MapError, PunchError, ServerError};
 pub use hole_punch_server::HolePunchServer;
 pub use io::interrupt::Interrupter;
 pub use mapped_tcp_socket::MappedTcpSocket;
 pub use mapped_udp_socket::MappedUdpSocket;
 pub use mapping_context::{HolePunchServerAddr, MappingContext};
-pub use protocol::{AddrKind, MapFailure, MappedSocketAddr, PortRule};
+pub use protocol::{
+    AddrKind, MapFailure, MappedSocketAddr, Obstacle, ParseInfoError, PortRule, PubRendezvousInfo,
+};
+pub use punched_udp_socket::PunchedUdpSocket;
+pub use rendezvous_info::{PrivRendezvousInfo, gen_rendezvous_info};

@@ -8,7 +8,9 @@
 mod candidate;
 mod machine;
 mod mapping;
+mod punch;
 mod random;
+mod rendezvous;
 mod retry;
 pub mod stun;
 
@@ -16,6 +18,8 @@ pub use candidate::{AddrKind, MappedSocketAddr, PortRule};
 pub use machine::{Datagram, Machine, SocketIndex, Transmit};
 pub(crate) use mapping::StreamMapper;
 pub use mapping::{MapFailure, Mapper, Mapping};
+pub use punch::{KeyError, Obstacle, PunchEvent, PunchKeys, UdpPuncher};
 pub use random::{Random, Seed};
+pub use rendezvous::{ParseInfoError, PubRendezvousInfo};
 pub use retry::{Due, Retry};
 pub use stun::{StunClient, StunEvent, StunFailure, StunServer};

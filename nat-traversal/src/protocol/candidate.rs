@@ -1,5 +1,9 @@
 use std::net::SocketAddr;
 
+mod usable;
+
+pub(crate) use usable::usable;
+
 /// An address at which a socket may be reached, and what is known about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MappedSocketAddr {

@@ -80,7 +80,7 @@ impl Mapper {
                 pending.push(*server);
             }
         }
-        let answers = Answers { seen: Vec::new(), others: Vec::new(), failures: Vec::new(), pending };
+        let answers = Answers::from_servers(pending);
         let end = if answers.pending.is_empty() { now } else { deadline };
         Self { stun, wanted: answers.pending.len(), answers, end, state: State::Asking }
     }
@@ -149,7 +149,8 @@ enum State {
 /// What servers have said so far.
 #[derive(Debug, Default)]
 struct Answers {
-    /// By server, in the order in which they were asked.
+    /// All servers in the order in which they were asked.
+    asked: Vec<SocketAddr>,
     seen: Vec<(SocketAddr, SocketAddr)>,
     others: Vec<(SocketAddr, SocketAddr)>,
     failures: Vec<MapFailure>,
@@ -157,6 +158,10 @@ struct Answers {
 }
 
 impl Answers {
+    fn from_servers(asked: Vec<SocketAddr>) -> Self {
+        Self { pending: asked.clone(), asked, ..Self::default() }
+    }
+
     fn take(&mut self, event: StunEvent) {
         let (StunEvent::Mapped { server, .. } | StunEvent::Failed { server, .. }) = event;
         self.pending.retain(|pending| *pending != server);
@@ -171,6 +176,8 @@ impl Answers {
 
     fn conclude(mut self) -> Mapping {
         self.failures.extend(self.pending.iter().map(|server| MapFailure::Late { server: *server }));
+        // Ports were given out in the order of the questions, not of the answers.
+        self.seen.sort_by_key(|(server, _)| self.asked.iter().position(|asked| asked == server));
         let mut addresses = Vec::new();
         if let Some(agreed) = majority(&self.seen) {
             addresses.push(MappedSocketAddr::reflexive(agreed, PortRule::Stable));

@@ -197,6 +197,7 @@ impl Net {
     pub fn run(&mut self, programs: &mut [(NodeId, &mut dyn Program)], patience: Duration) {
         let deadline = self.now + patience;
         for index in 0..programs.len() {
+            programs[index].1.collect(self.now);
             self.drain(programs, index);
         }
         while !all_ended(programs) {

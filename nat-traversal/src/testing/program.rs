@@ -5,6 +5,9 @@ use crate::protocol::{Datagram, Machine, Transmit};
 
 /// What a host of a [`Net`](super::Net) runs: a [`Machine`] whose events are kept, as [`Running`] makes it.
 pub trait Program {
+    /// Takes down the events that there are already.
+    fn collect(&mut self, now: Instant);
+
     /// Takes in a datagram.
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>);
 
@@ -53,16 +56,16 @@ impl<M: Machine> Running<M> {
     pub fn events(&self) -> &[(Instant, M::Event)] {
         &self.events
     }
+}
 
+impl<M: Machine> Program for Running<M> {
     fn collect(&mut self, now: Instant) {
         while let Some(event) = self.machine.poll_event() {
             self.ended |= self.end.is_some_and(|end| end(&event));
             self.events.push((now, event));
         }
     }
-}
 
-impl<M: Machine> Program for Running<M> {
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
         self.machine.handle_datagram(now, datagram);
         self.collect(now);

@@ -2,4 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod mapping;
+mod nat_matrix;
+mod punch;
 mod server;
+mod world;

@@ -25,7 +25,7 @@ impl StreamMapper {
             }
         }
         let pending = questions.iter().map(|(server, _)| *server).collect();
-        Self { questions, answers: Answers { pending, ..Answers::default() }, end: None }
+        Self { questions, answers: Answers::from_servers(pending), end: None }
     }
 
     /// The servers to connect to. They go by their place in this list.

@@ -168,14 +168,24 @@ impl<'a> Message<'a> {
         TransactionId(self.bytes[8..20].try_into().expect("12 bytes of a checked header"))
     }
 
-    /// Its attributes in order.
+    /// Its attributes in order. Behind the integrity anyone could have added some, so that only a stronger integrity and
+    /// the fingerprint are seen there.
     pub fn attributes(&self) -> impl Iterator<Item = Attribute<'a>> + use<'a> {
         let message = *self;
         let mut offset = HEADER_BYTES;
-        std::iter::from_fn(move || {
+        let mut covered = true;
+        let all = std::iter::from_fn(move || {
             let attribute = message.attribute_at(offset)?;
             offset = attribute.end();
             Some(attribute)
+        });
+        all.filter(move |found| match found.kind {
+            attribute::MESSAGE_INTEGRITY | attribute::MESSAGE_INTEGRITY_SHA256 => {
+                covered = false;
+                true
+            }
+            attribute::FINGERPRINT => true,
+            _ => covered,
         })
     }
 
@@ -210,8 +220,7 @@ impl<'a> Message<'a> {
     }
 
     /// Whether its sender had this key: by MESSAGE-INTEGRITY-SHA256 if it is a key of HMAC-SHA256, by
-    /// MESSAGE-INTEGRITY if it is one of HMAC-SHA1. Compares in constant time. Attributes behind the integrity are
-    /// not covered by it.
+    /// MESSAGE-INTEGRITY if it is one of HMAC-SHA1. Compares in constant time.
     #[must_use]
     pub fn has_integrity(&self, key: &hmac::Key) -> bool {
         let Some(found) = self.find(integrity_kind(key)) else { return false };

@@ -1,0 +1,12 @@
+//! Punching holes: two peers behind NATs send to each other at the same time, so that each NAT takes what comes in for
+//! an answer to what went out.
+
+mod check;
+mod keys;
+mod plan;
+mod spray;
+mod udp;
+
+pub use keys::{KeyError, PunchKeys};
+pub use plan::Obstacle;
+pub use udp::{PunchEvent, UdpPuncher};

@@ -1,0 +1,172 @@
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+use crate::protocol::candidate::{AddrKind, MappedSocketAddr, PortRule, usable};
+
+/// Where to knock, by what is known of both sides' NATs.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Plan {
+    /// Addresses of the peer, the most promising first.
+    pub(super) targets: Vec<SocketAddr>,
+    /// What to do if they do not answer soon.
+    pub(super) spray: Option<Spray>,
+    /// Why nothing of this can work, if so.
+    pub(super) obstacle: Option<Obstacle>,
+}
+
+/// How to meet a peer when the NAT of one side gives every destination a port of its own at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spray {
+    /// Our ports are random: many sockets of ours open many ports to the peer's one.
+    Open(SocketAddr),
+    /// The peer's ports are random: one socket of ours knocks at many ports of its address.
+    Knock(SocketAddr),
+}
+
+/// What stands in the way of a direct connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Obstacle {
+    /// The peer named no address that we could send to.
+    #[error("the peer has no address that we can reach: it needs a STUN server, or another address family")]
+    NoAddress,
+    /// Both NATs give every destination another port, and at least one of them at random.
+    #[error("both NATs change ports unpredictably: map a port on one router (UPnP, PCP) or use a relay")]
+    BothUnpredictable,
+    /// No packet of the peer arrived.
+    #[error("no packet of the peer arrived: it may not have begun, or a firewall drops what it or we send")]
+    NothingHeard,
+    /// The peer's packets arrive here, and ours do not arrive there.
+    #[error("the peer's packets arrive, but ours do not get to it")]
+    NotAnswered,
+}
+
+/// Makes the plan. The same code runs on both sides with the roles exchanged, so their plans fit.
+pub(super) fn plan(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Plan {
+    let usable = usable(ours, theirs);
+    if usable.is_empty() {
+        return Plan { obstacle: Some(Obstacle::NoAddress), ..Plan::default() };
+    }
+    let mut plan = Plan::default();
+    let mut met = false;
+    for candidate in &usable {
+        let our_rule = rule_towards(ours, candidate);
+        plan.targets.extend(targets(candidate));
+        met |= match (our_rule, candidate.ports) {
+            (PortRule::Random, PortRule::Stable | PortRule::Unknown) => {
+                plan.spray =
+                    plan.spray.or_else(|| is_behind_nat(candidate).then_some(Spray::Open(candidate.addr)));
+                true
+            }
+            (PortRule::Stable | PortRule::Unknown, PortRule::Random) => {
+                plan.spray = plan.spray.or(Some(Spray::Knock(candidate.addr)));
+                true
+            }
+            (PortRule::Random, PortRule::Random | PortRule::Sequential(_))
+            | (PortRule::Sequential(_), PortRule::Random) => false,
+            _ => true,
+        };
+    }
+    if !met {
+        plan.obstacle = Some(Obstacle::BothUnpredictable);
+    }
+    plan
+}
+
+/// The addresses to try for one candidate: itself, or the next ports of a NAT that counts.
+fn targets(candidate: &MappedSocketAddr) -> Vec<SocketAddr> {
+    let PortRule::Sequential(step) = candidate.ports else { return vec![candidate.addr] };
+    // Not the last port itself: it belongs to a server. And two NATs that count meet only if both sides send to the
+    // first, second, third … next port in this order, for then the n-th packet leaves from the n-th next port.
+    let next = |count: i32| {
+        let port = i32::from(candidate.addr.port()) + i32::from(step) * count;
+        let port = u16::try_from(port).ok().filter(|port| *port >= FIRST_PORT)?;
+        Some(SocketAddr::new(candidate.addr.ip(), port))
+    };
+    (1..=PREDICTED).filter_map(next).collect()
+}
+
+/// What our NAT does with ports on the way to this candidate; on the same network there is none between.
+fn rule_towards(ours: &[MappedSocketAddr], candidate: &MappedSocketAddr) -> PortRule {
+    if candidate.kind == AddrKind::Host && !candidate.nat_restricted {
+        return PortRule::Stable;
+    }
+    let same_family = |our: &&MappedSocketAddr| our.addr.is_ipv4() == candidate.addr.is_ipv4();
+    let reflexive = ours.iter().filter(same_family).find(|our| our.kind == AddrKind::Reflexive);
+    reflexive.map_or(PortRule::Stable, |our| our.ports)
+}
+
+fn is_behind_nat(candidate: &MappedSocketAddr) -> bool {
+    candidate.kind == AddrKind::Reflexive
+}
+
+/// Ports guessed for a NAT that counts: other hosts behind it open connections meanwhile.
+const PREDICTED: i32 = 10;
+
+/// NATs give no ports below.
+const FIRST_PORT: u16 = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULES: [PortRule; 4] =
+        [PortRule::Stable, PortRule::Unknown, PortRule::Sequential(1), PortRule::Random];
+
+    #[test]
+    fn each_pair_of_nats_has_its_strategy() {
+        for ours in RULES {
+            for theirs in RULES {
+                let plan = plan(&side("192.168.1.11", 1, ours), &side("192.168.2.11", 2, theirs));
+                let stable = |rule| matches!(rule, PortRule::Stable | PortRule::Unknown);
+                let their_address: SocketAddr = "198.51.100.2:40000".parse().unwrap();
+                let spray = match (ours, theirs) {
+                    (PortRule::Random, theirs) if stable(theirs) => Some(Spray::Open(their_address)),
+                    (ours, PortRule::Random) if stable(ours) => Some(Spray::Knock(their_address)),
+                    _ => None,
+                };
+                assert_eq!(plan.spray, spray, "{ours:?} {theirs:?}");
+                let hopeless = !stable(ours) && !stable(theirs) && (ours, theirs) != (RULES[2], RULES[2]);
+                let obstacle = hopeless.then_some(Obstacle::BothUnpredictable);
+                assert_eq!(plan.obstacle, obstacle, "{ours:?} {theirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_on_the_same_network_needs_no_luck_with_ports() {
+        let ours = side("192.168.1.11", 1, PortRule::Random);
+        let theirs = side("192.168.1.12", 1, PortRule::Random);
+        let plan = plan(&ours, &theirs);
+        assert_eq!((plan.obstacle, plan.targets[0].to_string()), (None, "192.168.1.12:4000".to_owned()));
+    }
+
+    #[test]
+    fn the_next_ports_of_a_nat_that_counts_are_tried_in_order() {
+        let counting = |port, step| {
+            let address = SocketAddr::new("198.51.100.2".parse().unwrap(), port);
+            let ports = targets(&MappedSocketAddr::reflexive(address, PortRule::Sequential(step)));
+            ports.iter().map(SocketAddr::port).collect::<Vec<_>>()
+        };
+        assert_eq!(counting(40_000, 1)[..3], [40_001, 40_002, 40_003]);
+        assert_eq!(counting(40_000, -2)[..3], [39_998, 39_996, 39_994]);
+        assert_eq!(counting(65_534, 1), [65_535], "no port above the last");
+        assert_eq!(counting(1_025, -1), [1_024], "and none below the first");
+    }
+
+    #[test]
+    fn a_peer_without_an_address_for_us_is_told_at_once() {
+        let theirs = [MappedSocketAddr::host("[2001:db8::1]:1".parse().unwrap())];
+        let plan = plan(&side("192.168.1.11", 1, PortRule::Stable), &theirs);
+        assert_eq!(plan.obstacle, Some(Obstacle::NoAddress));
+    }
+
+    fn side(host: &str, site: u8, ports: PortRule) -> Vec<MappedSocketAddr> {
+        let outside = SocketAddr::from(([198, 51, 100, site], 40_000));
+        vec![
+            MappedSocketAddr::host(SocketAddr::new(host.parse().unwrap(), 4000)),
+            MappedSocketAddr::reflexive(outside, ports),
+        ]
+    }
+}

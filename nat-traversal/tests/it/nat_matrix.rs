@@ -1,0 +1,218 @@
+use std::time::Duration;
+
+use nat_traversal::protocol::{Obstacle, PunchEvent};
+use nat_traversal::testing::{Link, Nat, Passage, Unsolicited};
+
+use crate::world::{Outcome, Site, World};
+
+/// What is declared of a pair of sites.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Declared {
+    /// Direct, within 300 ms.
+    Soon,
+    /// Direct with high probability after a spray.
+    ByChance,
+    /// Not direct, and given up at once.
+    Never,
+    /// Not direct. The router that accepts strangers' packets notes those of the spray, and sends its own host's answers
+    /// from other ports.
+    NotMet,
+}
+
+const SITES: [Site; 13] = [
+    Site { name: "open", nats: &[] },
+    Site { name: "cone", nats: &[Nat::cone()] },
+    Site { name: "acone", nats: &[Nat::address_cone()] },
+    Site { name: "easy", nats: &[Nat::easy()] },
+    Site { name: "easyrand", nats: &[Nat::easy_random()] },
+    Site { name: "easy,accept", nats: &[Nat { unsolicited: Unsolicited::Accept, ..Nat::easy() }] },
+    Site { name: "cgnat", nats: &[Nat::easy(), Nat::easy()] },
+    Site { name: "easy+easyrand", nats: &[Nat::easy(), Nat::easy_random()] },
+    Site { name: "hardseq", nats: &[Nat::hard_sequential()] },
+    Site { name: "cgnathardseq", nats: &[Nat::easy(), Nat::hard_sequential()] },
+    Site { name: "hardad", nats: &[Nat::hard_by_address()] },
+    Site { name: "hard", nats: &[Nat::hard()] },
+    Site { name: "cgnathard", nats: &[Nat::easy(), Nat::hard()] },
+];
+
+/// From the rules of the two NATs alone: who lets whom in.
+fn declared(a: &str, b: &str) -> Declared {
+    let random = |name| matches!(name, "hard" | "hardad" | "cgnathard");
+    let counts = |name| matches!(name, "hardseq" | "cgnathardseq");
+    let open = |name| matches!(name, "open" | "cone" | "acone");
+    let accepts = |name| name == "easy,accept";
+    match () {
+        () if random(a) && accepts(b) || accepts(a) && random(b) => Declared::NotMet,
+        () if random(a) && (random(b) || counts(b)) || random(b) && counts(a) => Declared::Never,
+        () if random(a) && !open(b) || random(b) && !open(a) => Declared::ByChance,
+        () => Declared::Soon,
+    }
+}
+
+#[test]
+fn every_pair_of_nats_ends_as_declared() {
+    let mut surprises = Vec::new();
+    let mut runs = 0;
+    for a in SITES {
+        for b in SITES {
+            let declared = declared(a.name, b.name);
+            let seeds = if matches!(declared, Declared::ByChance | Declared::NotMet) { 1 } else { 12 };
+            for seed in 0..seeds {
+                runs += 1;
+                let outcome = punch(seed, [a, b], link(), Duration::ZERO);
+                let as_declared = match declared {
+                    Declared::Soon => outcome.is_direct() && outcome.took <= Duration::from_millis(300),
+                    Declared::ByChance => outcome.is_direct() && outcome.took <= Duration::from_secs(25),
+                    Declared::NotMet => outcome.events == [None, None],
+                    Declared::Never => outcome.is_hopeless() && outcome.took.is_zero(),
+                };
+                if !as_declared {
+                    surprises
+                        .push(format!("{} {} seed {seed}: {outcome:?}, not {declared:?}", a.name, b.name));
+                }
+            }
+        }
+    }
+    println!("{runs} runs over {} cells, {} surprises", SITES.len() * SITES.len(), surprises.len());
+    assert!(surprises.is_empty(), "{} surprises:\n{}", surprises.len(), surprises.join("\n"));
+}
+
+#[test]
+fn both_peers_agree_on_the_pair() {
+    for seed in 0..50 {
+        let mut world = World::new(seed, [site("easy"), site("easyrand")], link().loss(0.05));
+        let outcome = world.punch(Duration::ZERO, PATIENCE);
+        let [Some(PunchEvent::Punched { peer: of_b, .. }), Some(PunchEvent::Punched { peer: of_a, .. })] =
+            outcome.events
+        else {
+            panic!("seed {seed}: {outcome:?}")
+        };
+        assert!(world.peers[1].addresses.iter().any(|known| known.addr == of_b), "seed {seed}");
+        assert!(world.peers[0].addresses.iter().any(|known| known.addr == of_a), "seed {seed}");
+    }
+}
+
+#[test]
+fn with_five_percent_loss_it_works_at_the_first_try() {
+    let mut took = Vec::new();
+    for seed in 0..500 {
+        let outcome = punch(seed, [site("easy"), site("easyrand")], link().loss(0.05), Duration::ZERO);
+        if outcome.is_direct() {
+            took.push(outcome.took);
+        }
+    }
+    took.sort_unstable();
+    assert!(took.len() >= 490, "{} of 500", took.len());
+    assert!(took[250] <= Duration::from_millis(300), "median {:?}", took[250]);
+    assert!(took[489] <= Duration::from_millis(1_500), "{:?}", took[489]);
+}
+
+#[test]
+fn a_peer_that_begins_five_seconds_later_is_met() {
+    for a in &SITES[..5] {
+        for b in &SITES[..5] {
+            let outcome = punch(1, [*a, *b], link(), Duration::from_secs(5));
+            assert!(outcome.is_direct(), "{} {}: {outcome:?}", a.name, b.name);
+            assert!(outcome.took <= Duration::from_millis(400), "{} {}: {outcome:?}", a.name, b.name);
+        }
+    }
+}
+
+#[test]
+fn behind_one_nat_the_lan_is_used() {
+    for hairpin in [false, true] {
+        let mut net = nat_traversal::testing::Net::new(1.into());
+        let nat = net.nat(None, "198.51.100.2", link(), Nat { hairpin, ..Nat::hard() });
+        let mut world = World::new(1, [site("easy"), site("easy")], link());
+        for (peer, ip) in world.peers.iter_mut().zip(["192.168.1.11", "192.168.1.12"]) {
+            peer.host = net.host(Some(nat), ip, Link::default());
+            net.bind(peer.host, 4000);
+            peer.addresses =
+                vec![nat_traversal::MappedSocketAddr::host(format!("{ip}:4000").parse().unwrap())];
+        }
+        world.net = net;
+        let outcome = world.punch(Duration::ZERO, PATIENCE);
+        assert!(outcome.is_direct() && outcome.took < Duration::from_millis(120), "{outcome:?}");
+    }
+}
+
+#[test]
+fn the_same_private_network_at_both_homes_leads_to_no_wrong_host() {
+    let mut world = World::new(1, [site("easy"), site("easy")], link());
+    // The second peer's private address exists on the first one's network as well, at another host.
+    let claimed = nat_traversal::MappedSocketAddr::host("192.168.1.12:4000".parse().unwrap());
+    world.peers[1].addresses[0] = claimed;
+    let outcome = world.punch(Duration::ZERO, PATIENCE);
+    let Some(PunchEvent::Punched { peer, .. }) = outcome.events[0] else { panic!("{outcome:?}") };
+    assert_eq!(peer.to_string(), "192.0.2.2:4000");
+}
+
+#[test]
+fn random_ports_meet_a_port_restricted_nat_as_often_as_computed() {
+    const RUNS: u64 = 60;
+    let mut took = Vec::new();
+    for seed in 0..RUNS {
+        // Both directions: the side with random ports is the first, then the second.
+        let sites = if seed % 2 == 0 { ["hard", "easy"] } else { ["easy", "hard"] };
+        let outcome = punch(seed, sites.map(site), link(), Duration::ZERO);
+        took.push(if outcome.is_direct() { outcome.took } else { Duration::MAX });
+    }
+    took.sort_unstable();
+    // Of n knocks at 64,512 ports of which 256 are open, at least one hits with 1 - (1 - 256/64,512)^n.
+    let by_three_seconds = took.iter().filter(|took| **took <= Duration::from_secs(3)).count();
+    let by_twelve_seconds = took.iter().filter(|took| **took <= Duration::from_secs(12)).count();
+    assert!((26..=54).contains(&by_three_seconds), "{by_three_seconds} of 60; computed are 38");
+    assert!(by_twelve_seconds >= 56, "{by_twelve_seconds} of 60; computed are 59");
+    assert!(took[usize::try_from(RUNS).unwrap() - 1] <= Duration::from_secs(25), "{took:?}");
+}
+
+#[test]
+fn an_address_that_never_answers_gets_five_packets_at_most() {
+    let mut world = World::new(1, [site("easy"), site("easy")], link());
+    let victim = world.net.host(None, "203.0.113.66", Link::default());
+    world.net.bind(victim, 9);
+    let named = nat_traversal::MappedSocketAddr::host("203.0.113.66:9".parse().unwrap());
+    world.peers[1].addresses = (0..1_000).map(|_| named).collect();
+    let outcome = world.punch(Duration::ZERO, PATIENCE);
+    assert!(!outcome.is_direct());
+    let arrived = world
+        .net
+        .trace()
+        .iter()
+        .filter(|entry| entry.destination == named.addr && entry.passage == Passage::Delivered);
+    let sizes: Vec<usize> = arrived.map(|entry| entry.payload_bytes).collect();
+    assert!(sizes.len() <= 5 && sizes.iter().sum::<usize>() <= 1_200, "{sizes:?}");
+}
+
+#[test]
+fn two_nats_with_random_ports_are_given_up_with_the_reason() {
+    let outcome = punch(1, [site("hard"), site("hard")], link(), Duration::ZERO);
+    assert_eq!(outcome.events, [Some(PunchEvent::Hopeless(Obstacle::BothUnpredictable)); 2]);
+}
+
+#[test]
+fn a_run_is_replayed_bit_for_bit_by_its_seed() {
+    let run = |seed| {
+        let mut world = World::new(seed, [site("hard"), site("easy")], link().loss(0.1));
+        world.punch(Duration::ZERO, PATIENCE);
+        world.net.fingerprint()
+    };
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
+}
+
+fn punch(seed: u64, sites: [Site; 2], link: Link, skew: Duration) -> Outcome {
+    World::new(seed, sites, link).punch(skew, PATIENCE)
+}
+
+fn site(name: &str) -> Site {
+    *SITES.iter().find(|site| site.name == name).unwrap()
+}
+
+/// 20 ms each way, and never quite the same.
+fn link() -> Link {
+    Link::delay(Duration::from_millis(20)).jitter(Duration::from_millis(2))
+}
+
+/// Longer than any punch of ours goes on.
+const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,0 +1,124 @@
+//! Two peers behind NATs of any kind, and the servers that tell them their addresses.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nat_traversal::MappedSocketAddr;
+use nat_traversal::protocol::stun::ServerAddresses;
+use nat_traversal::protocol::{Mapper, PunchEvent, PunchKeys, Seed, StunServer, UdpPuncher};
+use nat_traversal::testing::{Link, Nat, Net, NodeId, Program, Running};
+
+/// What stands between a peer and the internet, the innermost first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Site {
+    pub(crate) name: &'static str,
+    pub(crate) nats: &'static [Nat],
+}
+
+/// A peer: its host and what it has learned of its addresses.
+pub(crate) struct Peer {
+    pub(crate) host: NodeId,
+    pub(crate) addresses: Vec<MappedSocketAddr>,
+}
+
+pub(crate) struct World {
+    pub(crate) net: Net,
+    pub(crate) peers: [Peer; 2],
+    pub(crate) seed: Seed,
+}
+
+/// How a punch went.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outcome {
+    pub(crate) events: [Option<PunchEvent>; 2],
+    pub(crate) took: Duration,
+}
+
+impl Outcome {
+    pub(crate) fn is_direct(&self) -> bool {
+        self.events.iter().all(|event| matches!(event, Some(PunchEvent::Punched { .. })))
+    }
+
+    pub(crate) fn is_hopeless(&self) -> bool {
+        self.events.iter().all(|event| matches!(event, Some(PunchEvent::Hopeless(_))))
+    }
+}
+
+impl World {
+    /// Builds the network and lets both peers learn their addresses, by three servers.
+    pub(crate) fn new(seed: u64, sites: [Site; 2], link: Link) -> Self {
+        let seed = Seed::from(seed);
+        let mut net = Net::new(seed.derive("net"));
+        let mut servers: Vec<(NodeId, Running<StunServer>)> = Vec::new();
+        let mut addresses = Vec::new();
+        for number in 10..13 {
+            let address = format!("203.0.113.{number}");
+            let server = net.host(None, &address, Link::delay(Duration::from_millis(20)));
+            net.bind(server, 3478);
+            addresses.push(SocketAddr::new(address.parse().unwrap(), 3478));
+            servers.push((server, Running::new(StunServer::new(ServerAddresses::One))));
+        }
+        let hosts = [0, 1].map(|side| place(&mut net, side, sites[usize::from(side)], link));
+        let now = net.now();
+        let mut mappers = [0, 1].map(|side| {
+            let seed = seed.derive(["map a", "map b"][side]);
+            Running::until(Mapper::new(now, &addresses, seed, now + Duration::from_secs(5)), |_| true)
+        });
+        let mut programs: Vec<(NodeId, &mut dyn Program)> =
+            servers.iter_mut().map(|(node, server)| (*node, server as &mut dyn Program)).collect();
+        for ((host, _), mapper) in hosts.iter().zip(&mut mappers) {
+            programs.push((*host, mapper));
+        }
+        net.run(&mut programs, Duration::from_secs(10));
+        let peers = [0, 1].map(|side| {
+            let (host, local) = hosts[side];
+            let mut addresses = vec![MappedSocketAddr::host(local)];
+            let seen = &mappers[side].events()[0].1.addresses;
+            addresses.extend(seen.iter().filter(|seen| seen.addr != local));
+            Peer { host, addresses }
+        });
+        Self { net, peers, seed }
+    }
+
+    /// Lets both peers punch, the second beginning `skew` after the first.
+    pub(crate) fn punch(&mut self, skew: Duration, patience: Duration) -> Outcome {
+        let [a, b] = &self.peers;
+        let start = self.net.now();
+        let key = |ours: &[u8], theirs: &[u8]| PunchKeys::derive(b"secret", ours, theirs).unwrap();
+        let ended = |_: &PunchEvent| true;
+        let puncher = |at, ours: &Peer, theirs: &Peer, keys, name| {
+            Running::until(
+                UdpPuncher::new(at, &ours.addresses, &theirs.addresses, keys, self.seed.derive(name)),
+                ended,
+            )
+        };
+        let mut first = puncher(start, a, b, key(b"a", b"b"), "a");
+        let mut second = puncher(start + skew, b, a, key(b"b", b"a"), "b");
+        let (host_a, host_b) = (a.host, b.host);
+        if !skew.is_zero() {
+            self.net.run(&mut [(host_a, &mut first)], skew);
+        }
+        self.net.run(&mut [(host_a, &mut first), (host_b, &mut second)], patience);
+        let last = [&first, &second].iter().flat_map(|peer| peer.events().first()).map(|(at, _)| *at).max();
+        Outcome {
+            events: [&first, &second].map(|peer| peer.events().first().map(|(_, event)| *event)),
+            took: last.unwrap_or_else(|| self.net.now()).duration_since(start + skew),
+        }
+    }
+}
+
+/// A host behind the NATs of a site, with a socket.
+fn place(net: &mut Net, side: u8, site: Site, link: Link) -> (NodeId, SocketAddr) {
+    let outside = ["198.51.100.2", "192.0.2.2"][usize::from(side)];
+    let inside = ["192.168.1.11", "192.168.2.11"][usize::from(side)];
+    let mut behind = None;
+    for (level, nat) in site.nats.iter().rev().enumerate() {
+        let between = format!("100.64.{side}.2");
+        let (address, link) = if level == 0 { (outside, link) } else { (&between[..], Link::default()) };
+        behind = Some(net.nat(behind, address, link, *nat));
+    }
+    let (address, link) = if behind.is_some() { (inside, Link::default()) } else { (outside, link) };
+    let host = net.host(behind, address, link);
+    net.bind(host, 4000);
+    (host, SocketAddr::new(address.parse().unwrap(), 4000))
+}
