@@ -1,1 +1,10 @@
 //! The built command, as a user runs it.
+
+mod forward;
+mod key_and_config;
+mod measure;
+mod pipe;
+mod support;
+mod transfer;
+mod transfer_faults;
+mod usage;
