@@ -164,10 +164,14 @@ impl TcpConnection {
         }
     }
 
-    /// Throws the stream away: the peer gets a RST.
+    /// Throws the stream away and ends blocked calls: the peer gets a RST.
     pub(crate) fn reset(&self) {
         self.fail(StreamError::Closed);
         let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        // This wakes a blocked `recv`. A blocked `send` wakes only if that direction ends too, and then the peer sees a
+        // cut connection before the RST, which is an error all the same.
+        let how = if self.send.try_lock().is_ok() { Shutdown::Read } else { Shutdown::Both };
+        let _ = self.socket.shutdown(how);
     }
 
     /// Ends blocked calls, and every later one, for the transport is closed.

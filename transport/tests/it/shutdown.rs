@@ -50,6 +50,26 @@ fn dropping_the_transport_ends_read() {
 }
 
 #[test]
+fn a_reset_ends_a_read_and_a_write_in_other_threads() {
+    for scheme in SCHEMES {
+        let (client, server) = (transport(), transport());
+        let (mut stream, mut far) = pair(&client, &server, scheme);
+        let handle = stream.try_clone().unwrap();
+        let (_, waited) = interrupted(move || stream.read(&mut [0; 1]).unwrap_err(), || handle.reset(1));
+        assert!(waited < PROMPTLY, "{scheme} {waited:?}");
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let error = far.read(&mut [0; 1]).unwrap_err();
+        assert!(!matches!(StreamError::of(&error), Some(StreamError::TimedOut)), "{scheme} {error:?}");
+
+        let (mut stream, _stalled) = pair(&client, &server, scheme);
+        let handle = stream.try_clone().unwrap();
+        let write = move || while stream.write(&[0; 1 << 16]).is_ok() {};
+        let ((), waited) = interrupted(write, || handle.reset(1));
+        assert!(waited < PROMPTLY, "{scheme} {waited:?}");
+    }
+}
+
+#[test]
 fn dropping_the_transport_ends_write() {
     for scheme in SCHEMES {
         let (client, server) = (transport(), transport());
