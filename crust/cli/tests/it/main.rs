@@ -1,4 +1,5 @@
 //! The built command, as a user runs it.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod forward;
 mod key_and_config;
