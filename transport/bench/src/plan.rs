@@ -16,6 +16,8 @@ pub(crate) enum System {
     Rustls,
     /// Ours over TCP, a thread for each stream.
     CrustTcp,
+    /// Ours over TCP, each end's streams in one set on one thread.
+    CrustTcpSet,
     /// quinn on a tokio runtime of one thread.
     Quinn,
     /// quinn on tokio's runtime with a thread for each core.
@@ -96,11 +98,12 @@ impl Plan {
 }
 
 impl System {
-    const NAMES: [(Self, &str); 6] = [
+    const NAMES: [(Self, &str); 7] = [
         (Self::Std, "std"),
         (Self::Mio, "mio"),
         (Self::Rustls, "rustls"),
         (Self::CrustTcp, "crust-tcp"),
+        (Self::CrustTcpSet, "crust-tcp-set"),
         (Self::Quinn, "quinn"),
         (Self::QuinnThreads, "quinn-threads"),
     ];
@@ -112,7 +115,7 @@ impl System {
     /// What it is to be compared with.
     pub(crate) fn reference(self) -> Self {
         match self {
-            Self::Std | Self::Mio | Self::Rustls | Self::CrustTcp => Self::Rustls,
+            Self::Std | Self::Mio | Self::Rustls | Self::CrustTcp | Self::CrustTcpSet => Self::Rustls,
             Self::Quinn | Self::QuinnThreads => Self::Quinn,
         }
     }

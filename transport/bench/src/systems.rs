@@ -2,6 +2,7 @@
 
 mod blocking;
 mod crust;
+mod crust_set;
 mod epoll;
 pub(crate) mod keys;
 mod plain;
@@ -34,6 +35,7 @@ pub(crate) fn serve(system: System, workload: Workload) -> Result<(String, Box<d
         System::Std => blocking::serve::<plain::Plain>(workload),
         System::Rustls => blocking::serve::<tls::Tls>(workload),
         System::CrustTcp => blocking::serve::<crust::Crust<crust::Tcp>>(workload),
+        System::CrustTcpSet => crust_set::serve::<crust::Tcp>(),
         System::Mio => epoll::serve(),
         System::Quinn => quic::serve(workload, quic::Flavour::OneThread),
         System::QuinnThreads => quic::serve(workload, quic::Flavour::ThreadEachCore),
@@ -46,6 +48,7 @@ pub(crate) fn load(system: System, workload: Workload, plan: &Plan, address: &st
         System::Std => blocking::load::<plain::Plain>(workload, *plan, address),
         System::Rustls => blocking::load::<tls::Tls>(workload, *plan, address),
         System::CrustTcp => blocking::load::<crust::Crust<crust::Tcp>>(workload, *plan, address),
+        System::CrustTcpSet => crust_set::load::<crust::Tcp>(workload, *plan, address),
         System::Mio => epoll::load(workload, *plan, address),
         System::Quinn => quic::load(workload, *plan, address, quic::Flavour::OneThread),
         System::QuinnThreads => quic::load(workload, *plan, address, quic::Flavour::ThreadEachCore),

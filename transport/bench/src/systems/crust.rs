@@ -20,6 +20,16 @@ pub(crate) struct Crust<S> {
     over: PhantomData<S>,
 }
 
+impl<S> Crust<S> {
+    pub(crate) fn connect(&self) -> Result<Stream> {
+        Ok(Stream::connect_with(&self.transport, self.endpoint, &ConnectOptions::new())?)
+    }
+
+    pub(crate) fn transport(&self) -> &Transport {
+        &self.transport
+    }
+}
+
 /// Which carrier, as a type.
 pub(crate) trait Over: Send + Sync + 'static {
     const SCHEME: Scheme;
@@ -63,8 +73,7 @@ impl<S: Over> Blocking for Crust<S> {
     }
 
     fn dial(&self) -> Result<CrustStream> {
-        let stream = Stream::connect_with(&self.transport, self.endpoint, &ConnectOptions::new())?;
-        Ok(CrustStream { stream, _transport: None })
+        Ok(CrustStream { stream: self.connect()?, _transport: None })
     }
 
     /// By a transport that has never spoken to the server, so that there is no session to resume. It needs no thread:
