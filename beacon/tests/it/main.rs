@@ -1,7 +1,10 @@
 //! Tests over real sockets on loopback, and of the protocol in virtual time.
 
+mod agent;
+mod lab;
 mod lan;
 mod loopback;
+mod namespaces;
 #[path = "../rfc.rs"]
 mod rfc;
 mod simulation;
