@@ -5,6 +5,7 @@ pub(crate) mod entropy;
 pub(crate) mod interfaces;
 pub(crate) mod interrupt;
 pub(crate) mod run;
+pub(crate) mod run_tcp;
 pub(crate) mod serve;
 pub(crate) mod socket;
 pub(crate) mod stun_tcp;

@@ -10,6 +10,7 @@ mod mapping_context;
 pub mod protocol;
 mod punched_udp_socket;
 mod rendezvous_info;
+mod tcp_punch;
 #[cfg(feature = "testing")]
 pub mod testing;
 
@@ -25,3 +26,4 @@ pub use protocol::{
 };
 pub use punched_udp_socket::PunchedUdpSocket;
 pub use rendezvous_info::{PrivRendezvousInfo, gen_rendezvous_info};
+pub use tcp_punch::tcp_punch_hole;

@@ -18,7 +18,9 @@ pub use candidate::{AddrKind, MappedSocketAddr, PortRule};
 pub use machine::{Datagram, Machine, SocketIndex, Transmit};
 pub(crate) use mapping::StreamMapper;
 pub use mapping::{MapFailure, Mapper, Mapping};
-pub use punch::{KeyError, Obstacle, PunchEvent, PunchKeys, UdpPuncher};
+pub use punch::{
+    ConnectionId, Dial, KeyError, Obstacle, PunchEvent, PunchKeys, TcpPunchEvent, TcpPuncher, UdpPuncher,
+};
 pub use random::{Random, Seed};
 pub use rendezvous::{ParseInfoError, PubRendezvousInfo};
 pub use retry::{Due, Retry};

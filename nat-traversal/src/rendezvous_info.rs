@@ -38,6 +38,13 @@ pub fn gen_rendezvous_info(endpoints: Vec<MappedSocketAddr>) -> (PrivRendezvousI
 }
 
 impl PrivRendezvousInfo {
+    /// Whether it is us who chooses the way to this peer. Exactly one of two peers does, which serves to give them
+    /// different roles in what follows, such as client and server.
+    #[must_use]
+    pub fn leads(&self, theirs: &PubRendezvousInfo) -> bool {
+        self.public.to_bytes() > theirs.to_bytes()
+    }
+
     /// The addresses that the peer was told.
     pub(crate) fn endpoints(&self) -> &[MappedSocketAddr] {
         self.public.endpoints()

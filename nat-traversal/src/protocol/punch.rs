@@ -5,8 +5,10 @@ mod check;
 mod keys;
 mod plan;
 mod spray;
+mod tcp;
 mod udp;
 
 pub use keys::{KeyError, PunchKeys};
 pub use plan::Obstacle;
+pub use tcp::{ConnectionId, Dial, TcpPunchEvent, TcpPuncher};
 pub use udp::{PunchEvent, UdpPuncher};

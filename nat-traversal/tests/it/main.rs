@@ -4,5 +4,6 @@
 mod mapping;
 mod nat_matrix;
 mod punch;
+mod punch_tcp;
 mod server;
 mod world;

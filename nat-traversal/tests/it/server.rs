@@ -69,7 +69,8 @@ fn noise_and_half_requests_are_survived() {
 
 #[test]
 fn dropping_it_frees_its_port() {
-    let server = HolePunchServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    // An address that no other test's sockets are given a port of.
+    let server = HolePunchServer::bind("127.0.0.77:0".parse().unwrap()).unwrap();
     let address = server.addresses()[0].addr;
     drop(server);
     HolePunchServer::bind(address).unwrap();

@@ -37,6 +37,11 @@ pub enum Obstacle {
     /// No packet of the peer arrived.
     #[error("no packet of the peer arrived: it may not have begun, or a firewall drops what it or we send")]
     NothingHeard,
+    /// Someone refused our connections, and the peer's did not arrive.
+    #[error(
+        "connections are refused: the peer may not have begun, or its router refuses instead of dropping"
+    )]
+    Refused,
     /// The peer's packets arrive here, and ours do not arrive there.
     #[error("the peer's packets arrive, but ours do not get to it")]
     NotAnswered,
