@@ -296,13 +296,19 @@ impl Carrier {
 
     fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
         match self {
-            Self::Tcp(connection) => connection.set_read_timeout(timeout),
+            Self::Tcp(connection) => {
+                connection.set_read_timeout(timeout);
+                Ok(())
+            }
         }
     }
 
     fn set_write_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
         match self {
-            Self::Tcp(connection) => connection.set_write_timeout(timeout),
+            Self::Tcp(connection) => {
+                connection.set_write_timeout(timeout);
+                Ok(())
+            }
         }
     }
 

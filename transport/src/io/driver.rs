@@ -76,6 +76,7 @@ impl Driver {
             Source::Ending(ending) => ending.handle_ready(shared),
             Source::Handshake(handshake) => handshake.handle_ready(shared, &mut self.wakes),
             Source::Udp(_) => {}
+            Source::Writer(end) => end.handle_ready(shared),
         }
         false
     }
@@ -90,7 +91,7 @@ impl Driver {
                 Source::Handshake(handshake) => handshake.handle_timeout(shared, &mut self.wakes),
                 Source::Ending(_) => drop(shared.sources.hold().remove(token)),
                 Source::Acceptor(_) => self.again.push(token),
-                Source::Udp(_) => {}
+                Source::Udp(_) | Source::Writer(_) => {}
             }
         }
     }

@@ -149,7 +149,9 @@ impl TcpHandshake {
 
     /// The handshake took too long.
     pub(crate) fn handle_timeout(&self, shared: &Arc<Shared>, wakes: &mut Wakes) {
-        if self.state.hold().take().is_some() {
+        // Counted before the socket closes, so that whoever sees the close sees the count as well.
+        let state = self.state.hold().take();
+        if state.is_some() {
             self.fail(shared, DialError::TimedOut, wakes);
         }
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use mio::Token;
 
-use super::{acceptor::TcpAcceptor, ending::Ending, handshake::TcpHandshake, udp::UdpId};
+use super::{acceptor::TcpAcceptor, ending::Ending, handshake::TcpHandshake, tcp::WriterEnd, udp::UdpId};
 
 /// One registered socket.
 #[derive(Debug, Clone)]
@@ -13,6 +13,7 @@ pub(crate) enum Source {
     Ending(Arc<Ending>),
     Handshake(Arc<TcpHandshake>),
     Udp(UdpId),
+    Writer(Arc<WriterEnd>),
 }
 
 /// The table of all sources and their timers.

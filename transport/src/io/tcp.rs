@@ -6,19 +6,25 @@
 
 mod receive;
 mod send;
+mod socket;
+mod writer_end;
 
 use std::{
     io,
     net::{Shutdown, SocketAddr, TcpStream},
-    os::fd::AsRawFd as _,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
+    thread,
     time::{Duration, Instant},
 };
 
-use mio::{Interest, Registry, Token, unix::SourceFd};
-use socket2::{SockRef, TcpKeepalive};
+use mio::{Registry, Token};
 
-use self::{receive::Receive, send::Send};
+pub(crate) use self::writer_end::WriterEnd;
+use self::{
+    receive::Receive,
+    send::Send,
+    socket::{Patience, StreamSocket},
+};
 use super::{clock, ending::Ending, lock::Lock as _};
 use crate::{
     PublicKey, StreamError,
@@ -34,7 +40,7 @@ use crate::{
 pub(crate) struct TcpConnection {
     shared: Arc<Shared>,
     number: u64,
-    socket: TcpStream,
+    socket: StreamSocket,
     local: SocketAddr,
     remote: SocketAddr,
     peer: PublicKey,
@@ -52,11 +58,13 @@ struct Core {
     stats: StreamStats,
 }
 
-/// How much of the stream is over, and why.
+/// How much of the stream is over, and why, and how its calls wait.
 #[derive(Debug, Default)]
 struct Ends {
     /// What every call from now on returns.
     failed: Option<StreamError>,
+    /// What every write from now on returns, while there may be something to read.
+    write_failed: Option<StreamError>,
     read_shut: bool,
     write_shut: bool,
     read_timeout: Option<Duration>,
@@ -73,9 +81,8 @@ impl TcpConnection {
         label: ProtocolLabel,
         shared: &Arc<Shared>,
     ) -> io::Result<Arc<Self>> {
-        socket.set_nonblocking(false)?;
-        watch_peer(&socket, shared.config.dead_after)?;
-        let (local, remote) = (socket.local_addr()?, socket.peer_addr()?);
+        let socket = StreamSocket::new(socket, shared.config.dead_after)?;
+        let (local, remote) = socket.addrs()?;
         let Established { core, peer, incoming, plaintext } = established;
         let number = shared.next_number();
         let connection = Arc::new(Self {
@@ -99,27 +106,24 @@ impl TcpConnection {
         if buffer.is_empty() {
             return Ok(0);
         }
-        self.receive.hold().read(self, buffer)
+        self.receive.hold().read(self, buffer, None)
     }
 
     pub(crate) fn write(&self, bytes: &[u8]) -> Result<usize, StreamError> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let written = self.send.hold().write(self, bytes);
-        self.end_if_shut();
-        written
+        self.send.hold().write(self, bytes)
     }
 
     /// Hands everything that was taken to the kernel.
     pub(crate) fn flush(&self) -> Result<(), StreamError> {
-        let deadline = self.write_deadline();
-        let flushed = self.send.hold().flush(self, deadline);
-        self.end_if_shut();
-        flushed
+        let mut send = self.send.hold();
+        let patience = self.begin_flush()?;
+        send.flush(self, patience)
     }
 
-    /// Ends one direction or both. Never waits for a call in progress.
+    /// Ends one direction or both; calls in progress there return.
     pub(crate) fn shutdown(&self, how: Shutdown) -> Result<(), StreamError> {
         let newly_shut = {
             let mut ends = self.ends.hold();
@@ -132,77 +136,89 @@ impl TcpConnection {
             newly_shut
         };
         if how != Shutdown::Write {
-            // It wakes a blocked `recv`. A peer that is gone already makes it fail, which is as good.
-            let _ = self.socket.shutdown(Shutdown::Read);
+            self.socket.shutdown(Shutdown::Read);
         }
-        if newly_shut {
-            self.end_if_shut();
-        }
-        Ok(())
+        if newly_shut { self.end_writing() } else { Ok(()) }
     }
 
-    /// Sends the end of our direction, if it was asked for and nobody is in the middle of a record; whoever is sends it
-    /// afterwards.
-    fn end_if_shut(&self) {
-        if !self.ends.hold().write_shut {
-            return;
-        }
-        if let Ok(mut send) = self.send.try_lock() {
-            let deadline = self.write_deadline();
-            if let Err(error) = send.end(self, deadline) {
-                tracing::debug!(peer = %self.peer, %error, "the end of a stream was not sent yet");
+    fn end_writing(&self) -> Result<(), StreamError> {
+        // A write in progress is given a moment for its record, so that the end is a clean one. A write that is stuck is
+        // cut off, and with it the stream, whose peer then learns that bytes are missing.
+        let patience = {
+            let ends = self.ends.hold();
+            Patience::new(ends.nonblocking, ends.write_timeout)
+        };
+        match try_hold_until(&self.send, clock::now() + RECORD_TIME) {
+            Some(mut send) => send.end(self, patience),
+            None => {
+                self.socket.shutdown(Shutdown::Write);
+                Ok(())
             }
         }
     }
 
-    /// Nobody writes any more, while somebody may still read: sends the end, as far as that goes without waiting.
+    /// Nobody writes any more, while somebody may still read: sends the end without waiting, or leaves it to the driver.
     pub(crate) fn drop_writer(self: &Arc<Self>) {
-        // With the last handle the whole connection ends, and takes what is unsent along.
-        if Arc::strong_count(self) > 1 && self.ends.hold().failed.is_none() {
-            let _ = self.socket.set_write_timeout(Some(Duration::from_millis(1)));
-            let _ = self.shutdown(Shutdown::Write);
+        {
+            let mut ends = self.ends.hold();
+            // With the last handle the whole connection ends, and takes what is unsent along.
+            if Arc::strong_count(self) == 1 || ends.failed.is_some() {
+                return;
+            }
+            ends.write_shut = true;
         }
+        if !self.end_now()
+            && let Err(error) = WriterEnd::watch(self)
+        {
+            tracing::debug!(peer = %self.peer, %error, "the end of a stream is sent only with its last handle");
+        }
+    }
+
+    /// Sends the end of our direction as far as that goes without waiting; tells whether it is done.
+    fn end_now(&self) -> bool {
+        self.send.hold().end_now(self)
     }
 
     /// Throws the stream away and ends blocked calls: the peer gets a RST.
     pub(crate) fn reset(&self) {
         self.fail(StreamError::Closed);
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        self.socket.abort_on_close();
         // This wakes a blocked `recv`. A blocked `send` wakes only if that direction ends too, and then the peer sees a
         // cut connection before the RST, which is an error all the same.
         let how = if self.send.try_lock().is_ok() { Shutdown::Read } else { Shutdown::Both };
-        let _ = self.socket.shutdown(how);
+        self.socket.shutdown(how);
     }
 
     /// Ends blocked calls, and every later one, for the transport is closed.
     pub(crate) fn interrupt(&self) {
         self.fail(StreamError::Closed);
-        let _ = self.socket.shutdown(Shutdown::Both);
+        self.socket.shutdown(Shutdown::Both);
     }
 
     /// Waits until the peer has ended too, which it does once it has read everything.
     pub(crate) fn close(&self, deadline: Instant) -> Result<(), StreamError> {
-        self.ends.hold().write_shut = true;
-        self.send.hold().end(self, Some(deadline))?;
-        let mut receive = self.receive.hold();
-        let mut forgotten = [0; 4096];
-        loop {
-            match receive.read_until(self, &mut forgotten, Some(deadline)) {
-                Ok(0) => return Ok(()),
-                Ok(_) => {}
-                Err(error) => return Err(error),
+        {
+            let mut ends = self.ends.hold();
+            if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
+                return Err(error.clone());
             }
+            ends.write_shut = true;
         }
+        let send = try_hold_until(&self.send, deadline);
+        send.ok_or(StreamError::TimedOut)?.end(self, Patience::until(deadline))?;
+        let receive = try_hold_until(&self.receive, deadline);
+        let mut receive = receive.ok_or(StreamError::TimedOut)?;
+        let mut forgotten = [0; 4096];
+        while receive.read(self, &mut forgotten, Some(deadline))? > 0 {}
+        Ok(())
     }
 
-    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+    pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.ends.hold().read_timeout = timeout;
-        self.socket.set_read_timeout(at_least_some(timeout)).map_err(|error| io_error(&error))
     }
 
-    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
+    pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) {
         self.ends.hold().write_timeout = timeout;
-        self.socket.set_write_timeout(at_least_some(timeout)).map_err(|error| io_error(&error))
     }
 
     /// Changes the mode, unless another thread sits in a call.
@@ -219,8 +235,7 @@ impl TcpConnection {
     pub(crate) fn join_set(&self, registry: &Registry, token: Token) -> Result<(), StreamError> {
         self.set_nonblocking(true)?;
         self.receive.hold().set_watched(true);
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, interest) {
+        if let Err(error) = self.socket.join_set(registry, token) {
             self.receive.hold().set_watched(false);
             // What it was before.
             let _ = self.set_nonblocking(false);
@@ -231,7 +246,7 @@ impl TcpConnection {
 
     /// Ends what `join_set` began.
     pub(crate) fn leave_set(&self, registry: &Registry) {
-        if let Err(error) = registry.deregister(&mut SourceFd(&self.socket.as_raw_fd())) {
+        if let Err(error) = self.socket.leave_set(registry) {
             tracing::debug!(%error, "a stream was not watched any more");
         }
         self.receive.hold().set_watched(false);
@@ -267,18 +282,35 @@ impl TcpConnection {
         self.core.hold().stats
     }
 
-    pub(crate) fn socket(&self) -> &TcpStream {
-        &self.socket
+    /// How long a read may wait; `None` when our side has shut this direction.
+    fn begin_read(&self, deadline: Option<Instant>) -> Result<Option<Patience>, StreamError> {
+        let ends = self.ends.hold();
+        if let Some(error) = &ends.failed {
+            return Err(error.clone());
+        }
+        Ok((!ends.read_shut).then(|| match deadline {
+            Some(deadline) => Patience::until(deadline),
+            None => Patience::new(ends.nonblocking, ends.read_timeout),
+        }))
     }
 
-    fn read_deadline(&self) -> Option<Instant> {
-        let timeout = self.ends.hold().read_timeout;
-        timeout.map(|timeout| clock::now() + timeout)
+    fn begin_write(&self) -> Result<Patience, StreamError> {
+        let ends = self.ends.hold();
+        if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
+            return Err(error.clone());
+        }
+        if ends.write_shut {
+            return Err(StreamError::Closed);
+        }
+        Ok(Patience::new(ends.nonblocking, ends.write_timeout))
     }
 
-    fn write_deadline(&self) -> Option<Instant> {
-        let timeout = self.ends.hold().write_timeout;
-        timeout.map(|timeout| clock::now() + timeout)
+    fn begin_flush(&self) -> Result<Patience, StreamError> {
+        let ends = self.ends.hold();
+        if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
+            return Err(error.clone());
+        }
+        Ok(Patience::new(ends.nonblocking, ends.write_timeout))
     }
 
     /// Makes every later call return this error; the first one counts.
@@ -286,22 +318,52 @@ impl TcpConnection {
         self.ends.hold().failed.get_or_insert(error).clone()
     }
 
-    fn check(&self) -> Result<(), StreamError> {
-        self.ends.hold().failed.clone().map_or(Ok(()), Err)
+    /// The kernel says that nothing more comes, and TLS knows of no end: we cut it off, or the peer did.
+    fn end_without_notice(&self) -> StreamError {
+        let known = {
+            let ends = self.ends.hold();
+            if ends.read_shut && ends.failed.is_none() {
+                return StreamError::Closed;
+            }
+            // A reset may have shown itself to a writer only.
+            ends.write_failed.clone().filter(|error| *error != StreamError::Closed)
+        };
+        self.fail(known.unwrap_or(StreamError::UnexpectedEof))
+    }
+
+    fn receive_error(&self, error: &io::Error) -> StreamError {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return StreamError::WouldBlock;
+        }
+        self.fail(self.system_error(error))
+    }
+
+    fn send_error(&self, error: &io::Error) -> StreamError {
+        if error.kind() == io::ErrorKind::WouldBlock {
+            return StreamError::WouldBlock;
+        }
+        let error = self.system_error(error);
+        if matches!(error, StreamError::PeerLost { .. }) {
+            return self.fail(error);
+        }
+        let mut ends = self.ends.hold();
+        if let Some(known) = &ends.failed {
+            return known.clone();
+        }
+        // Our own shutdown cut the write off.
+        let error = if ends.write_shut { StreamError::Closed } else { error };
+        ends.write_failed.get_or_insert(error).clone()
     }
 
     /// What an error of a system call on an established stream means.
     fn system_error(&self, error: &io::Error) -> StreamError {
-        use io::ErrorKind::{TimedOut, WouldBlock};
+        use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
         match error.kind() {
-            WouldBlock if self.ends.hold().nonblocking => StreamError::WouldBlock,
-            // SO_RCVTIMEO and SO_SNDTIMEO: EAGAIN on Unix, WSAETIMEDOUT on Windows, which has no ETIMEDOUT of its own here.
-            WouldBlock => StreamError::TimedOut,
-            TimedOut => {
-                let silent_for = self.shared.config.dead_after.unwrap_or_default();
-                self.fail(StreamError::PeerLost { silent_for })
+            // The kernel gave up waiting for an acknowledgement, and may name what kept its packets from arriving.
+            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => {
+                StreamError::PeerLost { silent_for: self.shared.config.dead_after.unwrap_or_default() }
             }
-            kind => self.fail(StreamError::Io { kind }),
+            kind => StreamError::Io { kind },
         }
     }
 }
@@ -312,8 +374,8 @@ impl Drop for TcpConnection {
         if self.ends.hold().failed.is_some() {
             return;
         }
-        let send = self.send.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let core = self.core.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let send = self.send.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
         let unsent = send.last_bytes(core);
         match self.socket.try_clone() {
             Ok(socket) => Ending::begin(&self.shared, socket, unsent),
@@ -322,25 +384,23 @@ impl Drop for TcpConnection {
     }
 }
 
-/// Lets the kernel find out when the peer is silent for too long, also while nothing is sent.
-fn watch_peer(socket: &TcpStream, dead_after: Option<Duration>) -> io::Result<()> {
-    let Some(dead_after) = dead_after else { return Ok(()) };
-    let socket = SockRef::from(socket);
-    // The first probe after a third of the time, then five more within it: one lost probe ends nothing.
-    let idle = (dead_after / 3).max(Duration::from_secs(1));
-    let interval = (dead_after / 8).max(Duration::from_secs(1));
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
-    // With it set, Linux counts the time and not the probes, and data without acknowledgement as well (RFC 5482).
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(dead_after))?;
-    Ok(())
-}
-
-/// The system takes zero for no timeout at all.
-fn at_least_some(timeout: Option<Duration>) -> Option<Duration> {
-    timeout.map(|timeout| timeout.max(Duration::from_micros(1)))
+/// Takes a lock that the holder may keep across a wait.
+fn try_hold_until<T>(lock: &Mutex<T>, deadline: Instant) -> Option<MutexGuard<'_, T>> {
+    loop {
+        match lock.try_lock() {
+            Ok(guard) => return Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) if clock::now() < deadline => thread::sleep(LOOK_AGAIN_AFTER),
+            Err(TryLockError::WouldBlock) => return None,
+        }
+    }
 }
 
 fn io_error(error: &io::Error) -> StreamError {
     StreamError::Io { kind: error.kind() }
 }
+
+/// How long a write in progress may take for its record when the direction is shut down.
+const RECORD_TIME: Duration = Duration::from_millis(10);
+/// Between two looks at a lock that is rarely contended.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(1);

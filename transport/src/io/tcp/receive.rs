@@ -1,34 +1,32 @@
 //! The reading half of a TCP stream.
 
-use std::{
-    io::{self, Read as _},
-    time::Instant,
-};
+use std::{io, time::Instant};
 
-use super::{TcpConnection, at_least_some};
+use super::{TcpConnection, socket::Patience};
 use crate::{
     StreamError,
-    io::{clock, lock::Lock as _},
+    io::{lock::Lock as _, pool::BUFFER_BYTES},
     protocol::{
-        tls::{MAX_PLAINTEXT_BYTES, Progress, TlsError},
+        tls::{self, Progress, RECORD_OVERHEAD_BYTES},
         verdict::Verdict,
     },
 };
 
-/// What was received and not yet read; guarded by the `receive` lock.
+/// What was received and not yet read; guarded by the `receive` lock. An idle stream holds nothing here: it receives into
+/// its caller's stack, and only what did not end with a record, or comes in bulk, into a buffer of the pool.
 #[derive(Debug)]
 pub(super) struct Receive {
-    /// Records as they came, in `start..end`. Empty while the stream is idle in a set.
-    buffer: Vec<u8>,
+    /// Records as they came, in `start..end`.
+    buffer: Box<[u8]>,
     start: usize,
     end: usize,
+    /// The buffer begins with a whole record.
+    record: bool,
     /// Plaintext that did not fit the caller's buffer, from `spill_start` on.
     spill: Vec<u8>,
     spill_start: usize,
-    /// Whole records may be in the buffer.
-    records: bool,
-    /// How many reads in a row would have done with the small buffer.
-    small_reads: u32,
+    /// Above 0 while so much came lately that small buffers would cost more system calls.
+    bulk: u32,
     /// An early stream's verdict is still to come.
     unjudged: bool,
     peer_ended: bool,
@@ -43,13 +41,13 @@ impl Receive {
     pub(super) fn new(incoming: Vec<u8>, plaintext: Vec<u8>, early: bool) -> Self {
         let end = incoming.len();
         Self {
-            buffer: incoming,
+            record: tls::holds_record(&incoming),
+            buffer: incoming.into_boxed_slice(),
             start: 0,
             end,
             spill: plaintext,
             spill_start: 0,
-            records: end > 0,
-            small_reads: 0,
+            bulk: 0,
             unjudged: early,
             peer_ended: false,
             trusts_short_reads: false,
@@ -59,7 +57,7 @@ impl Receive {
 
     /// Joins or leaves a set.
     pub(super) fn set_watched(&mut self, watched: bool) {
-        self.trusts_short_reads = watched;
+        self.trusts_short_reads = watched && !cfg!(windows); // There only a call that would block asks for the next event.
         self.drained = false;
     }
 
@@ -71,53 +69,49 @@ impl Receive {
 
     /// Whether a read may give something without the socket.
     pub(super) fn has_buffered(&self) -> bool {
-        self.records || self.spill_start < self.spill.len() || self.peer_ended
+        self.record || self.spill_start < self.spill.len() || self.peer_ended
     }
 
-    pub(super) fn read(&mut self, stream: &TcpConnection, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        self.read_with(stream, buffer, Limit::SocketTimeout)
-    }
-
-    /// Reads with a deadline of its own.
-    pub(super) fn read_until(
+    /// Reads, by the stream's own timeout or until a deadline.
+    pub(super) fn read(
         &mut self,
         stream: &TcpConnection,
         buffer: &mut [u8],
         deadline: Option<Instant>,
     ) -> Result<usize, StreamError> {
-        self.read_with(stream, buffer, deadline.map_or(Limit::SocketTimeout, Limit::At))
-    }
-
-    fn read_with(
-        &mut self,
-        stream: &TcpConnection,
-        buffer: &mut [u8],
-        mut limit: Limit,
-    ) -> Result<usize, StreamError> {
-        let mut first = true;
+        let mut patience = None;
         loop {
+            if self.unjudged && !self.spill.is_empty() {
+                self.judge(stream)?;
+            }
             if !self.unjudged && self.spill_start < self.spill.len() {
                 return Ok(self.read_spill(buffer));
             }
-            if self.records {
-                let read = self.decrypt(stream, buffer)?;
-                if self.unjudged {
-                    self.judge(stream)?;
-                } else if read > 0 {
-                    return Ok(read);
+            let mut output = Output::new(buffer, &mut self.spill, self.unjudged);
+            if self.record {
+                let input = &mut self.buffer[self.start..self.end];
+                let decrypted = decrypt(stream, input, &mut output)?;
+                let filled = output.filled;
+                self.note_decrypted(stream, decrypted);
+                if filled > 0 {
+                    return Ok(filled);
                 }
                 continue;
-            }
-            if self.unjudged && !self.spill.is_empty() {
-                self.judge(stream)?;
             }
             if self.peer_ended {
                 return if self.unjudged { Err(stream.fail(StreamError::UnexpectedEof)) } else { Ok(0) };
             }
-            self.receive(stream, &mut limit, first)?;
-            first = false;
-            if stream.ends.hold().read_shut {
-                return Ok(0);
+            let left = match patience {
+                None => match stream.begin_read(deadline)? {
+                    Some(patience) => patience,
+                    None => return Ok(0),
+                },
+                Some(patience) => Patience::rest(patience).ok_or(StreamError::TimedOut)?,
+            };
+            patience = Some(left);
+            let filled = self.receive(stream, buffer, left)?;
+            if filled > 0 {
+                return Ok(filled);
             }
         }
     }
@@ -134,39 +128,6 @@ impl Receive {
         taken
     }
 
-    /// Decrypts records where they lie and copies them to the caller: one, and further ones as long as each surely fits.
-    fn decrypt(&mut self, stream: &TcpConnection, buffer: &mut [u8]) -> Result<usize, StreamError> {
-        let mut filled = 0;
-        while self.records {
-            let (spill, unjudged) = (&mut self.spill, self.unjudged);
-            let decrypted = {
-                let mut core = stream.core.hold();
-                let core = &mut *core;
-                let before = filled;
-                let decrypted = core.tls.decrypt(&mut self.buffer[self.start..self.end], &mut |plain| {
-                    let fits = if unjudged { 0 } else { plain.len().min(buffer.len() - filled) };
-                    buffer[filled..filled + fits].copy_from_slice(&plain[..fits]);
-                    spill.extend_from_slice(&plain[fits..]);
-                    filled += fits;
-                });
-                core.stats.received_bytes += (filled - before + spill.len()) as u64;
-                decrypted
-            };
-            let protocol_error = |error: TlsError| StreamError::Protocol { reason: error.to_string() };
-            let decrypted = decrypted.map_err(|error| stream.fail(protocol_error(error)))?;
-            self.start += decrypted.used;
-            if self.start == self.end {
-                (self.start, self.end) = (0, 0);
-            }
-            self.records = decrypted.progress == Progress::Record && self.start < self.end;
-            self.peer_ended |= decrypted.progress == Progress::Ended;
-            if buffer.len() - filled < MAX_PLAINTEXT_BYTES {
-                break;
-            }
-        }
-        Ok(filled)
-    }
-
     /// Reads the verdict of an early stream off the front of what came.
     fn judge(&mut self, stream: &TcpConnection) -> Result<(), StreamError> {
         match Verdict::decode(&self.spill) {
@@ -181,117 +142,193 @@ impl Receive {
         }
     }
 
-    /// One `recv`, behind what is there.
-    fn receive(&mut self, stream: &TcpConnection, limit: &mut Limit, first: bool) -> Result<(), StreamError> {
-        stream.check()?;
+    /// One `recv`, and what it brought decrypted into the caller's buffer.
+    fn receive(
+        &mut self,
+        stream: &TcpConnection,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<usize, StreamError> {
         if self.drained && self.trusts_short_reads {
-            return Err(self.would_block());
+            return Err(self.would_block(stream));
         }
-        self.make_room();
-        let changed = limit.apply(stream, first)?;
-        let mut socket = stream.socket();
-        let received = loop {
-            match socket.read(&mut self.buffer[self.end..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                received => break received,
-            }
-        };
-        if changed {
-            let timeout = stream.ends.hold().read_timeout;
-            let _ = stream.socket().set_read_timeout(at_least_some(timeout));
+        if self.start == self.end && self.bulk == 0 {
+            self.receive_little(stream, buffer, patience)
+        } else {
+            self.receive_much(stream, patience)?;
+            Ok(0)
         }
+    }
+
+    /// Into the stack: most messages are small, and a stream that waits for the next one holds no memory for it.
+    fn receive_little(
+        &mut self,
+        stream: &TcpConnection,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<usize, StreamError> {
+        let mut little = [0; LITTLE_BYTES];
+        let received = self.call(stream, &mut little, patience)?;
+        if received == LITTLE_BYTES {
+            self.bulk = BULK_READS;
+        }
+        let mut output = Output::new(buffer, &mut self.spill, self.unjudged);
+        let decrypted = decrypt(stream, &mut little[..received], &mut output)?;
+        let filled = output.filled;
+        let rest = &little[decrypted.used..received];
+        if !rest.is_empty() && !decrypted.ended {
+            self.buffer = stream.shared.pool.take();
+            self.buffer[..rest.len()].copy_from_slice(rest);
+            (self.start, self.end) = (0, rest.len());
+        }
+        self.record = decrypted.record;
+        self.peer_ended = decrypted.ended;
+        Ok(filled)
+    }
+
+    /// Into a large buffer, behind what is there.
+    fn receive_much(&mut self, stream: &TcpConnection, patience: Patience) -> Result<(), StreamError> {
+        if self.buffer.len() < BUFFER_BYTES {
+            let smaller = std::mem::replace(&mut self.buffer, stream.shared.pool.take());
+            let rest = &smaller[self.start..self.end];
+            self.buffer[..rest.len()].copy_from_slice(rest);
+            (self.start, self.end) = (0, rest.len());
+        } else if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+        }
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let received = self.call(stream, &mut buffer[self.end..], patience);
+        // Out of patience it may have been given back; what is held here is the one to keep, unless the stream is idle.
+        self.buffer = buffer;
         match received {
-            Ok(0) => self.handle_end(stream),
             Ok(received) => {
-                self.drained = self.end + received < self.buffer.len();
-                self.note_size(received);
+                self.bulk = if received < LITTLE_BYTES { self.bulk.saturating_sub(1) } else { BULK_READS };
                 self.end += received;
-                self.records = true;
+                self.record = tls::holds_record(&self.buffer[self.start..self.end]);
                 Ok(())
             }
-            Err(error) => match stream.system_error(&error) {
-                StreamError::WouldBlock => Err(self.would_block()),
-                error => Err(error),
-            },
+            Err(StreamError::WouldBlock) => Err(self.would_block(stream)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn call(
+        &mut self,
+        stream: &TcpConnection,
+        buffer: &mut [u8],
+        patience: Patience,
+    ) -> Result<usize, StreamError> {
+        match stream.socket.receive(buffer, patience) {
+            Ok(0) => Err(stream.end_without_notice()),
+            Ok(received) => {
+                self.drained = received < buffer.len();
+                Ok(received)
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience != Patience::None => {
+                Err(StreamError::TimedOut)
+            }
+            Err(error) => Err(stream.receive_error(&error)),
+        }
+    }
+
+    fn note_decrypted(&mut self, stream: &TcpConnection, decrypted: Decrypted) {
+        self.start += decrypted.used;
+        self.record = decrypted.record;
+        self.peer_ended |= decrypted.ended;
+        if self.start == self.end || self.peer_ended {
+            (self.start, self.end) = (0, 0);
+            if self.bulk == 0 || self.peer_ended {
+                self.give_back(stream);
+            }
         }
     }
 
     /// The stream is idle now, and keeps no more than the beginning of a record, if there is one.
-    fn would_block(&mut self) -> StreamError {
+    fn would_block(&mut self, stream: &TcpConnection) -> StreamError {
         if self.start == self.end {
-            self.buffer = Vec::new();
-        } else if self.buffer.len() > SMALL_BYTES {
-            self.buffer = self.buffer[self.start..self.end].to_vec();
-            (self.start, self.end) = (0, self.buffer.len());
+            self.give_back(stream);
+        } else if self.buffer.len() == BUFFER_BYTES {
+            let rest = self.buffer[self.start..self.end].into();
+            (self.start, self.end) = (0, self.end - self.start);
+            let buffer = std::mem::replace(&mut self.buffer, rest);
+            stream.shared.pool.give_back(buffer);
         }
         StreamError::WouldBlock
     }
 
-    /// The kernel says that nothing more comes: by us, or from the peer without an end of the stream.
-    fn handle_end(&mut self, stream: &TcpConnection) -> Result<(), StreamError> {
-        stream.check()?;
-        if stream.ends.hold().read_shut {
-            return Ok(());
-        }
-        Err(stream.fail(StreamError::UnexpectedEof))
-    }
-
-    /// Room behind `end`: for a small record while records are small, else for several large ones.
-    fn make_room(&mut self) {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
-        }
-        if self.buffer.len() < SMALL_BYTES {
-            self.buffer.resize(SMALL_BYTES, 0);
-        } else if self.end == self.buffer.len() {
-            self.buffer.resize(LARGE_BYTES, 0);
-        } else if self.small_reads > SHRINK_AFTER_READS && self.end == 0 {
-            self.buffer.truncate(SMALL_BYTES);
-            self.buffer.shrink_to_fit();
-        }
-    }
-
-    fn note_size(&mut self, received: usize) {
-        let small = received < SMALL_BYTES && self.buffer.len() > SMALL_BYTES;
-        self.small_reads = if small { self.small_reads.saturating_add(1) } else { 0 };
-        // A read that fills the buffer has more behind it.
-        if self.end + received == self.buffer.len() && self.buffer.len() < LARGE_BYTES {
-            self.buffer.resize(LARGE_BYTES, 0);
+    fn give_back(&mut self, stream: &TcpConnection) {
+        let buffer = std::mem::take(&mut self.buffer);
+        if buffer.len() == BUFFER_BYTES {
+            stream.shared.pool.give_back(buffer);
         }
     }
 }
 
-/// How long a read may take.
-enum Limit {
-    /// As the socket's own timeout says, counted from the first `recv` on.
-    SocketTimeout,
-    At(Instant),
+/// Where plaintext goes: to the caller, and what does not fit, or is not the caller's, into the spill.
+struct Output<'a> {
+    buffer: &'a mut [u8],
+    filled: usize,
+    spill: &'a mut Vec<u8>,
+    spill_all: bool,
 }
 
-impl Limit {
-    /// Sets the socket's timeout where it is not what this read needs; tells whether it must be set back.
-    fn apply(&mut self, stream: &TcpConnection, first: bool) -> Result<bool, StreamError> {
-        if let (Self::SocketTimeout, true) = (&self, first) {
-            // The one deadline of this call is known only when a record comes in pieces, so it is taken now.
-            if let Some(deadline) = stream.read_deadline() {
-                *self = Self::At(deadline);
-            }
-            return Ok(false);
+impl<'a> Output<'a> {
+    fn new(buffer: &'a mut [u8], spill: &'a mut Vec<u8>, spill_all: bool) -> Self {
+        Self { buffer, filled: 0, spill, spill_all }
+    }
+
+    fn take(&mut self, plaintext: &[u8]) {
+        let fits = plaintext.len().min(self.room());
+        self.buffer[self.filled..self.filled + fits].copy_from_slice(&plaintext[..fits]);
+        self.filled += fits;
+        self.spill.extend_from_slice(&plaintext[fits..]);
+    }
+
+    fn room(&self) -> usize {
+        if self.spill_all { 0 } else { self.buffer.len() - self.filled }
+    }
+}
+
+struct Decrypted {
+    used: usize,
+    /// A whole record stands behind what was used.
+    record: bool,
+    ended: bool,
+}
+
+/// Decrypts records where they lie: one, and further ones as long as each is whole and surely fits.
+fn decrypt(
+    stream: &TcpConnection,
+    input: &mut [u8],
+    output: &mut Output<'_>,
+) -> Result<Decrypted, StreamError> {
+    let mut used = 0;
+    loop {
+        let mut received_bytes = 0;
+        let step = {
+            // One record a hold, so that a writer in another thread never waits for more.
+            let mut core = stream.core.hold();
+            let step = core.tls.decrypt(&mut input[used..], &mut |plaintext| {
+                received_bytes += plaintext.len() as u64;
+                output.take(plaintext);
+            });
+            core.stats.received_bytes += received_bytes;
+            step
+        };
+        let step = step.map_err(|error| stream.fail(StreamError::Protocol { reason: error.to_string() }))?;
+        used += step.used;
+        let rest = &input[used..];
+        let record = step.progress == Progress::Record && tls::holds_record(rest);
+        let fits = tls::record_length(rest)
+            .is_some_and(|length| length.saturating_sub(RECORD_OVERHEAD_BYTES) <= output.room());
+        if !(record && fits) || output.filled == 0 {
+            return Ok(Decrypted { used, record, ended: step.progress == Progress::Ended });
         }
-        let Self::At(deadline) = self else { return Ok(false) };
-        let left = deadline.saturating_duration_since(clock::now());
-        if left.is_zero() {
-            return Err(StreamError::TimedOut);
-        }
-        stream.socket().set_read_timeout(Some(left)).map_err(|error| super::io_error(&error))?;
-        Ok(true)
     }
 }
 
 /// A record of a small message, and the next.
-const SMALL_BYTES: usize = 2 << 10;
-/// Four full records: what a fast sender puts into one segment train.
-const LARGE_BYTES: usize = 72 << 10;
-/// So many reads that the small buffer could have taken, and the large one is given up.
-const SHRINK_AFTER_READS: u32 = 64;
+const LITTLE_BYTES: usize = 2 << 10;
+/// So many reads in a row that the small buffer could have taken, and the stream goes back to it.
+const BULK_READS: u32 = 64;

@@ -1,15 +1,12 @@
 //! The writing half of a TCP stream.
 
-use std::{
-    io::{self, Write as _},
-    time::Instant,
-};
+use std::{io, net::Shutdown};
 
-use super::{Core, TcpConnection, at_least_some};
+use super::{Core, TcpConnection, socket::Patience};
 use crate::{
     StreamError,
-    io::{clock, lock::Lock as _},
-    protocol::tls::MAX_PLAINTEXT_BYTES,
+    io::lock::Lock as _,
+    protocol::tls::{MAX_PLAINTEXT_BYTES, RECORD_OVERHEAD_BYTES, TlsError},
 };
 
 /// What was encrypted and not yet sent; guarded by the `send` lock. A record once encrypted must go out, so after a timeout
@@ -18,66 +15,66 @@ use crate::{
 pub(super) struct Send {
     unsent: Vec<u8>,
     sent: usize,
+    /// The end of our direction is encrypted.
     ended: bool,
+    /// And with the kernel.
+    end_sent: bool,
 }
 
 impl Send {
     pub(super) fn write(&mut self, stream: &TcpConnection, bytes: &[u8]) -> Result<usize, StreamError> {
-        let deadline = stream.write_deadline();
-        self.flush(stream, deadline)?;
-        if self.ended || stream.ends.hold().write_shut {
+        let patience = stream.begin_write()?;
+        self.flush(stream, patience)?;
+        if self.ended {
             return Err(StreamError::Closed);
         }
+        if bytes.len() <= LITTLE_BYTES {
+            let mut little = [0; LITTLE_BYTES + RECORD_OVERHEAD_BYTES];
+            match encrypt(stream, bytes, &mut little) {
+                Err(TlsError::NoRoom { .. }) => {}
+                encrypted => return self.send(stream, encrypted, &little, patience),
+            }
+        }
         let mut buffer = stream.shared.pool.take();
-        let (length, taken) = self.encrypt(stream, bytes, &mut buffer)?;
-        let result = send_all(stream, &buffer[..length], deadline);
-        if let Err((sent, _)) = &result {
-            self.unsent = buffer[*sent..length].to_vec();
-            self.sent = 0;
-        }
+        let encrypted = encrypt(stream, bytes, &mut buffer);
+        let written = self.send(stream, encrypted, &buffer, patience);
         stream.shared.pool.give_back(buffer);
-        match result {
-            // What is taken will go out: only an end of the stream makes it an error.
-            Ok(()) | Err((_, StreamError::TimedOut | StreamError::WouldBlock)) => Ok(taken),
-            Err((_, error)) => Err(error),
-        }
+        written
     }
 
-    /// Fills the buffer with records; tells its length and how many bytes were taken.
-    fn encrypt(
-        &self,
+    fn send(
+        &mut self,
         stream: &TcpConnection,
-        bytes: &[u8],
-        buffer: &mut [u8],
-    ) -> Result<(usize, usize), StreamError> {
-        let mut length = 0;
-        let mut taken = 0;
-        for fragment in bytes.chunks(MAX_PLAINTEXT_BYTES).take(RECORDS_PER_SEND) {
-            // One record a hold, so that a reader in another thread never waits for more.
-            let mut core = stream.core.hold();
-            let written = core.tls.encrypt(fragment, &mut buffer[length..]);
-            length +=
-                written.map_err(|error| stream.fail(StreamError::Protocol { reason: error.to_string() }))?;
-            core.stats.sent_bytes += fragment.len() as u64;
-            taken += fragment.len();
+        encrypted: Result<Encrypted, TlsError>,
+        buffer: &[u8],
+        patience: Patience,
+    ) -> Result<usize, StreamError> {
+        let Encrypted { length, taken } =
+            encrypted.map_err(|error| stream.fail(StreamError::Protocol { reason: error.to_string() }))?;
+        match send_all(stream, &buffer[..length], patience) {
+            Ok(()) => Ok(taken),
+            Err((sent, error)) => {
+                self.unsent = buffer[sent..length].to_vec();
+                self.sent = 0;
+                match error {
+                    // What is taken will go out: only an end of the stream makes it an error.
+                    StreamError::TimedOut | StreamError::WouldBlock => Ok(taken),
+                    error => Err(error),
+                }
+            }
         }
-        Ok((length, taken))
     }
 
     /// Sends what an earlier call left.
-    pub(super) fn flush(
-        &mut self,
-        stream: &TcpConnection,
-        deadline: Option<Instant>,
-    ) -> Result<(), StreamError> {
-        stream.check()?;
+    pub(super) fn flush(&mut self, stream: &TcpConnection, patience: Patience) -> Result<(), StreamError> {
         if self.unsent.is_empty() {
             return Ok(());
         }
-        match send_all(stream, &self.unsent[self.sent..], deadline) {
+        match send_all(stream, &self.unsent[self.sent..], patience) {
             Ok(()) => {
                 self.unsent = Vec::new();
                 self.sent = 0;
+                self.note_end_sent(stream);
                 Ok(())
             }
             Err((sent, error)) => {
@@ -88,87 +85,106 @@ impl Send {
     }
 
     /// Sends the end of our direction: `close_notify`, then FIN.
-    pub(super) fn end(
-        &mut self,
-        stream: &TcpConnection,
-        deadline: Option<Instant>,
-    ) -> Result<(), StreamError> {
-        if !self.ended {
-            self.ended = true;
-            let core = &mut *stream.core.hold();
-            let rest = std::mem::take(&mut self.unsent).split_off(self.sent);
-            self.sent = 0;
-            self.unsent = closing_bytes(rest, core);
+    pub(super) fn end(&mut self, stream: &TcpConnection, patience: Patience) -> Result<(), StreamError> {
+        self.encrypt_end(&mut stream.core.hold());
+        self.flush(stream, patience)
+    }
+
+    /// The same as far as it goes without waiting; tells whether it is done, or can never be.
+    pub(super) fn end_now(&mut self, stream: &TcpConnection) -> bool {
+        self.encrypt_end(&mut stream.core.hold());
+        while self.sent < self.unsent.len() {
+            match stream.socket.send_now(&self.unsent[self.sent..]) {
+                Ok(sent) => self.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    stream.send_error(&error);
+                    return true;
+                }
+            }
         }
-        let unfinished = !self.unsent.is_empty();
-        self.flush(stream, deadline)?;
-        if unfinished {
-            let _ = stream.socket().shutdown(std::net::Shutdown::Write);
+        self.unsent = Vec::new();
+        self.sent = 0;
+        self.note_end_sent(stream);
+        true
+    }
+
+    fn encrypt_end(&mut self, core: &mut Core) {
+        if self.ended {
+            return;
         }
-        Ok(())
+        self.ended = true;
+        self.unsent.drain(..self.sent);
+        self.sent = 0;
+        self.unsent.append(&mut core.tls.take_replies());
+        let mut record = [0; END_RECORD_BYTES];
+        match core.tls.end(&mut record) {
+            Ok(length) => self.unsent.extend_from_slice(&record[..length]),
+            Err(error) => tracing::debug!(%error, "a stream ends without saying so"),
+        }
+    }
+
+    fn note_end_sent(&mut self, stream: &TcpConnection) {
+        if self.ended && !self.end_sent {
+            self.end_sent = true;
+            stream.socket.shutdown(Shutdown::Write);
+        }
     }
 
     /// What must still go out before the socket is closed.
     pub(super) fn last_bytes(&mut self, core: &mut Core) -> Vec<u8> {
-        let rest = std::mem::take(&mut self.unsent).split_off(self.sent);
-        if self.ended { rest } else { closing_bytes(rest, core) }
+        self.encrypt_end(core);
+        self.unsent.drain(..self.sent);
+        std::mem::take(&mut self.unsent)
     }
 }
 
-/// The rest, what TLS has to say, and the end.
-fn closing_bytes(mut rest: Vec<u8>, core: &mut Core) -> Vec<u8> {
-    rest.append(&mut core.tls.take_replies());
-    let mut record = [0; 64];
-    match core.tls.end(&mut record) {
-        Ok(length) => rest.extend_from_slice(&record[..length]),
-        Err(error) => tracing::debug!(%error, "a stream ends without saying so"),
+struct Encrypted {
+    length: usize,
+    /// Bytes of the caller's that are in it.
+    taken: usize,
+}
+
+/// Fills the buffer with records, at most [`RECORDS_PER_SEND`].
+fn encrypt(stream: &TcpConnection, bytes: &[u8], buffer: &mut [u8]) -> Result<Encrypted, TlsError> {
+    let mut encrypted = Encrypted { length: 0, taken: 0 };
+    for fragment in bytes.chunks(MAX_PLAINTEXT_BYTES).take(RECORDS_PER_SEND) {
+        // One record a hold, so that a reader in another thread never waits for more.
+        let mut core = stream.core.hold();
+        encrypted.length += core.tls.encrypt(fragment, &mut buffer[encrypted.length..])?;
+        core.stats.sent_bytes += fragment.len() as u64;
+        encrypted.taken += fragment.len();
     }
-    rest
+    Ok(encrypted)
 }
 
 /// Sends everything, or tells how much was sent before the error.
 fn send_all(
     stream: &TcpConnection,
     bytes: &[u8],
-    deadline: Option<Instant>,
+    mut patience: Patience,
 ) -> Result<(), (usize, StreamError)> {
-    let mut socket = stream.socket();
     let mut sent = 0;
-    let mut changed = false;
-    let result = loop {
-        if sent == bytes.len() {
-            break Ok(());
-        }
-        match socket.write(&bytes[sent..]) {
-            Ok(written) => sent += written,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => break Err((sent, stream.send_error(&error))),
-        }
-        // A partial send began the wait anew, so the next one gets what is left of the one deadline.
-        if let Some(deadline) = deadline.filter(|_| sent < bytes.len()) {
-            let left = deadline.saturating_duration_since(clock::now());
-            if left.is_zero() {
-                break Err((sent, StreamError::TimedOut));
+    loop {
+        match stream.socket.send(&bytes[sent..], patience) {
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience != Patience::None => {
+                return Err((sent, StreamError::TimedOut));
             }
-            changed = true;
-            let _ = socket.set_write_timeout(Some(left));
+            Err(error) => return Err((sent, stream.send_error(&error))),
         }
-    };
-    if changed {
-        let timeout = stream.ends.hold().write_timeout;
-        let _ = socket.set_write_timeout(at_least_some(timeout));
-    }
-    result
-}
-
-impl TcpConnection {
-    fn send_error(&self, error: &io::Error) -> StreamError {
-        if let Err(known) = self.check() {
-            return known;
+        if sent == bytes.len() {
+            return Ok(());
         }
-        self.system_error(error)
+        // A partial send begins the wait anew, so the next one gets what is left of the one deadline.
+        patience = patience.rest().ok_or((sent, StreamError::TimedOut))?;
     }
 }
 
 /// What fits a buffer of the pool beside what TLS has to say.
 const RECORDS_PER_SEND: usize = 4;
+/// Up to here a record is made on the stack.
+const LITTLE_BYTES: usize = 2 << 10;
+/// A close_notify has 2 bytes (RFC 8446 §6).
+const END_RECORD_BYTES: usize = 2 + RECORD_OVERHEAD_BYTES;

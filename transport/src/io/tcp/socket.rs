@@ -1,0 +1,83 @@
+//! The system calls of one established TCP stream. What differs between systems is here and nowhere else.
+
+use std::{
+    io,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use socket2::{SockRef, TcpKeepalive};
+
+use crate::io::clock;
+
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+pub(super) use unix::StreamSocket;
+#[cfg(windows)]
+pub(super) use windows::StreamSocket;
+
+/// How long a call may wait, and for what part of it there is still time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Not at all: the stream is non-blocking.
+    None,
+    /// Until the deadline; `timeout` is what is left of it when the call begins, so that the first system call needs no clock.
+    Until { deadline: Instant, timeout: Duration },
+    /// For ever.
+    Endless,
+}
+
+impl Patience {
+    pub(super) fn new(nonblocking: bool, timeout: Option<Duration>) -> Self {
+        match timeout {
+            _ if nonblocking => Self::None,
+            // The system takes zero for no timeout at all.
+            Some(timeout) => Self::Until {
+                deadline: clock::now() + timeout,
+                timeout: timeout.max(Duration::from_micros(1)),
+            },
+            None => Self::Endless,
+        }
+    }
+
+    pub(super) fn until(deadline: Instant) -> Self {
+        Self::Until { deadline, timeout: deadline.saturating_duration_since(clock::now()) }.or_a_moment()
+    }
+
+    /// What is left after a system call that did not finish the work; `None` when the time is over.
+    pub(super) fn rest(self) -> Option<Self> {
+        let Self::Until { deadline, .. } = self else { return Some(self) };
+        let timeout = deadline.saturating_duration_since(clock::now());
+        (!timeout.is_zero()).then_some(Self::Until { deadline, timeout })
+    }
+
+    fn or_a_moment(self) -> Self {
+        match self {
+            Self::Until { deadline, timeout } => {
+                Self::Until { deadline, timeout: timeout.max(Duration::from_micros(1)) }
+            }
+            other => other,
+        }
+    }
+}
+
+/// Lets the kernel find out when the peer is silent for too long, also while nothing is sent.
+fn watch_peer(socket: &TcpStream, dead_after: Option<Duration>) -> io::Result<()> {
+    let Some(dead_after) = dead_after else { return Ok(()) };
+    let socket = SockRef::from(socket);
+    // The first probe after a third of the time, then five more within it: one lost probe ends nothing.
+    let idle = (dead_after / 3).max(SHORTEST_PROBE);
+    let interval = (dead_after / 8).max(SHORTEST_PROBE);
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
+    // With it set, Linux counts the time and not the probes, and data without acknowledgement as well (RFC 5482).
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(dead_after))?;
+    Ok(())
+}
+
+/// The options count in whole seconds.
+const SHORTEST_PROBE: Duration = Duration::from_secs(1);

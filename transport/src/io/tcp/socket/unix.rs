@@ -1,0 +1,114 @@
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    os::fd::AsRawFd as _,
+    sync::Mutex,
+    time::Duration,
+};
+
+use mio::{Interest, Registry, Token, unix::SourceFd};
+use socket2::SockRef;
+
+use super::{Patience, watch_peer};
+use crate::io::lock::Lock as _;
+
+/// A socket in blocking mode: callers sit in the system call itself, deadlines are the socket's own timeouts, and its
+/// `shutdown` wakes them.
+#[derive(Debug)]
+pub(in crate::io::tcp) struct StreamSocket {
+    socket: TcpStream,
+    /// The timeouts that the socket has, so that they are set only when they change.
+    receive_timeout: Mutex<Option<Duration>>,
+    send_timeout: Mutex<Option<Duration>>,
+}
+
+impl StreamSocket {
+    pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
+        socket.set_nonblocking(false)?;
+        watch_peer(&socket, dead_after)?;
+        Ok(Self { socket, receive_timeout: Mutex::default(), send_timeout: Mutex::default() })
+    }
+
+    pub(in crate::io::tcp) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
+        Ok((self.socket.local_addr()?, self.socket.peer_addr()?))
+    }
+
+    /// One `recv`. Out of patience it is `WouldBlock`.
+    pub(in crate::io::tcp) fn receive(&self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
+        if patience != Patience::None {
+            set(&self.receive_timeout, patience, |timeout| self.socket.set_read_timeout(timeout))?;
+        }
+        loop {
+            match (&self.socket).read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                received => return received,
+            }
+        }
+    }
+
+    /// One `send`, which may take less than all. Out of patience it is `WouldBlock`.
+    pub(in crate::io::tcp) fn send(&self, bytes: &[u8], patience: Patience) -> io::Result<usize> {
+        if patience != Patience::None {
+            set(&self.send_timeout, patience, |timeout| self.socket.set_write_timeout(timeout))?;
+        }
+        loop {
+            match (&self.socket).write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                sent => return sent,
+            }
+        }
+    }
+
+    /// The same without ever waiting, whatever the mode.
+    pub(in crate::io::tcp) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        SockRef::from(&self.socket).send_with_flags(bytes, MSG_DONTWAIT)
+    }
+
+    pub(in crate::io::tcp) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        self.socket.set_nonblocking(nonblocking)
+    }
+
+    pub(in crate::io::tcp) fn shutdown(&self, how: Shutdown) {
+        // It fails when the peer is gone already, which is as good.
+        let _ = self.socket.shutdown(how);
+    }
+
+    /// Makes the close of the socket throw away what is on its way.
+    pub(in crate::io::tcp) fn abort_on_close(&self) {
+        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+    }
+
+    pub(in crate::io::tcp) fn join_set(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, interest)
+    }
+
+    pub(in crate::io::tcp) fn leave_set(&self, registry: &Registry) -> io::Result<()> {
+        registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()))
+    }
+
+    /// A second handle of the socket.
+    pub(in crate::io::tcp) fn try_clone(&self) -> io::Result<TcpStream> {
+        self.socket.try_clone()
+    }
+}
+
+fn set(
+    applied: &Mutex<Option<Duration>>,
+    patience: Patience,
+    apply: impl FnOnce(Option<Duration>) -> io::Result<()>,
+) -> io::Result<()> {
+    let timeout = match patience {
+        Patience::Until { timeout, .. } => Some(timeout),
+        Patience::None | Patience::Endless => None,
+    };
+    let mut applied = applied.hold();
+    if *applied != timeout {
+        apply(timeout)?;
+        *applied = timeout;
+    }
+    Ok(())
+}
+
+/// `send(2)`; std has no name for it.
+const MSG_DONTWAIT: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x40 } else { 0x80 };
