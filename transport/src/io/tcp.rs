@@ -4,6 +4,7 @@
 //! cryptography only. A reader takes `receive` then `core`, a writer `send` then `core`, nobody both of the first two. What
 //! ends or describes a stream takes neither of the first two, so it never waits for a blocked call.
 
+mod ends;
 mod receive;
 mod send;
 mod socket;
@@ -21,6 +22,7 @@ use mio::{Registry, Token};
 
 pub(crate) use self::writer_end::WriterEnd;
 use self::{
+    ends::Ends,
     receive::Receive,
     send::Send,
     socket::{Patience, StreamSocket},
@@ -56,20 +58,6 @@ pub(crate) struct TcpConnection {
 struct Core {
     tls: TlsCore,
     stats: StreamStats,
-}
-
-/// How much of the stream is over, and why, and how its calls wait.
-#[derive(Debug, Default)]
-struct Ends {
-    /// What every call from now on returns.
-    failed: Option<StreamError>,
-    /// What every write from now on returns, while there may be something to read.
-    write_failed: Option<StreamError>,
-    read_shut: bool,
-    write_shut: bool,
-    read_timeout: Option<Duration>,
-    write_timeout: Option<Duration>,
-    nonblocking: bool,
 }
 
 impl TcpConnection {
@@ -280,91 +268,6 @@ impl TcpConnection {
 
     pub(crate) fn stats(&self) -> StreamStats {
         self.core.hold().stats
-    }
-
-    /// How long a read may wait; `None` when our side has shut this direction.
-    fn begin_read(&self, deadline: Option<Instant>) -> Result<Option<Patience>, StreamError> {
-        let ends = self.ends.hold();
-        if let Some(error) = &ends.failed {
-            return Err(error.clone());
-        }
-        Ok((!ends.read_shut).then(|| match deadline {
-            Some(deadline) => Patience::until(deadline),
-            None => Patience::new(ends.nonblocking, ends.read_timeout),
-        }))
-    }
-
-    fn begin_write(&self) -> Result<Patience, StreamError> {
-        let ends = self.ends.hold();
-        if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
-            return Err(error.clone());
-        }
-        if ends.write_shut {
-            return Err(StreamError::Closed);
-        }
-        Ok(Patience::new(ends.nonblocking, ends.write_timeout))
-    }
-
-    fn begin_flush(&self) -> Result<Patience, StreamError> {
-        let ends = self.ends.hold();
-        if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
-            return Err(error.clone());
-        }
-        Ok(Patience::new(ends.nonblocking, ends.write_timeout))
-    }
-
-    /// Makes every later call return this error; the first one counts.
-    fn fail(&self, error: StreamError) -> StreamError {
-        self.ends.hold().failed.get_or_insert(error).clone()
-    }
-
-    /// The kernel says that nothing more comes, and TLS knows of no end: we cut it off, or the peer did.
-    fn end_without_notice(&self) -> StreamError {
-        let known = {
-            let ends = self.ends.hold();
-            if ends.read_shut && ends.failed.is_none() {
-                return StreamError::Closed;
-            }
-            // A reset may have shown itself to a writer only.
-            ends.write_failed.clone().filter(|error| *error != StreamError::Closed)
-        };
-        self.fail(known.unwrap_or(StreamError::UnexpectedEof))
-    }
-
-    fn receive_error(&self, error: &io::Error) -> StreamError {
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return StreamError::WouldBlock;
-        }
-        self.fail(self.system_error(error))
-    }
-
-    fn send_error(&self, error: &io::Error) -> StreamError {
-        if error.kind() == io::ErrorKind::WouldBlock {
-            return StreamError::WouldBlock;
-        }
-        let error = self.system_error(error);
-        if matches!(error, StreamError::PeerLost { .. }) {
-            return self.fail(error);
-        }
-        let mut ends = self.ends.hold();
-        if let Some(known) = &ends.failed {
-            return known.clone();
-        }
-        // Our own shutdown cut the write off.
-        let error = if ends.write_shut { StreamError::Closed } else { error };
-        ends.write_failed.get_or_insert(error).clone()
-    }
-
-    /// What an error of a system call on an established stream means.
-    fn system_error(&self, error: &io::Error) -> StreamError {
-        use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
-        match error.kind() {
-            // The kernel gave up waiting for an acknowledgement, and may name what kept its packets from arriving.
-            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => {
-                StreamError::PeerLost { silent_for: self.shared.config.dead_after.unwrap_or_default() }
-            }
-            kind => StreamError::Io { kind },
-        }
     }
 }
 

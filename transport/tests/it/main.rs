@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod connect;
+mod endings;
+mod proxy;
 mod shutdown;
 mod stream_set;
 mod support;
+mod tcp;

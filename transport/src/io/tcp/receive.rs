@@ -109,9 +109,11 @@ impl Receive {
                 Some(patience) => Patience::rest(patience).ok_or(StreamError::TimedOut)?,
             };
             patience = Some(left);
-            let filled = self.receive(stream, buffer, left)?;
-            if filled > 0 {
-                return Ok(filled);
+            match self.receive(stream, buffer, left) {
+                Ok(0) => {}
+                // Our own side shut this direction meanwhile.
+                Err(StreamError::Closed) if stream.has_shut_reading() => return Ok(0),
+                received => return received,
             }
         }
     }
