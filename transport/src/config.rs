@@ -19,6 +19,7 @@ pub struct TransportConfig {
     pub(crate) handshake_timeout: Duration,
     pub(crate) dead_after: Option<Duration>,
     pub(crate) linger: Duration,
+    pub(crate) resume_sessions: bool,
     pub(crate) max_mtu: u16,
     pub(crate) limits: Limits,
 }
@@ -32,6 +33,7 @@ impl Default for TransportConfig {
             handshake_timeout: Duration::from_secs(10),
             dead_after: Some(Duration::from_secs(30)),
             linger: Duration::from_secs(1),
+            resume_sessions: true,
             max_mtu: 65_500,
             limits: Limits::default(),
         }
@@ -82,6 +84,14 @@ impl TransportConfig {
     #[must_use]
     pub fn linger(mut self, linger: Duration) -> Self {
         self.linger = linger;
+        self
+    }
+
+    /// Whether handshakes with a peer known from before may be shortened by what both remember of it (RFC 8446 §2.2). Default:
+    /// yes: it saves the signatures, and the peer's key is compared all the same.
+    #[must_use]
+    pub fn resume_sessions(mut self, resume: bool) -> Self {
+        self.resume_sessions = resume;
         self
     }
 

@@ -65,7 +65,11 @@ impl Transport {
         let background = config.driver == DriverChoice::Background;
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
             public_key: identity.public_key(),
-            tls: TlsConfigs::new(&identity),
+            tls: if config.resume_sessions {
+                TlsConfigs::new(&identity)
+            } else {
+                TlsConfigs::without_resumption(&identity)
+            },
             admission: Mutex::new(Arc::new(config.admission.clone())),
             pending: Mutex::new(Pending::new(
                 config.limits.pending_handshakes,

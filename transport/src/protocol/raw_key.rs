@@ -13,7 +13,13 @@ use rustls::{
         AlwaysResolvesClientRawPublicKeys, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
-    crypto::{CryptoProvider, ring, verify_tls13_signature_with_raw_key},
+    crypto::{
+        CryptoProvider, ring,
+        ring::cipher_suite::{
+            TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
+        },
+        verify_tls13_signature_with_raw_key,
+    },
     pki_types::{
         CertificateDer, DnsName, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, SubjectPublicKeyInfoDer,
         UnixTime,
@@ -37,7 +43,19 @@ pub(crate) struct TlsConfigs {
 
 impl TlsConfigs {
     pub(crate) fn new(identity: &Identity) -> Self {
-        let provider = Arc::new(ring::default_provider());
+        Self::with_provider(identity, provider())
+    }
+
+    /// The same, but every handshake is a full one.
+    pub(crate) fn without_resumption(identity: &Identity) -> Self {
+        let mut configs = Self::new(identity);
+        Arc::make_mut(&mut configs.client).resumption = Resumption::disabled();
+        Arc::make_mut(&mut configs.server).send_tls13_tickets = 0;
+        configs
+    }
+
+    pub(super) fn with_provider(identity: &Identity, provider: CryptoProvider) -> Self {
+        let provider = Arc::new(provider);
         let key = certified_key(identity, &provider);
         let verifier = Arc::new(Verifier { provider: provider.clone() });
         Self {
@@ -50,6 +68,19 @@ impl TlsConfigs {
 impl fmt::Debug for TlsConfigs {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("TlsConfigs").finish_non_exhaustive()
+    }
+}
+
+/// ring's suites, AES-128 first: the keys that are exchanged (X25519, Ed25519) have its strength, which the longer key of
+/// AES-256 does not raise, and it has 10 rounds instead of 14.
+fn provider() -> CryptoProvider {
+    CryptoProvider {
+        cipher_suites: vec![
+            TLS13_AES_128_GCM_SHA256,
+            TLS13_AES_256_GCM_SHA384,
+            TLS13_CHACHA20_POLY1305_SHA256,
+        ],
+        ..ring::default_provider()
     }
 }
 
@@ -262,7 +293,7 @@ mod tests {
     #[test]
     fn a_key_is_read_from_its_exact_spki_only() {
         let identity = Identity::from_seed([3; 32]);
-        let key = certified_key(&identity, &ring::default_provider());
+        let key = certified_key(&identity, &provider());
         assert_eq!(peer_key(&key.cert), Some(identity.public_key()));
         assert_eq!(key.key.public_key().unwrap().as_ref(), key.cert[0].as_ref());
         let longer = [key.cert[0].as_ref(), &[0]].concat();

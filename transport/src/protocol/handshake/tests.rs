@@ -64,6 +64,18 @@ fn a_resumed_session_comes_through_and_knows_both_keys() {
 }
 
 #[test]
+fn without_resumption_every_handshake_is_a_full_one() {
+    let (dialer, acceptor) = (TlsConfigs::without_resumption(&identity(1)), TlsConfigs::new(&identity(2)));
+    let mut flights = Vec::new();
+    for _ in 0..2 {
+        let mut pair = Pair::with(&dialer, &acceptor, identity(2).public_key());
+        pair.run();
+        flights.push(pair.sent_bytes);
+    }
+    assert_eq!(flights[0], flights[1]);
+}
+
+#[test]
 fn a_session_is_never_offered_to_another_key() {
     let (dialer, acceptor) = (TlsConfigs::new(&identity(1)), TlsConfigs::new(&identity(2)));
     let mut pair = Pair::with(&dialer, &acceptor, identity(2).public_key());

@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 use rustls::{
     CipherSuite, ConnectionTrafficSecrets, ContentType, ProtocolVersion, SupportedCipherSuite,
-    crypto::cipher::{AeadKey, OutboundChunks, OutboundPlainMessage},
+    crypto::{
+        CryptoProvider,
+        cipher::{AeadKey, OutboundChunks, OutboundPlainMessage},
+        ring,
+    },
 };
 
 use super::*;
@@ -119,7 +123,11 @@ fn an_answer_to_a_key_update_goes_out_before_the_next_record() {
 
 #[test]
 fn a_handshake_message_in_pieces_ends_the_connection_instead_of_the_process() {
-    let mut config = TlsConfigs::new(&Identity::from_seed([1; 32])).client;
+    // The public way to make a key for an encrypter takes the 32 bytes of AES-256 only.
+    let aes_256 = ring::cipher_suite::TLS13_AES_256_GCM_SHA384;
+    let provider = CryptoProvider { cipher_suites: vec![aes_256], ..ring::default_provider() };
+    let identity = Identity::from_seed([1; 32]);
+    let mut config = TlsConfigs::with_provider(&identity, provider).client;
     Arc::make_mut(&mut config).enable_secret_extraction = true;
     let mut pair = Pair::handshaking(config);
     pair.shake_hands();
@@ -139,7 +147,7 @@ fn encrypt_as(
     payload: &[u8],
 ) -> Vec<u8> {
     let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else {
-        panic!("the first suite is AES-256-GCM")
+        panic!("the only suite is AES-256-GCM")
     };
     let suites = rustls::crypto::ring::default_provider().cipher_suites;
     let suite = suites.into_iter().find_map(|suite| match suite {
