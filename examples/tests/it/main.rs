@@ -1,0 +1,6 @@
+//! Each example, run as its README says.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
+mod connect;
+mod echo;
+mod support;
