@@ -42,8 +42,8 @@ fn fetch(running: &Running, peer: &Contact, target: &mut Target, output: Output)
             let _ = stream.close(Instant::now() + PARTING);
             output.event(&Event::done(received.bytes, started.elapsed()));
             output.note(&format!(
-                "received {} files, {} bytes, verified, into {}",
-                received.files,
+                "received {} ({} bytes), verified, into {}",
+                counted(received.files),
                 received.bytes,
                 target.root().display()
             ));
@@ -60,6 +60,10 @@ fn fetch(running: &Running, peer: &Contact, target: &mut Target, output: Output)
             Err(error.into())
         }
     }
+}
+
+fn counted(files: usize) -> String {
+    if files == 1 { "1 file".to_owned() } else { format!("{files} files") }
 }
 
 /// How long the sender may take to read our last word.
