@@ -114,7 +114,7 @@ impl TcpPuncher {
     /// A dialled connection is established.
     pub fn handle_connected(&mut self, now: Instant, id: ConnectionId) {
         let Some(target) = self.targets.iter_mut().find(|target| target.is_dialling(id)) else { return };
-        target.rest();
+        target.connect();
         let remote = target.remote;
         self.open(now, id, remote);
     }
@@ -168,7 +168,7 @@ impl TcpPuncher {
         let Some(index) = self.connections.iter().position(|open| open.id == id) else { return };
         let connection = self.connections.remove(index);
         if let Some(target) = self.targets.iter_mut().find(|target| target.remote == connection.remote) {
-            target.fail(now, &mut self.random);
+            target.end(now, &mut self.random);
         }
     }
 

@@ -26,8 +26,14 @@ pub(super) struct Connection {
 #[derive(Debug, Clone, Copy)]
 enum Stage {
     Nonce,
-    Proof { theirs: [u8; NONCE_BYTES] },
-    Proven { leads: bool },
+    Proof {
+        theirs: [u8; NONCE_BYTES],
+    },
+    Proven {
+        leads: bool,
+    },
+    /// What comes now is the application's.
+    Taken,
 }
 
 /// What bytes of a connection bring about.
@@ -55,6 +61,7 @@ impl Connection {
             Stage::Nonce => NONCE_BYTES,
             Stage::Proof { .. } => PROOF_BYTES,
             Stage::Proven { leads } => usize::from(!leads),
+            Stage::Taken => 0,
         };
         whole - self.received.len()
     }
@@ -84,8 +91,11 @@ impl Connection {
                 self.stage = Stage::Proven { leads: keys.leads };
                 Progress::Proven
             }
-            Stage::Proven { .. } if received == [CHOSEN] => Progress::Chosen,
-            Stage::Proven { .. } => Progress::NotThePeer,
+            Stage::Proven { .. } if received == [CHOSEN] => {
+                self.stage = Stage::Taken;
+                Progress::Chosen
+            }
+            Stage::Proven { .. } | Stage::Taken => Progress::NotThePeer,
         }
     }
 }

@@ -7,17 +7,19 @@ use crate::protocol::Random;
 /// One address of the peer and the attempts to connect to it.
 ///
 /// ```text
-/// Opening ──► Waiting ──► Dialling ──► Resting
-///    (opener's end)  ▲        │ (established; begins again if that is not the peer or ends)
-///                    └────────┘ (refused, or no answer for a while)
+/// New ──► Opening ──► Waiting ──► Dialling ──► Connected
+///                       ▲  ▲          │            │ (it ended)
+///                       │  └──────────┘            │
+///                       │  (refused, or no answer) │
+///                       └──────────────────────────┘     Resting when all attempts are used up
 /// ```
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) remote: SocketAddr,
     state: State,
-    /// Attempts made that may reach the peer.
-    dials: u32,
-    /// Those of them that someone has refused.
+    /// Attempts that may have reached the peer, and that nobody answered.
+    unanswered: u32,
+    /// Attempts that someone has refused, and connections that came to nothing.
     refusals: u32,
 }
 
@@ -31,13 +33,15 @@ enum State {
     Waiting { until: Instant },
     /// An attempt is under way.
     Dialling { id: ConnectionId, until: Instant },
-    /// A connection stands, or all attempts are used up.
+    /// A connection stands.
+    Connected,
+    /// All attempts are used up.
     Resting,
 }
 
 impl Target {
     pub(super) const fn new(remote: SocketAddr, now: Instant) -> Self {
-        Self { remote, state: State::New { due: now }, dials: 0, refusals: 0 }
+        Self { remote, state: State::New { due: now }, unanswered: 0, refusals: 0 }
     }
 
     pub(super) const fn timeout(&self) -> Option<Instant> {
@@ -46,7 +50,7 @@ impl Target {
             State::Opening { until, .. } | State::Waiting { until } | State::Dialling { until, .. } => {
                 Some(until)
             }
-            State::Resting => None,
+            State::Connected | State::Resting => None,
         }
     }
 
@@ -87,31 +91,48 @@ impl Target {
             return Dial { id, remote: self.remote, hops: Some(OPENER_HOPS) };
         }
         // Two peers that give up and begin in step could miss each other for ever.
-        let patience = ATTEMPT * (self.dials - self.refusals + 1) + jitter(random, ATTEMPT / 4);
-        self.dials += 1;
+        let patience = ATTEMPT * (self.unanswered + 1) + jitter(random, ATTEMPT / 4);
+        self.unanswered += 1;
         self.state = State::Dialling { id, until: now + patience.min(LONGEST_ATTEMPT) };
         Dial { id, remote: self.remote, hops: None }
     }
 
-    /// The attempt was refused, or its connection ended.
+    /// The attempt was refused.
     pub(super) fn fail(&mut self, now: Instant, random: &mut Random) {
-        // An opener fails when a router tells that it died there, as it should.
-        if let State::Opening { until, .. } = self.state {
-            self.state = State::Waiting { until };
-            return;
+        match self.state {
+            // An opener fails when a router tells that it died there, as it should.
+            State::Opening { until, .. } => self.state = State::Waiting { until },
+            State::Dialling { .. } => {
+                self.unanswered -= 1;
+                self.try_again(now, random);
+            }
+            State::New { .. } | State::Waiting { .. } | State::Connected | State::Resting => {}
         }
+    }
+
+    /// A connection with this address has ended. It need not have been ours, in which case our own attempts go on.
+    pub(super) fn end(&mut self, now: Instant, random: &mut Random) {
+        if let State::Connected = self.state {
+            self.try_again(now, random);
+        }
+    }
+
+    fn try_again(&mut self, now: Instant, random: &mut Random) {
         self.refusals += 1;
         let until = now + REFUSAL_WAIT + jitter(random, REFUSAL_WAIT);
         self.state = if self.is_exhausted() { State::Resting } else { State::Waiting { until } };
     }
 
     /// A connection stands.
-    pub(super) const fn rest(&mut self) {
-        self.state = State::Resting;
+    pub(super) const fn connect(&mut self) {
+        if let State::Dialling { .. } = self.state {
+            self.unanswered -= 1;
+        }
+        self.state = State::Connected;
     }
 
     const fn is_exhausted(&self) -> bool {
-        self.dials - self.refusals >= UNANSWERED || self.refusals >= REFUSALS
+        self.unanswered >= UNANSWERED || self.refusals >= REFUSALS
     }
 }
 

@@ -53,14 +53,8 @@ fn bytes_of_the_application_behind_the_choice_are_left_alone() {
     let leader = usize::from(!pair.sides[0].keys.leads());
     let (dialled, accepted) = pair.connect(leader, 1 - leader);
     pair.exchange(leader, dialled, accepted);
-    assert_eq!(
-        pair.sides
-            .each_ref()
-            .map(|side| side.wanted_bytes(dialled).max(side.wanted_bytes(accepted)))
-            .iter()
-            .max(),
-        Some(&1)
-    );
+    assert_eq!(pair.sides[leader].wanted_bytes(dialled), 0);
+    assert_eq!(pair.sides[1 - leader].wanted_bytes(accepted), 0);
 }
 
 #[test]
@@ -99,6 +93,29 @@ fn a_refusal_leads_to_another_attempt_but_not_for_ever() {
     }
     assert_eq!(attempts, 1 + 40);
     assert_eq!(side.obstacle(), Obstacle::Refused);
+}
+
+#[test]
+fn connections_that_come_and_go_do_not_disturb_our_own_attempts() {
+    let mut pair = Pair::new();
+    let (side, mut now) = (&mut pair.sides[0], pair.now);
+    let peer: SocketAddr = "192.0.2.2:4000".parse().unwrap();
+    let mut attempts = 0;
+    for _ in 0..200 {
+        // One that the peer's address dialled, and one that we dialled, end at once.
+        let accepted = side.handle_accepted(now, peer).unwrap();
+        side.handle_end(now, accepted);
+        side.handle_timeout(now);
+        while side.poll_close().is_some() {}
+        while let Some(dial) = side.poll_dial() {
+            attempts += 1;
+            side.handle_connected(now, dial.id);
+            side.handle_end(now, dial.id);
+        }
+        let Some(due) = side.poll_timeout() else { break };
+        now = due;
+    }
+    assert_eq!(attempts, 40, "each counts as a refusal");
 }
 
 #[test]
