@@ -28,3 +28,8 @@ pub use transport::{
     NamedEndpoint, ParseEndpointError, ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey,
     ReadStream, Refusal, Scheme, Stream, StreamError, StreamStats, TransportStats, WriteStream,
 };
+
+/// The programs of the repository's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

@@ -6,6 +6,7 @@ mod key_and_config;
 mod measure;
 mod pipe;
 mod support;
+mod transcript;
 mod transfer;
 mod transfer_faults;
 mod usage;
