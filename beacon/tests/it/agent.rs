@@ -118,17 +118,29 @@ impl Agent {
 
     /// As [`wait_for`](Self::wait_for), but passes over the first `skip` lines of the agent.
     pub(crate) fn wait_after(&mut self, skip: usize, part: &str) -> (Instant, String) {
+        let index = self.line_after(skip, part);
+        self.heard[index].clone()
+    }
+
+    /// As [`wait_after`](Self::wait_after), but gives the line's number.
+    pub(crate) fn line_after(&mut self, skip: usize, part: &str) -> usize {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let found = self.heard.iter().skip(skip).find(|(_, line)| line.contains(part));
-            if let Some(found) = found {
-                return found.clone();
+            let found = self.heard.iter().skip(skip).position(|(_, line)| line.contains(part));
+            if let Some(position) = found {
+                return skip + position;
             }
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.heard.push(line),
                 Err(_) => panic!("{} never says {part:?}, only {:#?}", self.name, self.heard),
             }
         }
+    }
+
+    /// The port that the agent shares.
+    pub(crate) fn port(&mut self) -> u16 {
+        let (_, line) = self.wait_for("started ");
+        line.trim_start_matches("started ").parse().expect("a port follows")
     }
 
     /// Sends a request; what is said from then on begins at the returned number of lines.
@@ -176,18 +188,21 @@ fn describe(message: &Message) -> String {
 
 /// The processor time of the beacon's thread, which is the only one of its name in an agent.
 fn cpu_nanoseconds() -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
     let is_ours = |folder: &std::path::Path| {
         std::fs::read_to_string(folder.join("comm")).is_ok_and(|name| name.trim() == "beacon-io")
     };
-    let folders: Vec<_> = tasks.map(|task| task.path()).filter(|folder| is_ours(folder)).collect();
-    assert_eq!(folders.len(), 1, "a beacon has one thread");
-    let schedule = std::fs::read_to_string(folders[0].join("schedstat")).expect("the thread is alive");
-    schedule
-        .split(' ')
-        .next()
-        .and_then(|time| time.parse().ok())
-        .expect("its first number is the time it ran")
+    loop {
+        let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten().flatten();
+        let folders: Vec<_> = tasks.map(|task| task.path()).filter(|folder| is_ours(folder)).collect();
+        assert!(folders.len() <= 1, "a beacon has one thread");
+        if let [folder] = &folders[..] {
+            let schedule = std::fs::read_to_string(folder.join("schedstat")).expect("the thread is alive");
+            let time = schedule.split(' ').next().and_then(|time| time.parse().ok());
+            return time.expect("its first number is the time it ran");
+        }
+        // A thread takes its name when it first runs.
+        thread::yield_now();
+    }
 }
 
 fn say(line: &str) {

@@ -1,6 +1,7 @@
 //! Tests over real sockets on loopback, and of the protocol in virtual time.
 
 mod agent;
+mod cost;
 mod lab;
 mod lan;
 mod loopback;
