@@ -182,6 +182,8 @@ impl<'t> Call<'t> {
                 token: self.options.token.clone(),
             },
             early: self.early,
+            own_connection: self.options.own_connection,
+            again: false,
             outcomes: self.outcomes.clone(),
         };
         candidate.dial = Some(order.begin(self.shared)?);

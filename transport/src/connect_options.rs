@@ -21,6 +21,7 @@ pub struct ConnectOptions {
     pub(crate) token: Option<AccessToken>,
     pub(crate) limit: Option<Limit>,
     pub(crate) local: Option<SocketAddr>,
+    pub(crate) own_connection: bool,
 }
 
 /// When a dial must be over.
@@ -66,11 +67,19 @@ impl ConnectOptions {
         self
     }
 
-    /// Dials from this local address; port 0 lets the system choose. A QUIC dial to a peer that is connected already goes
-    /// over that connection, wherever it begins. Default: the system chooses.
+    /// Dials from this local address; port 0 lets the system choose. Default: the system chooses.
     #[must_use]
     pub fn local_addr(mut self, addr: SocketAddr) -> Self {
         self.local = Some(addr);
+        self
+    }
+
+    /// Gives the stream a QUIC connection that no other stream shares, with congestion control and windows of its own: for
+    /// bulk beside others. Costs a handshake, each time. Default: QUIC streams to one endpoint share a connection. TCP streams
+    /// never do.
+    #[must_use]
+    pub fn own_connection(mut self) -> Self {
+        self.own_connection = true;
         self
     }
 }

@@ -11,7 +11,7 @@ use crate::{
     Stream, Transport,
     endpoint::{Endpoint, ListenEndpoint, Scheme, ToListenEndpoints},
     error::{AcceptError, BindError},
-    io::{accept_queue::AcceptQueue, acceptor::TcpAcceptor, lock::Lock as _, slot::Wakes, udp::UdpId},
+    io::{accept_queue::AcceptQueue, acceptor::TcpAcceptor, lock::Lock as _, slot::Wakes, udp::UdpSocket},
     transport::Shared,
 };
 
@@ -51,7 +51,7 @@ pub struct Listener {
 
 #[derive(Debug)]
 enum Socket {
-    Quic(UdpId),
+    Quic(Arc<UdpSocket>),
     Tcp(Arc<TcpAcceptor>),
 }
 
@@ -84,7 +84,11 @@ impl Listener {
                 let (acceptor, local) = TcpAcceptor::bind(shared, endpoint.addr(), queue.clone())?;
                 (Socket::Tcp(acceptor), local)
             }
-            Scheme::Quic => return Err(io::ErrorKind::Unsupported.into()),
+            Scheme::Quic => {
+                let socket = shared.quic.listen(shared, endpoint.addr(), queue.clone())?;
+                let local = socket.local();
+                (Socket::Quic(socket), local)
+            }
         };
         shared.add_queue(&queue);
         let local = ListenEndpoint::new(endpoint.scheme(), local);
@@ -146,7 +150,7 @@ impl Listener {
     pub(crate) fn join_set(&self, queue: &Arc<AcceptQueue>) {
         match &self.socket {
             Socket::Tcp(acceptor) => acceptor.set_queue(queue.clone()),
-            Socket::Quic(_) => {}
+            Socket::Quic(socket) => socket.set_queue(Some(queue.clone())),
         }
         let mut wakes = Wakes::default();
         self.queue.move_to(queue, &mut wakes);
@@ -158,7 +162,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         match &self.socket {
             Socket::Tcp(acceptor) => drop(self.shared.sources.hold().remove(acceptor.token())),
-            Socket::Quic(_) => {}
+            Socket::Quic(socket) => self.shared.quic.stop_listening(&self.shared, socket),
         }
         let mut wakes = Wakes::default();
         self.queue.close(&mut wakes);

@@ -1,9 +1,12 @@
 //! Pure protocol code: bytes, addresses, `now` and seeds in; bytes, deadlines and events out.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub(crate) mod demux;
 pub(crate) mod handshake;
+pub(crate) mod paths;
 pub(crate) mod pending;
 pub(crate) mod preface;
+pub(crate) mod quic;
 pub(crate) mod race;
 pub(crate) mod raw_key;
 pub(crate) mod tls;

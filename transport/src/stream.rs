@@ -6,7 +6,11 @@ use std::{
 };
 
 use crate::{
-    PublicKey, admission::ProtocolLabel, error::StreamError, io::tcp::TcpConnection, path::Path,
+    PublicKey,
+    admission::ProtocolLabel,
+    error::StreamError,
+    io::{quic::QuicStream, tcp::TcpConnection},
+    path::Path,
     stats::StreamStats,
 };
 
@@ -58,6 +62,7 @@ pub struct WriteStream {
 #[derive(Debug, Clone)]
 pub(crate) enum Carrier {
     Tcp(Arc<TcpConnection>),
+    Quic(Arc<QuicStream>),
 }
 
 /// Its last drop ends the reading direction.
@@ -71,6 +76,10 @@ struct WriteHalf(Carrier);
 impl Stream {
     pub(crate) fn from_tcp(connection: Arc<TcpConnection>) -> Self {
         Self::new(Carrier::Tcp(connection))
+    }
+
+    pub(crate) fn from_quic(stream: QuicStream) -> Self {
+        Self::new(Carrier::Quic(Arc::new(stream)))
     }
 
     fn new(carrier: Carrier) -> Self {
@@ -237,60 +246,70 @@ impl Carrier {
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(connection) => Ok(connection.read(buffer)?),
+            Self::Quic(stream) => Ok(stream.read(buffer)?),
         }
     }
 
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(connection) => Ok(connection.write(bytes)?),
+            Self::Quic(stream) => Ok(stream.write(bytes)?),
         }
     }
 
     fn flush(&self) -> io::Result<()> {
         match self {
             Self::Tcp(connection) => Ok(connection.flush()?),
+            Self::Quic(stream) => Ok(stream.flush()?),
         }
     }
 
     fn public_key(&self) -> PublicKey {
         match self {
             Self::Tcp(connection) => connection.public_key(),
+            Self::Quic(stream) => stream.public_key(),
         }
     }
 
     fn protocol(&self) -> &ProtocolLabel {
         match self {
             Self::Tcp(connection) => connection.protocol(),
+            Self::Quic(stream) => stream.protocol(),
         }
     }
 
     fn path(&self) -> Path {
         match self {
             Self::Tcp(connection) => connection.path(),
+            Self::Quic(stream) => stream.path(),
         }
     }
 
     fn stats(&self) -> StreamStats {
         match self {
             Self::Tcp(connection) => connection.stats(),
+            Self::Quic(stream) => stream.stats(),
         }
     }
 
     fn shutdown(&self, how: Shutdown) -> Result<(), StreamError> {
         match self {
             Self::Tcp(connection) => connection.shutdown(how),
+            Self::Quic(stream) => stream.shutdown(how),
         }
     }
 
     fn close(&self, deadline: Instant) -> Result<(), StreamError> {
         match self {
             Self::Tcp(connection) => connection.close(deadline),
+            Self::Quic(stream) => stream.close(deadline),
         }
     }
 
-    fn reset(&self, _code: u32) {
+    fn reset(&self, code: u32) {
         match self {
             Self::Tcp(connection) => connection.reset(),
+            Self::Quic(stream) => stream.reset(code),
         }
     }
 
@@ -300,6 +319,7 @@ impl Carrier {
                 connection.set_read_timeout(timeout);
                 Ok(())
             }
+            Self::Quic(stream) => stream.set_read_timeout(timeout),
         }
     }
 
@@ -309,12 +329,14 @@ impl Carrier {
                 connection.set_write_timeout(timeout);
                 Ok(())
             }
+            Self::Quic(stream) => stream.set_write_timeout(timeout),
         }
     }
 
     fn set_nonblocking(&self, nonblocking: bool) -> Result<(), StreamError> {
         match self {
             Self::Tcp(connection) => connection.set_nonblocking(nonblocking),
+            Self::Quic(stream) => stream.set_nonblocking(nonblocking),
         }
     }
 }
@@ -325,6 +347,7 @@ impl Drop for ReadHalf {
             // The last handle of both directions drops the connection, which ends by itself; TCP cannot tell a peer that
             // one direction is not read any more.
             Carrier::Tcp(_) => {}
+            Carrier::Quic(stream) => stream.drop_reader(),
         }
     }
 }
@@ -333,6 +356,7 @@ impl Drop for WriteHalf {
     fn drop(&mut self) {
         match &self.0 {
             Carrier::Tcp(connection) => connection.drop_writer(),
+            Carrier::Quic(stream) => stream.drop_writer(),
         }
     }
 }

@@ -4,7 +4,7 @@ use mio::{Events, Poll, Token, Waker};
 
 use crate::{
     error::{StartError, StreamError},
-    io::{clock, ready_list::ReadyList},
+    io::{clock, crank::Waited, ready_list::ReadyList},
     stream::{Carrier, Stream},
     transport::{Shared, Transport},
 };
@@ -57,6 +57,8 @@ pub struct StreamSet {
     free: Vec<usize>,
     /// Members that may have something although nothing will happen: they brought it along.
     unannounced: Vec<usize>,
+    /// Members that the poll watches; without any, the set waits by the crank.
+    sockets: usize,
     /// Room for what the ready list holds.
     keys: Vec<usize>,
 }
@@ -118,6 +120,7 @@ impl StreamSet {
             members: Vec::new(),
             free: Vec::new(),
             unannounced: Vec::new(),
+            sockets: 0,
             keys: Vec::new(),
         })
     }
@@ -131,6 +134,7 @@ impl StreamSet {
         let index = self.free.last().copied().unwrap_or(self.members.len());
         let joined = match stream.carrier() {
             Carrier::Tcp(connection) => connection.join_set(self.poll.registry(), Token(index)),
+            Carrier::Quic(quic) => quic.join_set(&self.list, index),
         };
         if let Err(error) = joined {
             return Err(AddError { stream: Box::new(stream), error });
@@ -138,6 +142,7 @@ impl StreamSet {
         if self.free.pop().is_none() {
             self.members.push(Member { generation: 0, stream: None });
         }
+        self.sockets += usize::from(matches!(stream.carrier(), Carrier::Tcp(_)));
         let member = &mut self.members[index];
         member.stream = Some(stream);
         self.unannounced.push(index);
@@ -151,7 +156,11 @@ impl StreamSet {
         member.generation = member.generation.wrapping_add(1);
         self.free.push(key.index);
         match stream.carrier() {
-            Carrier::Tcp(connection) => connection.leave_set(self.poll.registry()),
+            Carrier::Tcp(connection) => {
+                self.sockets -= 1;
+                connection.leave_set(self.poll.registry());
+            }
+            Carrier::Quic(quic) => quic.leave_set(),
         }
         Some(stream)
     }
@@ -192,9 +201,25 @@ impl StreamSet {
     fn wait_for(&mut self, ready: &mut Vec<Readiness>, deadline: Option<Instant>) -> Result<(), StreamError> {
         loop {
             let mut woken = self.collect_unannounced(ready);
+            if self.sockets == 0 {
+                woken |= self.collect_listed(ready) | self.list.take_interrupted();
+                if self.shared.is_closed() {
+                    return Err(StreamError::Closed);
+                }
+                if woken {
+                    return Ok(());
+                }
+                // Nobody else need run between a datagram and this thread.
+                match self.shared.crank.wait(self.list.slot(), deadline) {
+                    Waited::Ready => continue,
+                    Waited::TimedOut => return Err(StreamError::TimedOut),
+                    Waited::Closed => return Err(StreamError::Closed),
+                }
+            }
             // What is put into the list from now on interrupts the poll; what came before is collected first.
             self.list.set_polling(true);
-            woken |= self.list.slot().take_ready() | self.collect_listed(ready);
+            woken |=
+                self.list.slot().take_ready() | self.list.take_interrupted() | self.collect_listed(ready);
             let polled = if self.shared.is_closed() {
                 Err(StreamError::Closed)
             } else {
@@ -234,21 +259,39 @@ impl StreamSet {
     fn collect_unannounced(&mut self, ready: &mut Vec<Readiness>) -> bool {
         for index in self.unannounced.drain(..) {
             let member = &self.members[index];
-            let Some(Carrier::Tcp(connection)) = member.stream.as_ref().map(Stream::carrier) else {
-                continue;
-            };
-            if connection.has_buffered() {
-                let key = StreamKey { index, generation: member.generation };
-                ready.push(Readiness { key, readable: true, writable: false });
+            let key = StreamKey { index, generation: member.generation };
+            match member.stream.as_ref().map(Stream::carrier) {
+                Some(Carrier::Tcp(connection)) if connection.has_buffered() => {
+                    ready.push(Readiness { key, readable: true, writable: false });
+                }
+                // What it reported before it joined is not known, so it is to be tried.
+                Some(Carrier::Quic(_)) => ready.push(Readiness { key, readable: true, writable: true }),
+                _ => {}
             }
         }
         !ready.is_empty()
     }
 
     /// What streams without a socket of their own have reported.
-    fn collect_listed(&mut self, _ready: &mut Vec<Readiness>) -> bool {
+    fn collect_listed(&mut self, ready: &mut Vec<Readiness>) -> bool {
         self.list.take(&mut self.keys);
-        !self.keys.is_empty()
+        let before = ready.len();
+        for &index in &self.keys {
+            let Some(member) = self.members.get(index) else { continue };
+            let Some(Carrier::Quic(quic)) = member.stream.as_ref().map(Stream::carrier) else { continue };
+            let key = StreamKey { index, generation: member.generation };
+            let (readable, writable) = quic.take_readiness();
+            match ready[..before].iter_mut().find(|one| one.key == key) {
+                Some(one) => {
+                    one.readable |= readable;
+                    one.writable |= writable;
+                }
+                // A second entry finds both taken, and so does one of a stream that has left.
+                None if readable || writable => ready.push(Readiness { key, readable, writable }),
+                None => {}
+            }
+        }
+        ready.len() > before
     }
 
     /// Tells whether there is a reason to return.

@@ -21,6 +21,7 @@ use crate::{
         driver::{Driver, WAKER},
         lock::Lock as _,
         pool::Pool,
+        quic::QuicIo,
         ready_list::ReadyList,
         resolve::Resolver,
         slot::Wakes,
@@ -63,6 +64,7 @@ impl Transport {
         let registry = poll.registry().try_clone()?;
         let waker = Arc::new(Waker::new(&registry, WAKER)?);
         let background = config.driver == DriverChoice::Background;
+        let quic = QuicIo::new(&identity, &config)?;
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
             public_key: identity.public_key(),
             tls: if config.resume_sessions {
@@ -84,6 +86,7 @@ impl Transport {
             counters: Mutex::default(),
             resolver: Resolver::default(),
             pool: Pool::default(),
+            quic,
             config,
         });
         let thread = if background { Some(start_background(&shared)?) } else { None };
@@ -173,6 +176,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Mutex<TransportStats>,
     pub(crate) resolver: Resolver,
     pub(crate) pool: Pool,
+    pub(crate) quic: QuicIo,
     admission: Mutex<Arc<Admission>>,
     /// Established TCP streams, to end their blocked calls; keyed by a number of their own.
     connections: Mutex<Connections>,
@@ -283,7 +287,8 @@ impl Shared {
     }
 
     /// Takes everything down that the poll watched; what is still ending gets until the deadline.
-    fn finish_endings(&self, deadline: Instant) {
+    fn finish_endings(self: &Arc<Self>, deadline: Instant) {
+        self.finish_quic(deadline);
         let sources = self.sources.hold().all();
         let mut endings = Vec::new();
         for (token, source) in sources {
@@ -302,6 +307,24 @@ impl Shared {
             ending.finish(deadline);
             self.sources.hold().remove(token);
         }
+    }
+}
+
+impl Shared {
+    fn finish_quic(self: &Arc<Self>, deadline: Instant) {
+        let mut wakes = Wakes::default();
+        while self.quic.is_sending() && clock::now() < deadline {
+            let until = self.quic.next_timer().map_or(deadline, |timer| timer.min(deadline));
+            self.crank.with_driver(|driver| driver.poll_endings(until));
+            for (_, source) in self.sources.hold().all() {
+                if let Source::Udp(socket) = source {
+                    while self.quic.handle_ready(self, &socket, &mut wakes) {}
+                }
+            }
+            self.quic.handle_timers(self, clock::now(), &mut wakes);
+            wakes.fire();
+        }
+        self.quic.close(self);
     }
 }
 

@@ -11,6 +11,7 @@ use mio::Token;
 use super::{
     handshake::TcpHandshake,
     lock::Lock as _,
+    quic::QuicDial,
     slot::{Slot, Wakes},
 };
 use crate::{
@@ -32,6 +33,10 @@ pub(crate) struct DialOrder {
     pub(crate) preface: Preface,
     /// Hand the stream out before the verdict.
     pub(crate) early: bool,
+    /// Share no connection with other dials; on QUIC.
+    pub(crate) own_connection: bool,
+    /// It was begun anew once, which is enough.
+    pub(crate) again: bool,
     pub(crate) outcomes: Arc<Outcomes>,
 }
 
@@ -44,11 +49,16 @@ impl DialOrder {
 
     /// Begins the attempt, which ends when the returned value is dropped.
     pub(crate) fn begin(self, shared: &Arc<Shared>) -> io::Result<Dial> {
-        let token = match self.scheme {
-            Scheme::Tcp => TcpHandshake::dial(shared, self)?,
-            Scheme::Quic => return Err(io::ErrorKind::Unsupported.into()),
-        };
-        Ok(Dial { shared: shared.clone(), token })
+        Ok(match self.scheme {
+            Scheme::Tcp => {
+                let token = TcpHandshake::dial(shared, self)?;
+                Dial::Tcp(TcpDial { shared: shared.clone(), token })
+            }
+            Scheme::Quic => {
+                let dial = shared.quic.dial(shared, self)?;
+                Dial::Quic(dial)
+            }
+        })
     }
 }
 
@@ -75,12 +85,19 @@ impl Outcomes {
 
 /// An attempt in progress; dropping it gives it up.
 #[derive(Debug)]
-pub(crate) struct Dial {
+#[expect(dead_code, reason = "held for its drop")]
+pub(crate) enum Dial {
+    Tcp(TcpDial),
+    Quic(QuicDial),
+}
+
+#[derive(Debug)]
+pub(crate) struct TcpDial {
     shared: Arc<Shared>,
     token: Token,
 }
 
-impl Drop for Dial {
+impl Drop for TcpDial {
     fn drop(&mut self) {
         // After success or failure the token finds nothing.
         let source = self.shared.sources.hold().remove(self.token);

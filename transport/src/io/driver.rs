@@ -36,7 +36,7 @@ impl Driver {
     fn sleep(&mut self, shared: &Shared, deadline: Option<Instant>, sleep: &Sleep) {
         sleep.prepare();
         let timer = shared.sources.hold().next_timer();
-        let until = [deadline, timer].into_iter().flatten().min();
+        let until = [deadline, timer, shared.quic.next_timer()].into_iter().flatten().min();
         sleep.until(until);
         let mut timeout = until.map(|until| until.saturating_duration_since(clock::now()));
         if shared.has_room_again(&self.again) {
@@ -75,8 +75,8 @@ impl Driver {
             Source::Acceptor(acceptor) => return acceptor.handle_ready(shared),
             Source::Ending(ending) => ending.handle_ready(shared),
             Source::Handshake(handshake) => handshake.handle_ready(shared, &mut self.wakes),
-            Source::Udp(_) => {}
             Source::Writer(end) => end.handle_ready(shared),
+            Source::Udp(socket) => return shared.quic.handle_ready(shared, &socket, &mut self.wakes),
         }
         false
     }
@@ -102,7 +102,9 @@ impl Turn for Driver {
         let Some(shared) = self.shared.upgrade() else { return false };
         self.sleep(&shared, deadline, sleep);
         self.handle_events(&shared);
-        self.handle_timers(&shared, clock::now());
+        let now = clock::now();
+        self.handle_timers(&shared, now);
+        shared.quic.handle_timers(&shared, now, &mut self.wakes);
         self.wakes.fire_in_turn()
     }
 }

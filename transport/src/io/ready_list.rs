@@ -17,11 +17,19 @@ pub(crate) struct ReadyList {
     /// Woken while the set waits in a poll of its own.
     waker: Waker,
     polling: AtomicBool,
+    /// Somebody wants the set to return, whether or not a member is ready.
+    interrupted: AtomicBool,
 }
 
 impl ReadyList {
     pub(crate) fn new(slot: Arc<Slot>, waker: Waker) -> Self {
-        Self { keys: Mutex::default(), slot, waker, polling: AtomicBool::new(false) }
+        Self {
+            keys: Mutex::default(),
+            slot,
+            waker,
+            polling: AtomicBool::new(false),
+            interrupted: AtomicBool::new(false),
+        }
     }
 
     /// The slot by which the set waits at the crank.
@@ -66,6 +74,12 @@ impl ReadyList {
 
     /// Wakes the set without any key.
     pub(crate) fn interrupt(&self) {
+        self.interrupted.store(true, SeqCst);
         self.notify(false);
+    }
+
+    /// Whether `interrupt` was called since the last look.
+    pub(crate) fn take_interrupted(&self) -> bool {
+        self.interrupted.swap(false, SeqCst)
     }
 }

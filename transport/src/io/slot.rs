@@ -88,6 +88,18 @@ impl Slot {
         self.ready.load(SeqCst) && self.ready.swap(false, SeqCst)
     }
 
+    /// Whether the waiter, or the set that listens, turns the crank itself.
+    pub(crate) fn is_leading(&self) -> bool {
+        match self.waiting.load(SeqCst) {
+            LEADING => true,
+            LISTED => {
+                let list = self.place.hold().list.clone();
+                list.is_some_and(|(list, _)| list.slot().waiting.load(SeqCst) == LEADING)
+            }
+            _ => false,
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(SeqCst)
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use mio::Token;
 
-use super::{acceptor::TcpAcceptor, ending::Ending, handshake::TcpHandshake, tcp::WriterEnd, udp::UdpId};
+use super::{acceptor::TcpAcceptor, ending::Ending, handshake::TcpHandshake, tcp::WriterEnd, udp::UdpSocket};
 
 /// One registered socket.
 #[derive(Debug, Clone)]
@@ -12,7 +12,7 @@ pub(crate) enum Source {
     Acceptor(Arc<TcpAcceptor>),
     Ending(Arc<Ending>),
     Handshake(Arc<TcpHandshake>),
-    Udp(UdpId),
+    Udp(Arc<UdpSocket>),
     Writer(Arc<WriterEnd>),
 }
 
@@ -122,14 +122,15 @@ mod tests {
 
     #[test]
     fn an_old_token_finds_nothing_in_a_reused_place() {
+        let socket = |number| Arc::new(UdpSocket::bind(number, ([127, 0, 0, 1], 0).into()).unwrap());
         let mut sources = Sources::default();
         let old = sources.reserve();
-        sources.fill(old, Source::Udp(UdpId(1)));
+        sources.fill(old, Source::Udp(socket(1)));
         assert!(sources.remove(old).is_some());
         let new = sources.reserve();
-        sources.fill(new, Source::Udp(UdpId(2)));
+        sources.fill(new, Source::Udp(socket(2)));
         assert!(sources.find(old).is_none() && sources.remove(old).is_none());
-        assert!(matches!(sources.find(new), Some(Source::Udp(UdpId(2)))));
+        assert!(matches!(sources.find(new), Some(Source::Udp(socket)) if socket.number() == 2));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 use transport::{Endpoint, Identity, Listener, Scheme, Stream, Transport, TransportConfig};
 
 /// The schemes, for what must hold for each.
-pub(crate) const SCHEMES: [Scheme; 1] = [Scheme::Tcp];
+pub(crate) const SCHEMES: [Scheme; 2] = [Scheme::Tcp, Scheme::Quic];
 
 /// A transport with a key of its own.
 pub(crate) fn transport() -> Transport {

@@ -1,0 +1,267 @@
+//! QUIC over our UDP sockets: one lock for the table of connections, one a connection, never both at once.
+//!
+//! Whoever turns the crank receives; callers send what they caused themselves, on their own thread. What a connection
+//! asks of others while it is locked (other locks, waking, delivering) is collected and done after its lock is left.
+
+mod dial;
+mod events;
+mod left;
+mod link;
+mod stream;
+mod table;
+mod timers;
+
+use std::{
+    fmt, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+pub(crate) use dial::QuicDial;
+pub(crate) use link::Link;
+pub(crate) use stream::QuicStream;
+
+use self::{
+    link::Touch,
+    table::{Answer, Table},
+    timers::Timers,
+};
+use super::{
+    accept_queue::AcceptQueue,
+    clock, entropy,
+    lock::Lock as _,
+    slot::Wakes,
+    sources::Source,
+    udp::{InterfaceMtus, Received, Receiver, UdpSocket},
+};
+use crate::{
+    Identity, StartError,
+    config::TransportConfig,
+    protocol::{
+        quic::{Outgoing, QuicEndpoint, QuicSettings, ToConnection},
+        raw_key::TlsConfigs,
+    },
+    transport::Shared,
+};
+
+/// All of a transport's QUIC.
+pub(crate) struct QuicIo {
+    table: Mutex<Table>,
+    timers: Mutex<Timers>,
+    /// Locked only by whoever turns the crank.
+    receiving: Mutex<Receiving>,
+    /// Sockets for dialling only, one a family, bound when first needed.
+    dialling: Mutex<Vec<Arc<UdpSocket>>>,
+    mtus: Mutex<InterfaceMtus>,
+}
+
+struct Receiving {
+    receiver: Receiver,
+    received: Vec<Received>,
+    inputs: Vec<(Arc<Link>, Option<ToConnection>)>,
+    answers: Vec<Answer>,
+}
+
+impl QuicIo {
+    pub(crate) fn new(identity: &Identity, config: &TransportConfig) -> Result<Self, StartError> {
+        let tls = TlsConfigs::new(identity);
+        let settings = QuicSettings {
+            client_tls: tls.client,
+            server_tls: tls.server,
+            dead_after: config.dead_after,
+            handshake_timeout: config.handshake_timeout,
+            limits: config.limits.clone(),
+            max_mtu: config.max_mtu,
+            may_fragment: MAY_FRAGMENT,
+            seed: entropy::bytes(),
+        };
+        let endpoint = QuicEndpoint::new(settings).map_err(io::Error::other)?;
+        Ok(Self {
+            table: Mutex::new(Table::new(endpoint)),
+            timers: Mutex::default(),
+            receiving: Mutex::new(Receiving {
+                receiver: Receiver::new(),
+                received: Vec::new(),
+                inputs: Vec::new(),
+                answers: Vec::new(),
+            }),
+            dialling: Mutex::default(),
+            mtus: Mutex::default(),
+        })
+    }
+
+    /// Binds a socket on which strangers' streams come in, to `queue`.
+    pub(crate) fn listen(
+        &self,
+        shared: &Shared,
+        addr: SocketAddr,
+        queue: Arc<AcceptQueue>,
+    ) -> io::Result<Arc<UdpSocket>> {
+        let socket = self.bind(shared, addr)?;
+        socket.set_queue(Some(queue));
+        Ok(socket)
+    }
+
+    fn bind(&self, shared: &Shared, addr: SocketAddr) -> io::Result<Arc<UdpSocket>> {
+        let number = self.table.hold().next_socket();
+        let socket = Arc::new(UdpSocket::bind(number, addr)?);
+        let mut sources = shared.sources.hold();
+        let token = sources.reserve();
+        if let Err(error) = socket.watch(&shared.registry, token) {
+            sources.remove(token);
+            return Err(error);
+        }
+        sources.fill(token, Source::Udp(socket.clone()));
+        Ok(socket)
+    }
+
+    /// No stranger comes in here any more; the socket goes with the last connection over it.
+    pub(crate) fn stop_listening(&self, shared: &Shared, socket: &Arc<UdpSocket>) {
+        socket.set_queue(None);
+        if !self.table.hold().uses(socket) {
+            Self::unbind(shared, socket);
+        }
+    }
+
+    fn unbind(shared: &Shared, socket: &UdpSocket) {
+        if let Some(token) = socket.unwatch(&shared.registry) {
+            let source = shared.sources.hold().remove(token);
+            drop(source);
+        }
+    }
+
+    /// A socket to dial from: bound to `local`, or one of its own for the family of `remote`.
+    fn dialling_socket(
+        &self,
+        shared: &Shared,
+        remote: SocketAddr,
+        local: Option<SocketAddr>,
+    ) -> io::Result<Arc<UdpSocket>> {
+        let unspecified: IpAddr =
+            if remote.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let addr = local.unwrap_or_else(|| SocketAddr::new(unspecified, 0));
+        let mut dialling = self.dialling.hold();
+        let fits = |socket: &UdpSocket| {
+            let bound = socket.local();
+            bound.ip() == addr.ip() && (addr.port() == 0 || addr.port() == bound.port())
+        };
+        if let Some(socket) = dialling.iter().find(|socket| fits(socket)) {
+            return Ok(socket.clone());
+        }
+        let socket = self.bind(shared, addr)?;
+        dialling.push(socket.clone());
+        Ok(socket)
+    }
+
+    /// Takes what a socket has. Tells whether to look again without an event.
+    pub(crate) fn handle_ready(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &Arc<UdpSocket>,
+        wakes: &mut Wakes,
+    ) -> bool {
+        for link in socket.take_blocked(&shared.registry) {
+            link.touch(shared, wakes, Touch::Flush, Vec::new());
+        }
+        let mut receiving = self.receiving.hold();
+        for _ in 0..BATCHES_PER_TURN {
+            let receiving = &mut *receiving;
+            match receiving.receiver.receive(socket, &mut receiving.received) {
+                Ok(more) => {
+                    self.route(shared, socket, receiving, wakes);
+                    if !more {
+                        // Fewer than asked for: there are no more, which saves asking until the system says so.
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                // An earlier datagram's ICMP answer, or a signal; there may be datagrams behind it.
+                Err(error) => tracing::debug!(%error, local = %socket.local(), "cannot receive"),
+            }
+        }
+        true
+    }
+
+    fn route(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &Arc<UdpSocket>,
+        receiving: &mut Receiving,
+        wakes: &mut Wakes,
+    ) {
+        let now = clock::now();
+        let welcome = socket.queue().map(|_| {
+            let initial = receiving.received.iter().find(|received| received.is_initial());
+            initial.map_or(0, |initial| self.mtus.hold().largest(initial.to, initial.from))
+        });
+        {
+            let mut table = self.table.hold();
+            for received in receiving.received.drain(..) {
+                table.route(now, socket, received, welcome, &mut receiving.inputs, &mut receiving.answers);
+            }
+        }
+        for answer in receiving.answers.drain(..) {
+            let outgoing = Outgoing { bytes: answer.bytes.len(), segment_bytes: None, ecn: None };
+            if let Err(error) = socket.send(answer.to, answer.from, outgoing, &answer.bytes) {
+                tracing::debug!(%error, to = %answer.to, "an answer was not sent");
+            }
+        }
+        let mut inputs = receiving.inputs.drain(..).peekable();
+        while let Some((link, first)) = inputs.next() {
+            let mut batch: Vec<ToConnection> = first.into_iter().collect();
+            while let Some((_, input)) = inputs.next_if(|(next, _)| Arc::ptr_eq(next, &link)) {
+                batch.extend(input);
+            }
+            link.touch(shared, wakes, Touch::Datagrams, batch);
+        }
+    }
+
+    pub(crate) fn next_timer(&self) -> Option<Instant> {
+        self.timers.hold().next()
+    }
+
+    pub(crate) fn handle_timers(&self, shared: &Arc<Shared>, now: Instant, wakes: &mut Wakes) {
+        loop {
+            let expired = self.timers.hold().pop_expired(now);
+            let Some(link) = expired else { return };
+            link.touch(shared, wakes, Touch::Timer, Vec::new());
+        }
+    }
+
+    /// Whether streams that were let go still have something to deliver.
+    pub(crate) fn is_sending(&self) -> bool {
+        let links = self.table.hold().links();
+        links.iter().any(|link| link.is_sending())
+    }
+
+    /// Says farewell to all peers, and lets go of all sockets.
+    pub(crate) fn close(&self, shared: &Arc<Shared>) {
+        let links = self.table.hold().take_links();
+        let mut wakes = Wakes::default();
+        for link in links {
+            link.close(shared, &mut wakes);
+        }
+        self.timers.hold().clear();
+        self.dialling.hold().clear();
+        wakes.fire();
+    }
+}
+
+impl fmt::Debug for QuicIo {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("QuicIo").finish_non_exhaustive()
+    }
+}
+
+/// A flood of datagrams must not keep timers and other sockets waiting: 8 batches are up to 16 MB.
+const BATCHES_PER_TURN: usize = 8;
+/// Where the system cannot be told to leave datagrams whole, probes for larger ones would lie.
+const MAY_FRAGMENT: bool = cfg!(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "windows",
+    target_os = "macos",
+    target_os = "ios",
+    target_os = "freebsd"
+)));

@@ -1,0 +1,87 @@
+use std::{io, sync::Arc, time::Instant};
+
+use super::{QuicIo, link::Touch};
+use crate::{
+    io::{clock, dial::DialOrder, lock::Lock as _, slot::Wakes},
+    protocol::quic::UdpSource,
+    transport::Shared,
+};
+
+/// A dial in progress; dropping it gives it up.
+#[derive(Debug)]
+pub(crate) struct QuicDial {
+    shared: Arc<Shared>,
+    ticket: u64,
+}
+
+impl QuicIo {
+    /// Begins a dial, over a connection that is there or a new one; the outcome goes to `order`.
+    pub(crate) fn dial(&self, shared: &Arc<Shared>, order: DialOrder) -> io::Result<QuicDial> {
+        let ticket = self.table.hold().next_ticket();
+        let mut wakes = Wakes::default();
+        let begun = self.dial_with(shared, ticket, order, clock::now(), &mut wakes);
+        wakes.fire();
+        begun.map(|()| QuicDial { shared: shared.clone(), ticket })
+    }
+
+    pub(super) fn dial_with(
+        &self,
+        shared: &Arc<Shared>,
+        ticket: u64,
+        order: DialOrder,
+        now: Instant,
+        wakes: &mut Wakes,
+    ) -> io::Result<()> {
+        let socket = self.dialling_socket(shared, order.remote, order.local)?;
+        let to = UdpSource { socket: socket.number(), addr: order.remote };
+        let alone = order.own_connection;
+        let max_mtu = self.mtus.hold().largest(order.local.map(|local| local.ip()), order.remote);
+        let link = {
+            let mut table = self.table.hold();
+            let known = if alone || order.again { None } else { table.shared(order.expected, to) };
+            let link = match known {
+                Some(link) => link,
+                None => table
+                    .dial(now, &socket, order.remote, order.expected, max_mtu, alone)
+                    .map_err(io::Error::other)?,
+            };
+            table.dial_begins(ticket, &link);
+            link
+        };
+        link.change(shared, wakes, Touch::Flush, |core, _| {
+            core.connection.open(ticket, &order.preface);
+            core.opening.insert(ticket, order);
+            // A connection that ended a moment ago tells its dials once more.
+            core.connection.repeat_end();
+        });
+        Ok(())
+    }
+
+    fn cancel(&self, shared: &Arc<Shared>, ticket: u64) {
+        let Some(link) = self.table.hold().dial_is_over(ticket) else { return };
+        let mut wakes = Wakes::default();
+        link.change(shared, &mut wakes, Touch::Flush, |core, now| {
+            if core.opening.remove(&ticket).is_some() {
+                core.connection.cancel_open(now, ticket);
+            }
+            let judged = core.judging.iter().find(|(_, (judged, _))| *judged == ticket);
+            if let Some(stream) = judged.map(|(stream, _)| *stream) {
+                core.judging.remove(&stream);
+                core.connection.reset(now, stream, 0);
+                core.connection.release(now, stream);
+            }
+            // Nobody waits for the handshake any more.
+            if core.connection.peer().is_none() && core.opening.is_empty() {
+                core.connection.close(now);
+            }
+        });
+        wakes.fire();
+    }
+}
+
+impl Drop for QuicDial {
+    fn drop(&mut self) {
+        // After success or failure the ticket is not known any more.
+        self.shared.quic.cancel(&self.shared, self.ticket);
+    }
+}

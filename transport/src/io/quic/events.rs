@@ -1,0 +1,137 @@
+//! What a connection reports, and what follows from it. Called under the connection's lock.
+
+use std::{io, sync::Arc};
+
+use super::{
+    Link,
+    link::{Core, Turn},
+};
+use crate::{
+    admission::Refusal,
+    io::dial::{DialError, DialOrder},
+    protocol::{
+        preface::Preface,
+        quic::{ConnectionEnd, QuicEvent, QuicStreamId},
+        verdict::Verdict,
+    },
+};
+
+/// Tells whether the slot of the crank's present leader was told.
+pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, turn: &mut Turn<'_>) -> bool {
+    match event {
+        QuicEvent::Readable(stream) => {
+            let Some(handle) = core.streams.get(&stream) else { return false };
+            turn.wakes.push(&handle.reader);
+            return handle.reader.is_leading();
+        }
+        QuicEvent::Writable(stream) | QuicEvent::Acknowledged(stream) => {
+            if let Some(handle) = core.streams.get(&stream) {
+                turn.wakes.push(&handle.writer);
+            }
+        }
+        QuicEvent::Connected { .. } => turn.left.connected = true,
+        QuicEvent::WindowWanted(bytes) => turn.left.window_wanted += bytes,
+        QuicEvent::Preface { stream, preface } => {
+            judge(link, core, stream, preface, turn);
+        }
+        QuicEvent::Opened { ticket, stream } => opened(link, core, ticket, stream, turn),
+        QuicEvent::Verdict { stream, verdict } => {
+            judged(link, core, stream, verdict, turn);
+        }
+        QuicEvent::Ended(end) => ended(core, &end, turn),
+    }
+    false
+}
+
+fn judge(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, preface: Preface, turn: &mut Turn<'_>) {
+    let verdict = match (core.connection.peer(), link.socket().queue()) {
+        (Some(peer), Some(queue)) => turn.shared.judge(&peer, &preface, &queue).map(|place| (peer, place)),
+        _ => Err(Refusal::Full),
+    };
+    match verdict {
+        Ok((peer, place)) => {
+            core.connection.answer(turn.now, stream, Verdict::Accepted);
+            let handle = core.hold_stream(turn.shared, stream);
+            turn.left.admitted = true;
+            turn.left.delivered.push((place, link.stream(turn.shared, stream, handle, peer, preface.label)));
+        }
+        Err(reason) => core.connection.answer(turn.now, stream, Verdict::Refused(reason)),
+    }
+}
+
+fn opened(link: &Arc<Link>, core: &mut Core, ticket: u64, stream: QuicStreamId, turn: &mut Turn<'_>) {
+    let Some(order) = core.opening.remove(&ticket) else {
+        core.connection.reset(turn.now, stream, CANCELLED);
+        core.connection.release(turn.now, stream);
+        return;
+    };
+    if order.early {
+        let handle = core.hold_stream(turn.shared, stream);
+        let label = order.preface.label.clone();
+        let stream = link.stream(turn.shared, stream, handle, order.expected, label);
+        turn.left.outcomes.push((ticket, order, Ok(stream)));
+    } else {
+        core.judging.insert(stream, (ticket, order));
+    }
+}
+
+fn judged(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, verdict: Verdict, turn: &mut Turn<'_>) {
+    let Some((ticket, order)) = core.judging.remove(&stream) else {
+        if let Some(handle) = core.streams.get(&stream) {
+            turn.wakes.push(&handle.reader);
+            turn.wakes.push(&handle.writer);
+        }
+        return;
+    };
+    let outcome = match verdict {
+        Verdict::Accepted => {
+            let handle = core.hold_stream(turn.shared, stream);
+            let label = order.preface.label.clone();
+            Ok(link.stream(turn.shared, stream, handle, order.expected, label))
+        }
+        Verdict::Refused(reason) => {
+            core.connection.release(turn.now, stream);
+            Err(DialError::Refused(reason))
+        }
+    };
+    turn.left.outcomes.push((ticket, order, outcome));
+}
+
+fn ended(core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
+    for handle in core.streams.values() {
+        turn.wakes.push(&handle.reader);
+        turn.wakes.push(&handle.writer);
+    }
+    turn.left.ended = true;
+    let opening = std::mem::take(&mut core.opening).into_iter();
+    let judging = std::mem::take(&mut core.judging).into_values();
+    for (ticket, order) in opening.chain(judging) {
+        // Told to dials that came to a connection which was up: the peer may have started anew meanwhile.
+        if core.connection.peer().is_some() && *end != ConnectionEnd::Closed && !order.again {
+            turn.left.again.push((ticket, DialOrder { again: true, ..order }));
+        } else {
+            turn.left.outcomes.push((ticket, order, Err(dial_error(end))));
+        }
+    }
+}
+
+/// The system took no datagram for a peer that is not known yet.
+pub(super) fn fail_dials(core: &mut Core, error: &io::Error, turn: &mut Turn<'_>) {
+    for (ticket, order) in std::mem::take(&mut core.opening) {
+        let error = error.raw_os_error().map_or_else(|| error.kind().into(), io::Error::from_raw_os_error);
+        turn.left.outcomes.push((ticket, order, Err(DialError::Socket(error))));
+    }
+}
+
+fn dial_error(end: &ConnectionEnd) -> DialError {
+    match end {
+        ConnectionEnd::WrongPeer => DialError::WrongPeer,
+        ConnectionEnd::Silent(_) => DialError::TimedOut,
+        ConnectionEnd::Closed => DialError::Handshake("given up".to_owned()),
+        ConnectionEnd::ClosedByPeer => DialError::Handshake("the peer closed the connection".to_owned()),
+        ConnectionEnd::Broken(reason) => DialError::Handshake(reason.clone()),
+    }
+}
+
+/// The code of streams whose dial was given up.
+const CANCELLED: u32 = 0;

@@ -1,0 +1,111 @@
+use std::{sync::Arc, time::Instant};
+
+use super::{Link, QuicIo, QuicStream};
+use crate::{
+    Stream,
+    io::{
+        accept_queue::Place,
+        clock,
+        dial::{DialError, DialOrder},
+        lock::Lock as _,
+        slot::Wakes,
+    },
+    protocol::quic::{ToConnection, ToEndpoint},
+    transport::Shared,
+};
+
+/// What work on a connection left to do once its lock is free.
+#[derive(Default)]
+pub(super) struct Left {
+    pub(super) endpoint_events: Vec<ToEndpoint>,
+    pub(super) connected: bool,
+    pub(super) window_wanted: u64,
+    pub(super) admitted: bool,
+    pub(super) ended: bool,
+    pub(super) delivered: Vec<(Place, QuicStream)>,
+    pub(super) outcomes: Vec<(u64, DialOrder, Result<QuicStream, DialError>)>,
+    /// Dials to begin anew, on a connection of their own.
+    pub(super) again: Vec<(u64, DialOrder)>,
+    /// The connection is to be looked at then.
+    pub(super) timer: Option<Instant>,
+    /// There is more to send.
+    pub(super) unfinished: bool,
+}
+
+impl Left {
+    /// Does it. What comes back is for the connection: inputs, and bytes for its window.
+    pub(super) fn deal(
+        &mut self,
+        link: &Arc<Link>,
+        shared: &Arc<Shared>,
+        wakes: &mut Wakes,
+    ) -> Option<(Vec<ToConnection>, u64)> {
+        if let Some(timer) = self.timer.take() {
+            shared.crank.poke(timer);
+        }
+        let mut inputs = Vec::new();
+        let window = self.tell_table(link, shared, &mut inputs);
+        for (place, stream) in self.delivered.drain(..) {
+            place.deliver(Stream::from_quic(stream), wakes);
+        }
+        for (_, order, outcome) in self.outcomes.drain(..) {
+            order.finish(outcome.map(Stream::from_quic), wakes);
+        }
+        for (ticket, order) in self.again.drain(..) {
+            shared.quic.dial_again(shared, ticket, order, wakes);
+        }
+        let unfinished = std::mem::take(&mut self.unfinished);
+        (unfinished || window > 0 || !inputs.is_empty()).then_some((inputs, window))
+    }
+
+    fn tell_table(&mut self, link: &Arc<Link>, shared: &Shared, inputs: &mut Vec<ToConnection>) -> u64 {
+        let nothing = self.endpoint_events.is_empty()
+            && !self.connected
+            && self.window_wanted == 0
+            && self.outcomes.is_empty()
+            && !self.admitted
+            && !self.ended;
+        if nothing {
+            return 0;
+        }
+        let mut window = 0;
+        let mut gone = false;
+        let mut table = shared.quic.table.hold();
+        for event in self.endpoint_events.drain(..) {
+            gone |= event.is_drained();
+            inputs.extend(table.handle_event(link, event));
+        }
+        if std::mem::take(&mut self.connected) {
+            window += table.connected(link);
+        }
+        if self.window_wanted > 0 {
+            window += table.lend_window(link, std::mem::take(&mut self.window_wanted));
+        }
+        if std::mem::take(&mut self.admitted) {
+            table.admitted(link);
+        }
+        if std::mem::take(&mut self.ended) {
+            table.unshare(link);
+        }
+        for (ticket, ..) in &self.outcomes {
+            table.dial_is_over(*ticket);
+        }
+        let unused = gone && link.socket().is_retired() && !table.uses(link.socket());
+        drop(table);
+        if unused {
+            QuicIo::unbind(shared, link.socket());
+        }
+        window
+    }
+}
+
+impl QuicIo {
+    /// Begins a dial anew whose connection turned out to be dead.
+    fn dial_again(&self, shared: &Arc<Shared>, ticket: u64, order: DialOrder, wakes: &mut Wakes) {
+        tracing::debug!(remote = %order.remote, "the connection was dead; dialling anew");
+        let outcomes = order.clone();
+        if let Err(error) = self.dial_with(shared, ticket, order, clock::now(), wakes) {
+            outcomes.finish(Err(DialError::Socket(error)), wakes);
+        }
+    }
+}

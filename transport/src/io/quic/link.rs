@@ -1,0 +1,327 @@
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use super::{
+    events::{fail_dials, handle_event},
+    left::Left,
+    stream::Handle,
+};
+use crate::{
+    StreamError,
+    io::{
+        clock,
+        dial::DialOrder,
+        lock::Lock as _,
+        slot::Wakes,
+        udp::{UdpSocket, is_too_large},
+    },
+    protocol::quic::{ConnectionEnd, Outgoing, QuicConnection, QuicHandle, QuicStreamId, ToConnection},
+    transport::Shared,
+};
+
+/// One connection and the way its datagrams take.
+pub(crate) struct Link {
+    /// Its number within the transport, never reused.
+    number: u64,
+    handle: QuicHandle,
+    socket: Arc<UdpSocket>,
+    remote: SocketAddr,
+    /// Our address, where the peer chose it; datagrams leave from there.
+    local: Option<IpAddr>,
+    /// Further dials to the same peer may use it.
+    is_shared: bool,
+    core: Mutex<Core>,
+}
+
+/// What the lock of a connection guards.
+pub(super) struct Core {
+    pub(super) connection: Box<QuicConnection>,
+    pub(super) streams: BTreeMap<QuicStreamId, Handle>,
+    /// Dials that wait for their stream, by ticket.
+    pub(super) opening: BTreeMap<u64, DialOrder>,
+    /// Dials that wait for the verdict on it.
+    pub(super) judging: BTreeMap<QuicStreamId, (u64, DialOrder)>,
+    /// Where it stands among the timers.
+    armed: Option<Instant>,
+    /// What the kernel had no room for.
+    unsent: Option<(Outgoing, Vec<u8>)>,
+    /// The connection has not been asked for datagrams since something came in.
+    owes: bool,
+    /// It is forgotten; nothing is to be done for it any more.
+    gone: bool,
+}
+
+/// What work on a locked connection may use.
+pub(super) struct Turn<'t> {
+    pub(super) shared: &'t Arc<Shared>,
+    pub(super) now: Instant,
+    /// To be told once no lock is held.
+    pub(super) wakes: &'t mut Wakes,
+    pub(super) left: &'t mut Left,
+}
+
+/// Why a connection is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Touch {
+    Datagrams,
+    Timer,
+    /// Something is to be sent.
+    Flush,
+}
+
+impl Link {
+    pub(super) fn new(
+        number: u64,
+        handle: QuicHandle,
+        connection: Box<QuicConnection>,
+        socket: Arc<UdpSocket>,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        is_shared: bool,
+    ) -> Arc<Self> {
+        let core = Core {
+            connection,
+            streams: BTreeMap::new(),
+            opening: BTreeMap::new(),
+            judging: BTreeMap::new(),
+            armed: None,
+            unsent: None,
+            owes: false,
+            gone: false,
+        };
+        Arc::new(Self { number, handle, socket, remote, local, is_shared, core: Mutex::new(core) })
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    pub(super) fn handle(&self) -> QuicHandle {
+        self.handle
+    }
+
+    pub(super) fn socket(&self) -> &Arc<UdpSocket> {
+        &self.socket
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
+    pub(super) fn remote(&self) -> SocketAddr {
+        self.remote
+    }
+
+    pub(super) fn local(&self) -> SocketAddr {
+        let bound = self.socket.local();
+        self.local.map_or(bound, |ip| SocketAddr::new(ip, bound.port()))
+    }
+
+    pub(super) fn is_sending(&self) -> bool {
+        self.core.hold().connection.is_sending()
+    }
+
+    /// Looks at the state without changing anything.
+    pub(super) fn look<R>(&self, look: impl FnOnce(&Core) -> R) -> R {
+        look(&self.core.hold())
+    }
+
+    /// Takes what came in, or does what is due, and sends what follows from it.
+    pub(crate) fn touch(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        wakes: &mut Wakes,
+        touch: Touch,
+        inputs: Vec<ToConnection>,
+    ) {
+        self.change(shared, wakes, touch, |core, now| {
+            for input in inputs {
+                core.connection.handle_input(now, input);
+            }
+            if touch == Touch::Timer {
+                core.armed = None;
+                core.connection.handle_timeout(now);
+            }
+        });
+    }
+
+    /// Changes something under the lock, then does what follows: events, datagrams, timers, and without the lock whatever
+    /// concerns others.
+    pub(super) fn change<R>(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        wakes: &mut Wakes,
+        touch: Touch,
+        change: impl FnOnce(&mut Core, Instant) -> R,
+    ) -> R {
+        let now = clock::now();
+        let mut left = Left::default();
+        let result = {
+            let mut core = self.core.hold();
+            let result = change(&mut core, now);
+            self.settle(&mut core, touch, &mut Turn { shared, now, wakes, left: &mut left });
+            result
+        };
+        while let Some((inputs, window)) = left.deal(self, shared, wakes) {
+            let mut core = self.core.hold();
+            for input in inputs {
+                core.connection.handle_input(now, input);
+            }
+            core.connection.grow_window(window);
+            self.settle(&mut core, Touch::Flush, &mut Turn { shared, now, wakes, left: &mut left });
+        }
+        result
+    }
+
+    /// The same for a read that found something: nothing follows from it but credit for the peer.
+    pub(super) fn read<R>(self: &Arc<Self>, read: impl FnOnce(&mut Core) -> R) -> (R, bool) {
+        let mut core = self.core.hold();
+        let result = read(&mut core);
+        let owes = core.connection.owes_credit();
+        (result, owes)
+    }
+
+    fn settle(self: &Arc<Self>, core: &mut Core, touch: Touch, turn: &mut Turn<'_>) {
+        if core.gone {
+            return;
+        }
+        let mut told_leader = false;
+        while let Some(event) = core.connection.poll_event(turn.now) {
+            told_leader |= handle_event(self, core, event, turn);
+        }
+        // Whoever leads and waited for this will read, then write or wait, and our acknowledgement goes along then.
+        if touch == Touch::Datagrams && told_leader {
+            core.owes = true;
+        } else {
+            self.transmit(core, turn);
+        }
+        while let Some(event) = core.connection.poll_event(turn.now) {
+            handle_event(self, core, event, turn);
+        }
+        while let Some(event) = core.connection.poll_endpoint_event() {
+            core.gone |= event.is_drained();
+            turn.left.endpoint_events.push(event);
+        }
+        self.arm(core, turn);
+    }
+
+    fn arm(self: &Arc<Self>, core: &mut Core, turn: &mut Turn<'_>) {
+        let due = if core.gone { None } else { core.connection.poll_timeout() };
+        let earlier = match (core.armed, due) {
+            (None, None) => return,
+            (Some(armed), Some(due)) => due < armed,
+            (None, Some(_)) => true,
+            // Left where it is, unless nothing will ever come: then it must not keep the connection in memory.
+            (Some(_), None) => core.gone,
+        };
+        if earlier {
+            turn.shared.quic.timers.hold().move_to(self, core.armed, due);
+            core.armed = due;
+            turn.left.timer = due;
+        }
+    }
+
+    /// Sends what there is to send, as far as the kernel takes it.
+    fn transmit(self: &Arc<Self>, core: &mut Core, turn: &mut Turn<'_>) {
+        core.owes = false;
+        if let Some((outgoing, bytes)) = core.unsent.take()
+            && !self.send(core, outgoing, &bytes, turn)
+        {
+            return;
+        }
+        BUFFER.with_borrow_mut(|buffer| {
+            for _ in 0..SENDS_PER_TOUCH {
+                let mtu = core.connection.mtu();
+                let most = self.socket.max_segments(mtu);
+                let Some(outgoing) = core.connection.poll_transmit(turn.now, most, buffer) else { return };
+                if !self.send(core, outgoing, buffer, turn) {
+                    return;
+                }
+                // One short datagram holds all there was, so asking for more would be in vain.
+                let short = outgoing.segment_bytes.is_none() && outgoing.bytes < usize::from(mtu);
+                if short && core.connection.peer().is_some() {
+                    return;
+                }
+            }
+            turn.left.unfinished = true;
+        });
+    }
+
+    /// Tells whether the kernel took it.
+    fn send(
+        self: &Arc<Self>,
+        core: &mut Core,
+        outgoing: Outgoing,
+        buffer: &[u8],
+        turn: &mut Turn<'_>,
+    ) -> bool {
+        match self.socket.send(self.remote, self.local, outgoing, buffer) {
+            Ok(()) => true,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                core.unsent = Some((outgoing, buffer[..outgoing.bytes].to_vec()));
+                self.socket.wait_writable(&turn.shared.registry, self);
+                false
+            }
+            Err(error) if is_too_large(&error) => true,
+            Err(error) => {
+                tracing::debug!(%error, remote = %self.remote, "a datagram was not sent");
+                // On a connection that was up the network may come back; a dial can be told at once.
+                if core.connection.peer().is_none() {
+                    fail_dials(core, &error, turn);
+                    core.connection.close(turn.now);
+                }
+                true
+            }
+        }
+    }
+
+    /// Says farewell, once, without waiting for an answer.
+    pub(super) fn close(self: &Arc<Self>, shared: &Arc<Shared>, wakes: &mut Wakes) {
+        self.change(shared, wakes, Touch::Flush, |core, now| core.connection.close(now));
+        let mut core = self.core.hold();
+        core.gone = true;
+        // A handle of a stream would keep the timers, they this, and so on.
+        core.armed = None;
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Link")
+            .field("number", &self.number)
+            .field("remote", &self.remote)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Core {
+    pub(super) fn hold_stream(&mut self, shared: &Shared, stream: QuicStreamId) -> Handle {
+        let handle = Handle::new(shared.crank.slot(), shared.crank.slot());
+        self.streams.insert(stream, handle.clone());
+        handle
+    }
+
+    /// Whether something should be sent before anybody waits.
+    pub(super) fn owes(&self) -> bool {
+        self.owes
+    }
+
+    pub(super) fn end_error(&self) -> Option<StreamError> {
+        self.connection.end().map(ConnectionEnd::stream_error)
+    }
+}
+
+thread_local! {
+    /// Datagrams on their way to the kernel: one buffer a thread, not one a connection.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// System calls in one go, up to 64 KiB each: others wait for the lock, and for the crank.
+const SENDS_PER_TOUCH: usize = 32;

@@ -1,0 +1,191 @@
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::Link;
+use crate::{
+    PublicKey,
+    io::udp::{Received, UdpSocket},
+    protocol::quic::{
+        DialError, QuicConnection, QuicEndpoint, QuicHandle, Routed, ToConnection, ToEndpoint, UdpSource,
+    },
+};
+
+/// All connections, and who they are with.
+#[derive(Debug)]
+pub(super) struct Table {
+    endpoint: QuicEndpoint,
+    links: BTreeMap<usize, Arc<Link>>,
+    /// Dialled connections that further dials to the same endpoint share. Not those to another endpoint of the same peer:
+    /// whoever listens there may be another part of it, and not get to see a stream that came in elsewhere.
+    peers: BTreeMap<(PublicKey, UdpSource), Arc<Link>>,
+    /// Where each dial in progress waits, by ticket.
+    dials: BTreeMap<u64, Arc<Link>>,
+    next_socket: usize,
+    next_link: u64,
+    next_ticket: u64,
+}
+
+/// Bytes to send back to whoever sent something.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) to: SocketAddr,
+    pub(super) from: Option<IpAddr>,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Table {
+    pub(super) fn new(endpoint: QuicEndpoint) -> Self {
+        Self {
+            endpoint,
+            links: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dials: BTreeMap::new(),
+            next_socket: 0,
+            next_link: 0,
+            next_ticket: 0,
+        }
+    }
+
+    pub(super) fn next_socket(&mut self) -> usize {
+        self.next_socket += 1;
+        self.next_socket
+    }
+
+    pub(super) fn next_ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    pub(super) fn dial_begins(&mut self, ticket: u64, link: &Arc<Link>) {
+        self.dials.insert(ticket, link.clone());
+    }
+
+    /// Where the dial waited, if it was not over before.
+    pub(super) fn dial_is_over(&mut self, ticket: u64) -> Option<Arc<Link>> {
+        self.dials.remove(&ticket)
+    }
+
+    /// Finds out whose datagram it is.
+    pub(super) fn route(
+        &mut self,
+        now: Instant,
+        socket: &Arc<UdpSocket>,
+        received: Received,
+        welcome: Option<u16>,
+        inputs: &mut Vec<(Arc<Link>, Option<ToConnection>)>,
+        answers: &mut Vec<Answer>,
+    ) {
+        let Received { from, to, ecn, bytes } = received;
+        let source = UdpSource { socket: socket.number(), addr: from };
+        match self.endpoint.handle_datagram(now, source, ecn, bytes, welcome) {
+            Routed::Connection(handle, input) => {
+                if let Some(link) = self.links.get(&handle.0) {
+                    inputs.push((link.clone(), Some(input)));
+                }
+            }
+            Routed::New(handle, connection) => {
+                let link = self.enter(handle, connection, socket, from, to, false);
+                inputs.push((link, None));
+            }
+            Routed::Answer(bytes) => answers.push(Answer { to: from, from: to, bytes }),
+            Routed::Nothing => {}
+        }
+    }
+
+    fn enter(
+        &mut self,
+        handle: QuicHandle,
+        connection: Box<QuicConnection>,
+        socket: &Arc<UdpSocket>,
+        remote: SocketAddr,
+        local: Option<IpAddr>,
+        is_shared: bool,
+    ) -> Arc<Link> {
+        self.next_link += 1;
+        let link = Link::new(self.next_link, handle, connection, socket.clone(), remote, local, is_shared);
+        self.links.insert(handle.0, link.clone());
+        link
+    }
+
+    /// A connection that a dial may share, up or being made.
+    pub(super) fn shared(&self, expected: PublicKey, to: UdpSource) -> Option<Arc<Link>> {
+        self.peers.get(&(expected, to)).cloned()
+    }
+
+    /// Begins a connection; `alone`: no other dial shares it.
+    pub(super) fn dial(
+        &mut self,
+        now: Instant,
+        socket: &Arc<UdpSocket>,
+        remote: SocketAddr,
+        expected: PublicKey,
+        max_mtu: u16,
+        alone: bool,
+    ) -> Result<Arc<Link>, DialError> {
+        let to = UdpSource { socket: socket.number(), addr: remote };
+        let (handle, connection) = self.endpoint.dial(now, to, expected, max_mtu)?;
+        let link = self.enter(handle, connection, socket, remote, None, !alone);
+        if !alone {
+            self.peers.insert((expected, to), link.clone());
+        }
+        Ok(link)
+    }
+
+    /// Hands on what a connection said. A connection that is gone says nothing any more.
+    pub(super) fn handle_event(&mut self, link: &Arc<Link>, event: ToEndpoint) -> Option<ToConnection> {
+        if !self.knows(link) {
+            return None;
+        }
+        let handle = link.handle();
+        if event.is_drained() {
+            self.links.remove(&handle.0);
+            self.unshare(link);
+        }
+        self.endpoint.handle_event(handle, event)
+    }
+
+    /// Whether its handle is still its own.
+    fn knows(&self, link: &Arc<Link>) -> bool {
+        self.links.get(&link.handle().0).is_some_and(|known| Arc::ptr_eq(known, link))
+    }
+
+    /// The connection is up. What is lent to its window.
+    pub(super) fn connected(&mut self, link: &Arc<Link>) -> u64 {
+        if self.knows(link) { self.endpoint.lend_first_window(link.handle()) } else { 0 }
+    }
+
+    pub(super) fn lend_window(&mut self, link: &Arc<Link>, wanted: u64) -> u64 {
+        if self.knows(link) { self.endpoint.lend_window(link.handle(), wanted) } else { 0 }
+    }
+
+    pub(super) fn admitted(&mut self, link: &Arc<Link>) {
+        if self.knows(link) {
+            self.endpoint.admitted(link.handle());
+        }
+    }
+
+    /// No further dial shares it.
+    pub(super) fn unshare(&mut self, link: &Arc<Link>) {
+        if link.is_shared() {
+            self.peers.retain(|_, known| !Arc::ptr_eq(known, link));
+        }
+    }
+
+    pub(super) fn uses(&self, socket: &Arc<UdpSocket>) -> bool {
+        self.links.values().any(|link| Arc::ptr_eq(link.socket(), socket))
+    }
+
+    pub(super) fn links(&self) -> Vec<Arc<Link>> {
+        self.links.values().cloned().collect()
+    }
+
+    pub(super) fn take_links(&mut self) -> Vec<Arc<Link>> {
+        self.peers.clear();
+        self.dials.clear();
+        std::mem::take(&mut self.links).into_values().collect()
+    }
+}

@@ -1,0 +1,131 @@
+use std::{sync::Arc, time::Duration};
+
+use quinn_proto::{
+    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    congestion::CubicConfig,
+    crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
+};
+use ring::{hkdf, hmac};
+
+use super::{endpoint::IdGenerator, receive_budget::FLOOR_BYTES};
+use crate::Limits;
+
+/// What an endpoint is made of, apart from the keys of its peers.
+#[derive(Debug, Clone)]
+pub(crate) struct QuicSettings {
+    pub(crate) client_tls: Arc<rustls::ClientConfig>,
+    pub(crate) server_tls: Arc<rustls::ServerConfig>,
+    /// How long a peer may be silent; `None`: for ever.
+    pub(crate) dead_after: Option<Duration>,
+    /// From the first packet of an incoming connection to the first stream that was let in.
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) limits: Limits,
+    /// The largest datagram to send or to take.
+    pub(crate) max_mtu: u16,
+    /// Whether the system might split our datagrams, so that probing for larger ones would lie.
+    pub(crate) may_fragment: bool,
+    /// Secret: everything drawn or keyed here comes from it.
+    pub(crate) seed: [u8; 32],
+}
+
+impl QuicSettings {
+    /// A key of its own for each use of the seed.
+    pub(super) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.seed);
+        let tag = hmac::sign(&key, purpose);
+        tag.as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
+    pub(super) fn endpoint(&self, ids: IdGenerator) -> EndpointConfig {
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &self.derive(b"stateless reset"));
+        let mut config = EndpointConfig::new(Arc::new(reset_key));
+        config
+            .cid_generator(move || Box::new(ids.clone()))
+            .rng_seed(Some(self.derive(b"engine")))
+            // Greased packets could not be told from STUN on the same socket (RFC 9443).
+            .grease_quic_bit(false);
+        if config.max_udp_payload_size(self.max_mtu.max(MIN_MTU)).is_err() {
+            tracing::warn!(max_mtu = self.max_mtu, "no such datagram size; the engine's own is used");
+        }
+        config
+    }
+
+    pub(super) fn server(&self, max_mtu: u16) -> Result<ServerConfig, NoInitialCipherSuite> {
+        let crypto = QuicServerConfig::try_from(self.server_tls.clone())?;
+        let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.derive(b"retry token"));
+        let mut config = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
+        config
+            .migration(false)
+            // Each one is judged in the call that reports it.
+            .max_incoming(MAX_UNDECIDED)
+            .transport_config(Arc::new(self.transport(max_mtu, FIRST_STREAMS)));
+        Ok(config)
+    }
+
+    pub(super) fn client(&self, max_mtu: u16) -> Result<ClientConfig, NoInitialCipherSuite> {
+        let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(self.client_tls.clone())?));
+        // The dialer opens the streams, so the other side is granted none.
+        config.transport_config(Arc::new(self.transport(max_mtu, 0)));
+        Ok(config)
+    }
+
+    fn transport(&self, max_mtu: u16, streams: u32) -> TransportConfig {
+        let max_mtu = max_mtu.min(self.max_mtu);
+        let mut config = TransportConfig::default();
+        let mut congestion = CubicConfig::default();
+        if max_mtu > LARGEST_COMMON_MTU {
+            // A probe counts against the window, and one that exceeds it would hold up all that follows.
+            congestion.initial_window(u64::from(max_mtu) * PROBES_IN_WINDOW);
+        }
+        config
+            .congestion_controller_factory(Arc::new(congestion))
+            .max_concurrent_bidi_streams(VarInt::from_u32(streams.min(self.limits.streams_per_connection)))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .datagram_send_buffer_size(0)
+            .stream_receive_window(var_int(self.limits.stream_receive_bytes))
+            .receive_window(var_int(FLOOR_BYTES))
+            .send_window(FIRST_SEND_WINDOW)
+            .initial_rtt(FIRST_ROUND_TRIP)
+            .keep_alive_interval(Some(keep_alive(self.dead_after)))
+            .max_idle_timeout(self.dead_after.and_then(|silence| IdleTimeout::try_from(silence).ok()))
+            .mtu_discovery_config(mtu_discovery(max_mtu))
+            .allow_spin(false);
+        config
+    }
+}
+
+fn mtu_discovery(max_mtu: u16) -> Option<MtuDiscoveryConfig> {
+    (max_mtu > MIN_MTU).then(|| {
+        let mut config = MtuDiscoveryConfig::default();
+        config.upper_bound(max_mtu);
+        config
+    })
+}
+
+/// Often enough that one lost probe and its repetitions fit into the silence allowed, and that NATs keep their bindings.
+fn keep_alive(dead_after: Option<Duration>) -> Duration {
+    dead_after.map_or(NAT_BINDING, |silence| (silence / 3).min(NAT_BINDING))
+}
+
+pub(super) fn var_int(value: u64) -> VarInt {
+    VarInt::from_u64(value).unwrap_or(VarInt::MAX)
+}
+
+/// RFC 9000 §14: every path carries datagrams of this size, or it does not carry QUIC.
+const MIN_MTU: u16 = 1_200;
+/// What an Ethernet frame carries; larger datagrams are tried on interfaces that take them, which lead to near peers.
+const LARGEST_COMMON_MTU: u16 = 1_472;
+/// So that application data goes on beside a probe.
+const PROBES_IN_WINDOW: u64 = 3;
+/// Streams a peer may open at first: the engine sets memory aside for each that is allowed.
+pub(super) const FIRST_STREAMS: u32 = 16;
+/// Bytes written and not acknowledged; grows with the congestion window.
+pub(super) const FIRST_SEND_WINDOW: u64 = 1 << 20;
+/// Before the first measurement. RFC 9002 proposes 333 ms, with which one lost packet of a handshake costs a second; a
+/// path slower than this repeats a packet for nothing.
+const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
+/// Many NATs forget a UDP binding after 30 s.
+const NAT_BINDING: Duration = Duration::from_secs(15);
+/// They are decided one by one; a second one at a time would be an error of ours.
+const MAX_UNDECIDED: usize = 2;

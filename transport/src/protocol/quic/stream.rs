@@ -1,0 +1,427 @@
+use std::time::Instant;
+
+use bytes::Bytes;
+use quinn_proto::{Connection, FinishError, ReadError, StreamId, VarInt, WriteError};
+
+use crate::{
+    Refusal, StreamError,
+    protocol::{
+        preface::{self, Preface, PrefaceError},
+        verdict::Verdict,
+    },
+};
+
+/// One bidirectional stream: first the exchange at its head, then the application's bytes.
+///
+/// ```text
+/// dialer:    AwaitVerdict ──accepted──► Open          acceptor:  AwaitPreface ──► Judging ──accepted──► Open
+///                 └───────refused────► Refused                        │              └──────refused───► Refused
+///                                                                     └──cannot be read, refused at once──┘
+/// ```
+#[derive(Debug)]
+pub(super) struct Stream {
+    id: StreamId,
+    head: Head,
+    /// Our part of the exchange at the head, as far as it did not fit yet.
+    unsent: Vec<u8>,
+    send: Send,
+    receive: Receive,
+    /// Told of bytes to read, and not yet come back for all of them.
+    pub(super) told_readable: bool,
+    /// Somebody has a handle to it, or is about to.
+    pub(super) held: bool,
+}
+
+#[derive(Debug)]
+enum Head {
+    AwaitPreface { got: Vec<u8>, deadline: Instant },
+    Judging,
+    AwaitVerdict { got: Vec<u8> },
+    Open,
+    Refused(Refusal),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Send {
+    Open,
+    /// The end is to be sent after what is unsent.
+    Finishing,
+    /// The end is sent.
+    Finished,
+    /// The peer has all of it, or we or the peer have thrown it away: nothing is left to do.
+    Done(Option<StreamError>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Receive {
+    Open,
+    /// Nothing more comes: the peer's end was read, or a reset, or we stopped listening.
+    Done(Option<StreamError>),
+}
+
+/// Why `read` gave nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ReadEnd {
+    /// Nothing there yet; an event will tell.
+    Blocked,
+    Failed(StreamError),
+}
+
+/// Why `write` took nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WriteEnd {
+    /// No room yet; an event will tell.
+    Blocked,
+    Failed(StreamError),
+}
+
+/// What a read brought.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) bytes: usize,
+    /// The peer waits, or soon will, for leave to send more.
+    pub(super) credit_due: bool,
+    /// The end was found, for the first time.
+    pub(super) ended: bool,
+}
+
+/// What reading at the head of a stream brought.
+#[derive(Debug)]
+pub(super) enum HeadEvent {
+    Preface(Preface),
+    Verdict(Verdict),
+}
+
+impl Stream {
+    pub(super) fn dialled(id: StreamId, preface: Vec<u8>) -> Self {
+        Self { held: true, ..Self::new(id, Head::AwaitVerdict { got: Vec::new() }, preface) }
+    }
+
+    pub(super) fn accepted(id: StreamId, deadline: Instant) -> Self {
+        Self::new(id, Head::AwaitPreface { got: Vec::new(), deadline }, Vec::new())
+    }
+
+    fn new(id: StreamId, head: Head, unsent: Vec<u8>) -> Self {
+        Self { id, head, unsent, send: Send::Open, receive: Receive::Open, told_readable: false, held: false }
+    }
+
+    /// Until when its preface must be there.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.head {
+            Head::AwaitPreface { deadline, .. } => Some(*deadline),
+            _ => None,
+        }
+    }
+
+    /// Whether it can be forgotten: both directions are over.
+    pub(super) fn is_over(&self) -> bool {
+        matches!((&self.send, &self.receive), (Send::Done(_), Receive::Done(_)))
+    }
+
+    /// Whether bytes of ours or their end are still under way.
+    pub(super) fn is_sending(&self) -> bool {
+        matches!(self.send, Send::Finishing | Send::Finished)
+    }
+
+    /// Whether the peer has acknowledged everything up to the end.
+    pub(super) fn is_acknowledged(&self) -> Option<Result<(), StreamError>> {
+        match &self.send {
+            Send::Done(None) => Some(Ok(())),
+            Send::Done(Some(error)) => Some(Err(error.clone())),
+            _ => None,
+        }
+    }
+
+    /// Reads at the head, if the exchange is not over and enough is there.
+    pub(super) fn read_head(&mut self, connection: &mut Connection) -> Option<HeadEvent> {
+        loop {
+            let got = match &mut self.head {
+                Head::AwaitPreface { got, .. } | Head::AwaitVerdict { got } => got,
+                Head::Judging | Head::Open | Head::Refused(_) => return None,
+            };
+            let more = match read_chunk(connection, self.id, missing(got)) {
+                Ok(Some(more)) => more,
+                Ok(None) => {
+                    self.receive = Receive::Done(Some(StreamError::UnexpectedEof));
+                    return self.head_cut_short(connection);
+                }
+                Err(ReadEnd::Blocked) => return None,
+                Err(ReadEnd::Failed(error)) => {
+                    self.receive = Receive::Done(Some(error));
+                    return self.head_cut_short(connection);
+                }
+            };
+            got.extend_from_slice(&more);
+            if let Some(event) = self.decode_head(connection) {
+                return Some(event);
+            }
+        }
+    }
+
+    fn decode_head(&mut self, connection: &mut Connection) -> Option<HeadEvent> {
+        match &self.head {
+            Head::AwaitPreface { got, .. } => match Preface::decode(got) {
+                Ok(None) => None,
+                Ok(Some((preface, _))) => {
+                    self.head = Head::Judging;
+                    Some(HeadEvent::Preface(preface))
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a preface that cannot be read");
+                    self.answer(connection, Verdict::Refused(refusal(&error)));
+                    None
+                }
+            },
+            Head::AwaitVerdict { got } => {
+                let verdict = match Verdict::decode(got) {
+                    Ok(None) => return None,
+                    Ok(Some((verdict, _))) => verdict,
+                    Err(error) => {
+                        tracing::debug!(%error, "a verdict that cannot be read");
+                        Verdict::Refused(Refusal::Malformed)
+                    }
+                };
+                self.take_verdict(connection, verdict);
+                Some(HeadEvent::Verdict(verdict))
+            }
+            Head::Judging | Head::Open | Head::Refused(_) => None,
+        }
+    }
+
+    fn take_verdict(&mut self, connection: &mut Connection, verdict: Verdict) {
+        match verdict {
+            Verdict::Accepted => self.head = Head::Open,
+            Verdict::Refused(reason) => {
+                self.head = Head::Refused(reason);
+                self.reset(connection, REFUSED);
+                self.stop(connection, REFUSED);
+            }
+        }
+    }
+
+    /// The peer ended the stream before its part of the exchange.
+    fn head_cut_short(&mut self, connection: &mut Connection) -> Option<HeadEvent> {
+        self.reset(connection, REFUSED);
+        // A dialer learns of it as of a refusal; an acceptor has nothing to tell anybody.
+        let dialled = matches!(self.head, Head::AwaitVerdict { .. });
+        self.head = Head::Refused(Refusal::Malformed);
+        dialled.then_some(HeadEvent::Verdict(Verdict::Refused(Refusal::Malformed)))
+    }
+
+    /// The acceptor's verdict goes out at the head of its direction.
+    pub(super) fn answer(&mut self, connection: &mut Connection, verdict: Verdict) {
+        self.unsent.extend_from_slice(&verdict.encode());
+        match verdict {
+            Verdict::Accepted => {
+                self.head = Head::Open;
+                self.held = true;
+            }
+            Verdict::Refused(reason) => {
+                self.head = Head::Refused(reason);
+                self.finish(connection);
+                self.stop(connection, REFUSED);
+            }
+        }
+        self.send_head(connection);
+    }
+
+    /// Hands out what is left of our part of the exchange. Tells whether all of it is gone.
+    pub(super) fn send_head(&mut self, connection: &mut Connection) -> bool {
+        while !self.unsent.is_empty() {
+            match connection.send_stream(self.id).write(&self.unsent) {
+                Ok(written) => drop(self.unsent.drain(..written)),
+                Err(WriteError::Blocked) => return false,
+                Err(WriteError::Stopped(code)) => {
+                    self.stopped(connection, code);
+                    return true;
+                }
+                Err(WriteError::ClosedStream) => {
+                    self.unsent.clear();
+                }
+            }
+        }
+        self.unsent = Vec::new();
+        if self.send == Send::Finishing {
+            self.finish_now(connection);
+        }
+        true
+    }
+
+    pub(super) fn read(&mut self, connection: &mut Connection, buffer: &mut [u8]) -> Result<Read, ReadEnd> {
+        if let Head::Refused(reason) = self.head {
+            return Err(ReadEnd::Failed(StreamError::Refused(reason)));
+        }
+        match &self.receive {
+            Receive::Done(None) => return Ok(Read { bytes: 0, credit_due: false, ended: false }),
+            Receive::Done(Some(error)) => return Err(ReadEnd::Failed(error.clone())),
+            Receive::Open if !matches!(self.head, Head::Open) => {
+                self.told_readable = false;
+                return Err(ReadEnd::Blocked);
+            }
+            Receive::Open => {}
+        }
+        let mut filled = 0;
+        let mut credit_due = false;
+        match read_into(connection, self.id, buffer, &mut filled, &mut credit_due) {
+            Ok(()) if filled < buffer.len() => self.receive = Receive::Done(None),
+            Ok(()) => {}
+            Err(ReadEnd::Blocked) => {
+                self.told_readable = false;
+                if filled == 0 {
+                    return Err(ReadEnd::Blocked);
+                }
+            }
+            Err(ReadEnd::Failed(error)) => {
+                self.receive = Receive::Done(Some(error.clone()));
+                if filled == 0 {
+                    return Err(ReadEnd::Failed(error));
+                }
+            }
+        }
+        Ok(Read { bytes: filled, credit_due, ended: self.receive == Receive::Done(None) })
+    }
+
+    pub(super) fn write(&mut self, connection: &mut Connection, bytes: &[u8]) -> Result<usize, WriteEnd> {
+        if let Head::Refused(reason) = self.head {
+            return Err(WriteEnd::Failed(StreamError::Refused(reason)));
+        }
+        match &self.send {
+            Send::Open => {}
+            Send::Finishing | Send::Finished | Send::Done(None) => {
+                return Err(WriteEnd::Failed(StreamError::Closed));
+            }
+            Send::Done(Some(error)) => return Err(WriteEnd::Failed(error.clone())),
+        }
+        if !self.send_head(connection) {
+            return Err(WriteEnd::Blocked);
+        }
+        match connection.send_stream(self.id).write(bytes) {
+            Ok(written) => Ok(written),
+            Err(WriteError::Blocked) => Err(WriteEnd::Blocked),
+            Err(WriteError::Stopped(code)) => Err(WriteEnd::Failed(self.stopped(connection, code))),
+            Err(WriteError::ClosedStream) => Err(WriteEnd::Failed(StreamError::Closed)),
+        }
+    }
+
+    /// Sends the end once everything before it is sent.
+    pub(super) fn finish(&mut self, connection: &mut Connection) {
+        if self.send == Send::Open {
+            self.send = Send::Finishing;
+            self.send_head(connection);
+        }
+    }
+
+    fn finish_now(&mut self, connection: &mut Connection) {
+        self.send = Send::Finished;
+        match connection.send_stream(self.id).finish() {
+            Ok(()) => {}
+            Err(FinishError::Stopped(code)) => {
+                self.stopped(connection, code);
+            }
+            Err(FinishError::ClosedStream) => self.send = Send::Done(Some(StreamError::Closed)),
+        }
+    }
+
+    /// The peer has acknowledged the end.
+    pub(super) fn acknowledged(&mut self) {
+        if self.send == Send::Finished {
+            self.send = Send::Done(None);
+        }
+    }
+
+    /// The peer no longer listens.
+    pub(super) fn stopped(&mut self, connection: &mut Connection, code: VarInt) -> StreamError {
+        let error = reset_by_peer(code);
+        self.throw_away(connection, code, error.clone());
+        error
+    }
+
+    /// Throws away what was not acknowledged, and tells the peer.
+    pub(super) fn reset(&mut self, connection: &mut Connection, code: u32) {
+        self.throw_away(connection, VarInt::from_u32(code), StreamError::Closed);
+    }
+
+    fn throw_away(&mut self, connection: &mut Connection, code: VarInt, error: StreamError) {
+        if !matches!(self.send, Send::Done(_)) {
+            // An error means that it was thrown away before.
+            let _ = connection.send_stream(self.id).reset(code);
+            self.unsent = Vec::new();
+            self.send = Send::Done(Some(error));
+        }
+    }
+
+    /// Stops listening, and tells the peer.
+    pub(super) fn stop(&mut self, connection: &mut Connection, code: u32) {
+        if self.receive == Receive::Open {
+            // An error means that it was over before.
+            let _ = connection.recv_stream(self.id).stop(VarInt::from_u32(code));
+            self.receive = Receive::Done(Some(StreamError::Closed));
+        }
+    }
+}
+
+fn refusal(error: &PrefaceError) -> Refusal {
+    match *error {
+        PrefaceError::Version { theirs } => Refusal::Version { theirs: preface::VERSION, ours: theirs },
+        _ => Refusal::Malformed,
+    }
+}
+
+fn reset_by_peer(code: VarInt) -> StreamError {
+    StreamError::Reset { code: u32::try_from(code.into_inner()).unwrap_or(u32::MAX) }
+}
+
+/// How many bytes are certainly still missing: preface and verdict both begin with a version and a length.
+fn missing(got: &[u8]) -> usize {
+    match *got {
+        [_, high, low, ..] => {
+            (3 + usize::from(u16::from_be_bytes([high, low]))).saturating_sub(got.len()).max(1)
+        }
+        _ => 3 - got.len(),
+    }
+}
+
+/// At most so many bytes of the stream; `None` at its end.
+fn read_chunk(connection: &mut Connection, id: StreamId, most: usize) -> Result<Option<Bytes>, ReadEnd> {
+    let mut stream = connection.recv_stream(id);
+    let mut chunks = stream.read(true).map_err(|_| ReadEnd::Failed(StreamError::Closed))?;
+    let chunk = chunks.next(most);
+    // What must be sent for it goes out with the next transmission, which every caller polls for.
+    let _ = chunks.finalize();
+    match chunk {
+        Ok(chunk) => Ok(chunk.map(|chunk| chunk.bytes)),
+        Err(ReadError::Blocked) => Err(ReadEnd::Blocked),
+        Err(ReadError::Reset(code)) => Err(ReadEnd::Failed(reset_by_peer(code))),
+    }
+}
+
+/// Fills the buffer as far as there are bytes; `Ok` with room left is the end of the stream.
+fn read_into(
+    connection: &mut Connection,
+    id: StreamId,
+    buffer: &mut [u8],
+    filled: &mut usize,
+    credit_due: &mut bool,
+) -> Result<(), ReadEnd> {
+    let mut stream = connection.recv_stream(id);
+    let mut chunks = stream.read(true).map_err(|_| ReadEnd::Failed(StreamError::Closed))?;
+    let result = loop {
+        if *filled == buffer.len() {
+            break Ok(());
+        }
+        match chunks.next(buffer.len() - *filled) {
+            Ok(Some(chunk)) => {
+                buffer[*filled..*filled + chunk.bytes.len()].copy_from_slice(&chunk.bytes);
+                *filled += chunk.bytes.len();
+            }
+            Ok(None) => break Ok(()),
+            Err(ReadError::Blocked) => break Err(ReadEnd::Blocked),
+            Err(ReadError::Reset(code)) => break Err(ReadEnd::Failed(reset_by_peer(code))),
+        }
+    };
+    *credit_due = chunks.finalize().should_transmit();
+    result
+}
+
+/// The code of streams that were refused.
+const REFUSED: u32 = 1;
