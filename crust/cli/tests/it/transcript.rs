@@ -146,7 +146,9 @@ impl Background {
         };
         let mut text = String::from_utf8(all).unwrap();
         if !status.success() {
-            text.push_str(&status.code().map_or("killed".to_owned(), |code| format!("status {code}")));
+            text.push_str(
+                &status.code().map_or_else(|| "killed".to_owned(), |code| format!("status {code}")),
+            );
         }
         text
     }
