@@ -66,7 +66,7 @@ impl Default for Config {
         Self {
             identity: None,
             key: None,
-            listen: ["tcp://0.0.0.0:0"].map(|text| text.parse().expect("it is a listen endpoint")).into(),
+            listen: ["quic://0.0.0.0:0", "tcp://0.0.0.0:0"].map(|text| text.parse().expect("both are listen endpoints")).into(),
             schemes: vec![Scheme::Quic, Scheme::Tcp],
             allow: None,
             protocols: vec![ProtocolLabel::default()],
@@ -142,7 +142,7 @@ impl Config {
     }
 
     /// Where to listen; an empty list listens nowhere. Places of a scheme that [`Config::only`] leaves out are skipped.
-    /// Default: TCP on every IPv4 address, the port chosen by the system.
+    /// Default: QUIC and TCP on every IPv4 address, the port chosen by the system.
     #[must_use]
     pub fn listen(mut self, places: impl IntoIterator<Item = ListenEndpoint>) -> Self {
         self.listen = places.into_iter().collect();

@@ -51,4 +51,4 @@ fn ask(scheme: Scheme, contact: &Contact) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-const SCHEMES: [Scheme; 1] = [Scheme::Tcp];
+const SCHEMES: [Scheme; 2] = [Scheme::Tcp, Scheme::Quic];

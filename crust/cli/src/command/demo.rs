@@ -204,7 +204,7 @@ fn failed(message: &str) -> Failure {
     Failure::new("demo", message)
 }
 
-const SCHEMES: [&str; 1] = ["tcp"];
+const SCHEMES: [&str; 2] = ["tcp", "quic"];
 const FILE_BYTES: u64 = 64 << 20;
 const PIECE_BYTES: usize = 1 << 20;
 /// A slow machine takes three seconds.

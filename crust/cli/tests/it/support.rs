@@ -13,7 +13,7 @@ use crossbeam::channel::{Receiver, unbounded};
 use serde_json::Value;
 
 /// What every command that moves bytes is tried over.
-pub(crate) const SCHEMES: [&str; 1] = ["tcp"];
+pub(crate) const SCHEMES: [&str; 2] = ["tcp", "quic"];
 
 /// A user's folders.
 pub(crate) struct Home {

@@ -20,7 +20,7 @@ pub(crate) fn check(document: &str, name: &str) {
     assert!(!blocks.is_empty(), "{name} has no transcripts");
     for block in blocks {
         let home = Home::new();
-        home.file("config/crust/config.toml", br#"listen = ["tcp://127.0.0.1:0"]"#);
+        home.file("config/crust/config.toml", br#"listen = ["quic://127.0.0.1:0", "tcp://127.0.0.1:0"]"#);
         Session { home: &home, running: Vec::new(), contact: None, block: &block }.run();
     }
 }
