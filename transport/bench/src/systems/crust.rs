@@ -3,11 +3,11 @@
 use std::io::{Read, Write};
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::OnceLock;
 
 use anyhow::Result;
 use transport::{
-    Admission, ConnectOptions, Driver, Endpoint, Identity, Listener, Scheme, Stream, Transport,
-    TransportConfig,
+    Admission, ConnectOptions, Endpoint, Identity, Listener, Scheme, Stream, Transport, TransportConfig,
 };
 
 use super::blocking::Blocking;
@@ -16,6 +16,8 @@ use super::keys::{CLIENT_SEED, SERVER_SEED};
 /// Dials over the scheme of `S`.
 pub(crate) struct Crust<S> {
     transport: Transport,
+    /// The same peer, but it remembers no session: it always meets the server for the first time.
+    forgetful: OnceLock<Transport>,
     endpoint: Endpoint,
     over: PhantomData<S>,
 }
@@ -41,10 +43,9 @@ impl Over for Tcp {
     const SCHEME: Scheme = Scheme::Tcp;
 }
 
-/// A stream and, where it was dialled by a transport of its own, that.
+/// A stream as the harness reads and writes it.
 pub(crate) struct CrustStream {
     stream: Stream,
-    _transport: Option<Transport>,
 }
 
 impl<S: Over> Blocking for Crust<S> {
@@ -59,7 +60,7 @@ impl<S: Over> Blocking for Crust<S> {
     }
 
     fn accept((listener, _): &Self::Listener) -> Result<CrustStream> {
-        Ok(CrustStream { stream: listener.accept()?, _transport: None })
+        Ok(CrustStream { stream: listener.accept()? })
     }
 
     fn dialer(address: &str) -> Result<Self> {
@@ -67,22 +68,27 @@ impl<S: Over> Blocking for Crust<S> {
         let server = Identity::from_seed(SERVER_SEED).public_key();
         Ok(Self {
             transport,
+            forgetful: OnceLock::new(),
             endpoint: Endpoint::new(S::SCHEME, address.parse()?, server),
             over: PhantomData,
         })
     }
 
     fn dial(&self) -> Result<CrustStream> {
-        Ok(CrustStream { stream: self.connect()?, _transport: None })
+        Ok(CrustStream { stream: self.connect()? })
     }
 
-    /// By a transport that has never spoken to the server, so that there is no session to resume. It needs no thread:
-    /// its only call turns the crank.
     fn dial_first(&self) -> Result<CrustStream> {
-        let config = TransportConfig::default().driver(Driver::Caller);
-        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), config)?;
-        let stream = Stream::direct_connect(&transport, self.endpoint)?;
-        Ok(CrustStream { stream, _transport: Some(transport) })
+        let transport = match self.forgetful.get() {
+            Some(transport) => transport,
+            None => {
+                let config = TransportConfig::default().resume_sessions(false);
+                let transport = Transport::new(Identity::from_seed(CLIENT_SEED), config)?;
+                self.forgetful.get_or_init(|| transport)
+            }
+        };
+        let stream = Stream::direct_connect(transport, self.endpoint)?;
+        Ok(CrustStream { stream })
     }
 }
 
