@@ -104,5 +104,5 @@ fn a_peer_that_is_killed() {
     }
 }
 
-const SCHEMES: [&str; 1] = ["tcp"];
+const SCHEMES: [&str; 2] = ["tcp", "quic"];
 const DEAD_AFTER: &str = "3";
