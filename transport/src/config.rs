@@ -149,8 +149,8 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Incoming handshakes in progress, of both schemes. Over it QUIC asks dialers to prove their address (Retry) and
-    /// TCP leaves them in the backlog. Default: 1,024, some 10 MiB.
+    /// Incoming handshakes in progress, for each scheme. Over it TCP leaves dialers in the backlog; over a quarter of it QUIC
+    /// asks dialers to prove their address first (Retry). Default: 1,024, at most some 20 MiB.
     #[must_use]
     pub fn pending_handshakes(mut self, number: usize) -> Self {
         self.pending_handshakes = number.max(1);

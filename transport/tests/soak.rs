@@ -5,8 +5,11 @@
 use std::{
     fs,
     io::{Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, TcpStream},
-    sync::{Mutex, MutexGuard, PoisonError},
+    net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -118,6 +121,89 @@ fn a_handshake_that_trickles_is_cut_off_at_its_deadline() {
     }
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
     assert_eq!(server.stats().handshakes_failed, 1);
+}
+
+/// Initial packets from addresses whose owners never asked: beyond the limit they cost an answer, and no memory.
+#[test]
+fn spoofed_initials_keep_nobody_out() {
+    let _alone = alone();
+    let server = transport();
+    let listener = listen(&server, Scheme::Quic);
+    let endpoint = listener.endpoints().unwrap().next().unwrap();
+    let initials = capture_initials();
+    let sources: Vec<UdpSocket> = (0..180)
+        .map(|number| UdpSocket::bind((Ipv4Addr::new(127, 1 + number % 9, number, 7), 0)).unwrap())
+        .collect();
+    let memory = resident_kib();
+    let over = AtomicBool::new(false);
+    let (sent, mut waits) = thread::scope(|scope| {
+        let flood = scope.spawn(|| flood(&initials, &sources, endpoint.addr(), &over));
+        // The flood has taken all places before the first honest peer comes.
+        thread::sleep(Duration::from_millis(500));
+        let waits: Vec<Option<Duration>> =
+            (0..200u8).map(|number| honest_dial(number, &listener, endpoint)).collect();
+        over.store(true, Ordering::Relaxed);
+        (flood.join().unwrap(), waits)
+    });
+    waits.sort_by_key(|wait| wait.unwrap_or(Duration::MAX));
+    let p99 = waits[197].expect("99 % of the honest get in");
+    assert!(p99 < Duration::from_secs(1), "p99 {p99:?} under {sent} spoofed packets");
+    let grown = resident_kib().saturating_sub(memory);
+    assert!(grown < 16 << 10, "{grown} KiB for {sent} spoofed packets");
+}
+
+/// First packets of real dials, each of a connection of its own.
+fn capture_initials() -> Vec<Vec<u8>> {
+    let trap = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    trap.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
+    let nobody = Identity::generate().public_key();
+    let endpoint = Endpoint::new(Scheme::Quic, trap.local_addr().unwrap(), nobody);
+    let mut initials = Vec::new();
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                let options = ConnectOptions::new().timeout(Duration::from_millis(3));
+                for _ in 0..200 {
+                    let _ = Stream::connect_with(&transport(), endpoint, &options);
+                }
+            });
+        }
+        let mut datagram = [0; 2_000];
+        while let Ok(length) = trap.recv(&mut datagram) {
+            // Long header, Initial (RFC 9000 §17.2.2); farewells are shorter.
+            if length >= 1_200 && datagram[0] & 0xb0 == 0x80 {
+                initials.push(datagram[..length].to_vec());
+            }
+        }
+    });
+    assert!(initials.len() > 1_200, "{} first packets, more than there are places", initials.len());
+    initials
+}
+
+/// Ten thousand a second, as far as the machine allows, and no more than ten seconds long.
+fn flood(initials: &[Vec<u8>], sources: &[UdpSocket], to: SocketAddr, over: &AtomicBool) -> usize {
+    let begun = Instant::now();
+    let mut sent = 0;
+    while !over.load(Ordering::Relaxed) && begun.elapsed() < Duration::from_secs(10) {
+        for _ in 0..100 {
+            let _ = sources[sent % sources.len()].send_to(&initials[sent % initials.len()], to);
+            sent += 1;
+        }
+        let due = begun + Duration::from_millis(sent as u64 / 10);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    sent
+}
+
+fn honest_dial(number: u8, listener: &Listener, endpoint: Endpoint) -> Option<Duration> {
+    let client = transport();
+    let from = SocketAddr::from((Ipv4Addr::new(127, 200, 0, number), 0));
+    let options = ConnectOptions::new().local_addr(from).timeout(Duration::from_secs(3));
+    let begun = Instant::now();
+    Stream::connect_with(&client, endpoint, &options).ok()?;
+    let wait = begun.elapsed();
+    listener.accept_deadline(soon()).ok()?;
+    Some(wait)
 }
 
 fn greet(client: &Transport, listener: &Listener, endpoint: Endpoint) {

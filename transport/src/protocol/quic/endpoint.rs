@@ -106,7 +106,7 @@ impl QuicEndpoint {
             by_id: BTreeMap::new(),
             members: BTreeMap::new(),
             budget: ReceiveBudget::new(settings.limits.receive_bytes),
-            unproven: Pending::new(total, per_prefix),
+            unproven: Pending::new((total / UNPROVEN_SHARE).max(1), per_prefix),
             proven: Pending::new(total, per_prefix),
             settings,
             scratch: Vec::new(),
@@ -379,5 +379,8 @@ impl ConnectionIdGenerator for IdGenerator {
 
 /// Interfaces with datagram sizes of their own are few.
 const MAX_CONFIGS: usize = 16;
+/// Whoever has not proved its address gets a quarter of the places: forging addresses is free, a pending handshake is
+/// some 30 KiB, and the proof costs an honest dialer one round trip while we are flooded.
+const UNPROVEN_SHARE: usize = 4;
 /// Ids remembered a connection; a peer that has more drawn makes the oldest forgotten, and is then known by its address.
 const MAX_IDS: usize = 16;

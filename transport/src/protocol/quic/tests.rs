@@ -244,7 +244,7 @@ fn a_peer_that_never_asks_for_a_stream_is_closed_at_the_deadline() {
 
 #[test]
 fn spoofed_initials_are_asked_for_a_proof_and_honest_dialers_still_come_in() {
-    let limits = Limits::default().pending_handshakes(20);
+    let limits = Limits::default().pending_handshakes(80);
     let mut pair = Pair::with(Link::default(), |settings| settings.limits = limits.clone());
     let flood = initials(200);
     let to = pair.acceptor.addr;
