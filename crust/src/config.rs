@@ -66,7 +66,9 @@ impl Default for Config {
         Self {
             identity: None,
             key: None,
-            listen: ["quic://0.0.0.0:0", "tcp://0.0.0.0:0"].map(|text| text.parse().expect("both are listen endpoints")).into(),
+            listen: ["quic://0.0.0.0:0", "tcp://0.0.0.0:0"]
+                .map(|text| text.parse().expect("both are listen endpoints"))
+                .into(),
             schemes: vec![Scheme::Quic, Scheme::Tcp],
             allow: None,
             protocols: vec![ProtocolLabel::default()],

@@ -14,6 +14,12 @@ pub mod transfer;
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
+use tracing_subscriber::{
+    Layer as _,
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt as _,
+    util::SubscriberInitExt as _,
+};
 
 use self::{arguments::Arguments, events::Output, failure::Failure};
 
@@ -48,17 +54,19 @@ fn refuse(error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2))
 }
 
+/// Our own crates tell what an operator can mend, or more if asked; the engines below only with them at their loudest.
 fn log(parsed: &Arguments) {
-    let level = match parsed.common.verbose {
+    let (ours, others) = match parsed.common.verbose {
         0 if parsed.common.json => return,
-        0 => tracing::Level::WARN,
-        1 => tracing::Level::DEBUG,
-        _ => tracing::Level::TRACE,
+        0 => (LevelFilter::WARN, LevelFilter::OFF),
+        1 => (LevelFilter::DEBUG, LevelFilter::WARN),
+        _ => (LevelFilter::TRACE, LevelFilter::DEBUG),
     };
+    let levels =
+        OURS.iter().fold(Targets::new().with_default(others), |levels, name| levels.with_target(*name, ours));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     // The one call of this in the process.
-    let _ = tracing_subscriber::fmt()
-        .with_max_level(level)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(levels)).try_init();
 }
+
+const OURS: [&str; 5] = ["beacon", "crust", "crust_cli", "nat_traversal", "transport"];
