@@ -1,8 +1,13 @@
-use std::{fmt, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use mio::{Events, Poll, Token, Waker};
 
 use crate::{
+    config::Driver,
     error::{StartError, StreamError},
     io::{clock, crank::Waited, ready_list::ReadyList},
     stream::{Carrier, Stream},
@@ -216,6 +221,14 @@ impl StreamSet {
                     Waited::Closed => return Err(StreamError::Closed),
                 }
             }
+            let mut until = deadline;
+            if self.must_turn() {
+                // Nobody else may serve the streams that have no socket here, so both are looked at in turns.
+                if self.shared.crank.turn_once(clock::now() + TURN_TIME) == Waited::Closed {
+                    return Err(StreamError::Closed);
+                }
+                until = Some(clock::now());
+            }
             // What is put into the list from now on interrupts the poll; what came before is collected first.
             self.list.set_polling(true);
             woken |=
@@ -223,7 +236,7 @@ impl StreamSet {
             let polled = if self.shared.is_closed() {
                 Err(StreamError::Closed)
             } else {
-                self.poll(if woken { Some(clock::now()) } else { deadline })
+                self.poll(if woken { Some(clock::now()) } else { until })
             };
             self.list.set_polling(false);
             polled?;
@@ -238,6 +251,11 @@ impl StreamSet {
                 return Err(StreamError::TimedOut);
             }
         }
+    }
+
+    /// Whether there are streams that only the crank serves, and no thread that surely turns it.
+    fn must_turn(&self) -> bool {
+        self.shared.config.driver == Driver::Caller && self.len() > self.sockets
     }
 
     /// Wakes this set from another thread.
@@ -342,6 +360,8 @@ impl SetWaker {
     }
 }
 
+/// How long a turn may wait before the sockets are looked at again.
+const TURN_TIME: Duration = Duration::from_millis(1);
 /// The token of the set's waker, which no member can have.
 const WAKER: Token = Token(usize::MAX);
 /// One batch; what does not fit comes with the next wait.
