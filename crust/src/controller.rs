@@ -1,8 +1,12 @@
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use transport::{
     AccessToken, BindError, ConnectOptions as DialOptions, Endpoint, ListenEndpoint, Listener, ListenerSet,
-    NamedEndpoint, PublicKey, Scheme, Stream, Transport, TransportStats,
+    NamedEndpoint, PublicKey, Scheme, Stream, Transport, TransportStats, TurnError,
 };
 
 use crate::{ConnectError, ConnectOptions, Contact, io::clock};
@@ -131,6 +135,16 @@ impl ServiceController {
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         self.transport.stats()
+    }
+
+    /// Lends the calling thread until something happened on the network, at most until `deadline`: the application's part
+    /// with [`Driver::Caller`](crate::Driver::Caller) while none of its threads is in a blocking call.
+    ///
+    /// # Errors
+    ///
+    /// [`TurnError::TimedOut`] when nothing happened, [`TurnError::Closed`] when the service is closed.
+    pub fn turn(&self, deadline: Instant) -> Result<(), TurnError> {
+        self.transport.turn(deadline)
     }
 
     /// Ends everything now: streams, sockets, blocked calls, which return `Closed`.

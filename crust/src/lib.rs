@@ -26,7 +26,7 @@ pub use service::Service;
 pub use transport::{
     AcceptError, AccessToken, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,
     NamedEndpoint, ParseEndpointError, ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey,
-    ReadStream, Refusal, Scheme, Stream, StreamError, StreamStats, TransportStats, WriteStream,
+    ReadStream, Refusal, Scheme, Stream, StreamError, StreamStats, TransportStats, TurnError, WriteStream,
 };
 
 /// The programs of the repository's README.

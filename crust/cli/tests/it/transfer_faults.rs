@@ -36,6 +36,25 @@ fn without_the_token_nobody_gets_anything() {
 }
 
 #[test]
+fn the_token_is_in_the_contact_and_in_no_log() {
+    for scheme in SCHEMES {
+        let home = Home::new();
+        let file = home.file("secret", b"secret");
+        let (sender, contact) = home.serve(scheme, &["send", &file, "-vv"]);
+        let received = home.run(&["receive", &contact, "-o", "in", "-vv"]);
+        let logs = [received.assert_done().data.clone(), sender.end().assert_done().data.clone()].concat();
+        let logs = String::from_utf8(logs).unwrap().to_lowercase();
+        assert!(logs.contains("transport"), "{scheme}: there is a log: {logs}");
+        let token = contact.parse::<crust::Contact>().unwrap().token().unwrap().clone();
+        let hex: String = token.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let list = format!("{:?}", token.as_bytes());
+        for form in [contact, token.to_string(), hex, list[1..list.len() - 1].to_owned()] {
+            assert!(!logs.contains(&form), "{scheme}: {logs}");
+        }
+    }
+}
+
+#[test]
 fn with_allow_the_key_is_the_token() {
     let home = Home::new();
     let file = home.file("f", b"1");
