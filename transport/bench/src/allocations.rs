@@ -13,7 +13,7 @@ use crate::systems;
 /// When a system cannot be measured.
 pub fn allocations(count: impl Fn() -> usize) -> Result<()> {
     println!("allocations of both ends an echo of 64 B on one stream, in the steady state");
-    for system in [System::Std, System::Rustls, System::CrustTcp, System::Quinn] {
+    for system in [System::Std, System::Rustls, System::CrustTcp, System::Quinn, System::CrustQuic] {
         let (address, _server) = systems::serve(system, Workload::Echo)?;
         let mut load = systems::load(system, Workload::Echo, &Plan::default(), &address)?;
         let before = count();

@@ -33,7 +33,12 @@ impl Process {
         core: Option<usize>,
         address: Option<&str>,
     ) -> Result<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
+        let mut program = std::env::current_exe()?;
+        if address.is_none() && matches!(system, System::CrustService | System::CrustServiceCaller) {
+            // Its memory is to be its own: see there.
+            program.set_file_name("service");
+        }
+        let mut command = Command::new(program);
         command.args(arguments(system, workload, plan, core, address));
         Self::spawn(command)
     }

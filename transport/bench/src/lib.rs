@@ -12,7 +12,9 @@ mod plan;
 mod statistics;
 mod system_calls;
 mod systems;
+mod table;
 mod tables;
 
 pub use crate::allocations::allocations;
 pub use crate::command::run;
+pub use crate::peer::service;

@@ -29,9 +29,25 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     }
 }
 
+/// The server's side for a service of ours, in a program that holds nothing else.
+///
+/// # Errors
+///
+/// When the service does not start, or the harness says something unknown.
+pub fn service(words: &[String]) -> Result<()> {
+    let Some(system) = words.get(1) else { bail!("a service takes more arguments than {words:?}") };
+    let (address, _service) = systems::service::serve(system.parse()?)?;
+    attend(&address)
+}
+
 fn serve(system: System, workload: Workload) -> Result<()> {
     // Whatever must stay alive for the server is held here; it works on threads of its own.
     let (address, _server) = systems::serve(system, workload)?;
+    attend(&address)
+}
+
+/// Answers the harness until it is done.
+fn attend(address: &str) -> Result<()> {
     say(&format!("ready {address}"))?;
     for line in stdin().lock().lines() {
         match line?.as_str() {

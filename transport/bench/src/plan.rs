@@ -18,8 +18,20 @@ pub(crate) enum System {
     CrustTcp,
     /// Ours over TCP, each end's streams in one set on one thread.
     CrustTcpSet,
+    /// Ours over QUIC, a thread for each stream.
+    CrustQuic,
+    /// The same with datagrams no larger than quinn's.
+    CrustQuicCapped,
+    /// Ours over QUIC, each end's streams in one set on one thread.
+    CrustQuicSet,
+    /// A whole service of ours, over both schemes.
+    CrustService,
+    /// The same, without a thread of the library's.
+    CrustServiceCaller,
     /// quinn on a tokio runtime of one thread.
     Quinn,
+    /// The same with windows as wide as ours.
+    QuinnWide,
     /// quinn on tokio's runtime with a thread for each core.
     QuinnThreads,
 }
@@ -36,6 +48,8 @@ pub(crate) enum Workload {
     Count,
     /// Bytes in one direction, the end confirmed.
     Bulk,
+    /// As many bytes in each direction at a time, a reader and a writer at each end.
+    Duplex,
     /// Dials as a stranger, sends 64 bytes, receives them and closes, one after the other.
     Connect,
     /// Dials a peer that was dialled before, and the same.
@@ -98,13 +112,19 @@ impl Plan {
 }
 
 impl System {
-    const NAMES: [(Self, &str); 7] = [
+    const NAMES: [(Self, &str); 13] = [
         (Self::Std, "std"),
         (Self::Mio, "mio"),
         (Self::Rustls, "rustls"),
         (Self::CrustTcp, "crust-tcp"),
         (Self::CrustTcpSet, "crust-tcp-set"),
+        (Self::CrustQuic, "crust-quic"),
+        (Self::CrustQuicCapped, "crust-quic-mtu"),
+        (Self::CrustQuicSet, "crust-quic-set"),
+        (Self::CrustService, "crust-service"),
+        (Self::CrustServiceCaller, "crust-service-caller"),
         (Self::Quinn, "quinn"),
+        (Self::QuinnWide, "quinn-wide"),
         (Self::QuinnThreads, "quinn-threads"),
     ];
 
@@ -116,7 +136,14 @@ impl System {
     pub(crate) fn reference(self) -> Self {
         match self {
             Self::Std | Self::Mio | Self::Rustls | Self::CrustTcp | Self::CrustTcpSet => Self::Rustls,
-            Self::Quinn | Self::QuinnThreads => Self::Quinn,
+            Self::CrustQuic
+            | Self::CrustQuicCapped
+            | Self::CrustQuicSet
+            | Self::CrustService
+            | Self::CrustServiceCaller
+            | Self::Quinn
+            | Self::QuinnWide
+            | Self::QuinnThreads => Self::Quinn,
         }
     }
 }
@@ -130,11 +157,12 @@ impl FromStr for System {
 }
 
 impl Workload {
-    const NAMES: [(Self, &str); 7] = [
+    const NAMES: [(Self, &str); 8] = [
         (Self::Echo, "echo"),
         (Self::Shared, "shared"),
         (Self::Count, "count"),
         (Self::Bulk, "bulk"),
+        (Self::Duplex, "duplex"),
         (Self::Connect, "connect"),
         (Self::Again, "again"),
         (Self::Idle, "idle"),

@@ -9,7 +9,8 @@ use anyhow::{Context, Result};
 use crate::control::Process;
 use crate::plan::{Plan, System, Workload};
 
-const SYSTEMS: [System; 4] = [System::Std, System::Rustls, System::CrustTcp, System::Quinn];
+const SYSTEMS: [System; 5] =
+    [System::Std, System::Rustls, System::CrustTcp, System::Quinn, System::CrustQuic];
 
 /// Echoes of the shorter and of the longer run; what they differ in is the steady state's.
 const ECHOES: [usize; 2] = [500, 2500];

@@ -7,6 +7,7 @@ mod epoll;
 pub(crate) mod keys;
 mod plain;
 mod quic;
+pub(crate) mod service;
 mod tls;
 
 use std::any::Any;
@@ -35,9 +36,14 @@ pub(crate) fn serve(system: System, workload: Workload) -> Result<(String, Box<d
         System::Std => blocking::serve::<plain::Plain>(workload),
         System::Rustls => blocking::serve::<tls::Tls>(workload),
         System::CrustTcp => blocking::serve::<crust::Crust<crust::Tcp>>(workload),
+        System::CrustQuic => blocking::serve::<crust::Crust<crust::Quic>>(workload),
+        System::CrustQuicCapped => blocking::serve::<crust::Crust<crust::QuicCapped>>(workload),
+        System::CrustQuicSet => crust_set::serve::<crust::Quic>(),
+        System::CrustService | System::CrustServiceCaller => service::serve(system),
         System::CrustTcpSet => crust_set::serve::<crust::Tcp>(),
         System::Mio => epoll::serve(),
         System::Quinn => quic::serve(workload, quic::Flavour::OneThread),
+        System::QuinnWide => quic::serve(workload, quic::Flavour::Wide),
         System::QuinnThreads => quic::serve(workload, quic::Flavour::ThreadEachCore),
     }
 }
@@ -48,9 +54,16 @@ pub(crate) fn load(system: System, workload: Workload, plan: &Plan, address: &st
         System::Std => blocking::load::<plain::Plain>(workload, *plan, address),
         System::Rustls => blocking::load::<tls::Tls>(workload, *plan, address),
         System::CrustTcp => blocking::load::<crust::Crust<crust::Tcp>>(workload, *plan, address),
+        System::CrustQuic => blocking::load::<crust::Crust<crust::Quic>>(workload, *plan, address),
+        System::CrustQuicCapped => {
+            blocking::load::<crust::Crust<crust::QuicCapped>>(workload, *plan, address)
+        }
+        System::CrustQuicSet => crust_set::load::<crust::Quic>(workload, *plan, address),
+        System::CrustService | System::CrustServiceCaller => service::load(workload, plan),
         System::CrustTcpSet => crust_set::load::<crust::Tcp>(workload, *plan, address),
         System::Mio => epoll::load(workload, *plan, address),
         System::Quinn => quic::load(workload, *plan, address, quic::Flavour::OneThread),
+        System::QuinnWide => quic::load(workload, *plan, address, quic::Flavour::Wide),
         System::QuinnThreads => quic::load(workload, *plan, address, quic::Flavour::ThreadEachCore),
     }
 }

@@ -19,12 +19,12 @@ pub(crate) trait Blocking: Sized + Send + Sync + 'static {
     /// A listener on loopback, and what a dialer must know of it.
     fn listen() -> Result<(Self::Listener, String)>;
     fn accept(listener: &Self::Listener) -> Result<Self::Stream>;
-    fn dialer(address: &str) -> Result<Self>;
+    fn dialer(address: &str, workload: Workload) -> Result<Self>;
     fn dial(&self) -> Result<Self::Stream>;
 
-    /// A dial as between strangers, where a system remembers earlier ones.
-    fn dial_first(&self) -> Result<Self::Stream> {
-        self.dial()
+    /// Both directions, for two threads.
+    fn split(_: Self::Stream) -> Result<(Box<dyn Read + Send>, Box<dyn Write + Send>)> {
+        bail!("streams of this system have one user at a time")
     }
 
     /// Another stream on the connection that a `dial` has made, where a system has such connections.
@@ -40,6 +40,7 @@ pub(crate) fn serve<S: Blocking>(workload: Workload) -> Result<(String, Box<dyn 
             // A stream ends when its dialer goes away; there is nothing to report then.
             thread::spawn(move || match workload {
                 Workload::Bulk => swallow(stream),
+                Workload::Duplex => swallow_and_send::<S>(stream),
                 _ => echo(stream),
             });
         }
@@ -60,23 +61,58 @@ fn echo(mut stream: impl Read + Write) -> Result<()> {
 
 /// Takes in transfers, each a length and as many bytes, and confirms each by one byte.
 fn swallow(mut stream: impl Read + Write) -> Result<()> {
-    let mut buffer = vec![0; CHUNK_BYTES];
     loop {
         let mut length = [0; 8];
         stream.read_exact(&mut length)?;
-        let mut left = u64::from_be_bytes(length);
-        while left > 0 {
-            let most = CHUNK_BYTES.min(left as usize);
-            let taken = stream.read(&mut buffer[..most])?;
-            ensure!(taken > 0, "the transfer ended early");
-            left -= taken as u64;
-        }
+        take(&mut stream, u64::from_be_bytes(length))?;
         stream.write_all(&[1])?;
     }
 }
 
+/// The same, sending as many bytes at the same time.
+fn swallow_and_send<S: Blocking>(stream: S::Stream) -> Result<()> {
+    let (mut reader, mut writer) = S::split(stream)?;
+    loop {
+        let mut length = [0; 8];
+        reader.read_exact(&mut length)?;
+        let length = u64::from_be_bytes(length);
+        both(|| take(&mut reader, length), || give(&mut writer, length))?;
+        writer.write_all(&[1])?;
+    }
+}
+
+fn take(stream: &mut impl Read, length: u64) -> Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut left = length;
+    while left > 0 {
+        let most = CHUNK_BYTES.min(left as usize);
+        let taken = stream.read(&mut buffer[..most])?;
+        ensure!(taken > 0, "the transfer ended early");
+        left -= taken as u64;
+    }
+    Ok(())
+}
+
+fn give(stream: &mut impl Write, length: u64) -> Result<()> {
+    let chunk = vec![7; CHUNK_BYTES];
+    for _ in 0..length / CHUNK_BYTES as u64 {
+        stream.write_all(&chunk)?;
+    }
+    Ok(stream.flush()?)
+}
+
+/// Does one here and the other on a thread of its own.
+fn both(here: impl FnOnce() -> Result<()>, there: impl FnOnce() -> Result<()> + Send) -> Result<()> {
+    thread::scope(|scope| {
+        let there = scope.spawn(there);
+        let here = here();
+        there.join().ok().context("a thread panicked")??;
+        here
+    })
+}
+
 pub(crate) fn load<S: Blocking>(workload: Workload, plan: Plan, address: &str) -> Result<Load> {
-    let dialer = Arc::new(S::dialer(address)?);
+    let dialer = Arc::new(S::dialer(address, workload)?);
     let mut load = prepare(&dialer, workload, plan)?;
     Ok(Box::new(move || {
         // Streams end with what dialled them, so it stays.
@@ -94,8 +130,8 @@ fn prepare<S: Blocking>(dialer: &Arc<S>, workload: Workload, plan: Plan) -> Resu
             Ok(Box::new(move || counted_echoes(&mut stream, plan.dials)))
         }
         Workload::Bulk => bulk_load(dialer.dial()?, plan),
-        Workload::Connect => dial_load(dialer, S::dial_first, plan),
-        Workload::Again => dial_load(dialer, S::dial, plan),
+        Workload::Duplex => duplex_load::<S>(dialer.dial()?, plan),
+        Workload::Connect | Workload::Again => dial_load(Arc::clone(dialer), plan),
         Workload::Idle => Ok(idle_load(Arc::clone(dialer), plan)),
     }
 }
@@ -163,29 +199,38 @@ fn bulk_load(mut stream: impl Read + Write + 'static, plan: Plan) -> Result<Load
 }
 
 fn transfer(stream: &mut (impl Read + Write), length: u64) -> Result<Times> {
-    let chunk = vec![7; CHUNK_BYTES];
     let mut times = Times::begin();
     stream.write_all(&length.to_be_bytes())?;
-    for _ in 0..length / CHUNK_BYTES as u64 {
-        stream.write_all(&chunk)?;
-    }
-    stream.flush()?;
+    give(stream, length)?;
     stream.read_exact(&mut [0])?;
     times.done(times.begin);
     Ok(times.end())
 }
 
-fn dial_load<S: Blocking>(dialer: &Arc<S>, dial: fn(&S) -> Result<S::Stream>, plan: Plan) -> Result<Load> {
-    let dialer = Arc::clone(dialer);
-    dials::<S>(&dialer, dial, plan.dials / 10)?;
-    Ok(Box::new(move || dials::<S>(&dialer, dial, plan.dials)))
+fn duplex_load<S: Blocking>(stream: S::Stream, plan: Plan) -> Result<Load> {
+    let (mut reader, mut writer) = S::split(stream)?;
+    let mut transfer = move |length: u64| {
+        let mut times = Times::begin();
+        writer.write_all(&length.to_be_bytes())?;
+        both(|| take(&mut reader, length), || give(&mut writer, length))?;
+        reader.read_exact(&mut [0])?;
+        times.done(times.begin);
+        Ok(times.end())
+    };
+    transfer(plan.warm_up_bytes())?;
+    Ok(Box::new(move || transfer(plan.bulk_bytes())))
 }
 
-fn dials<S: Blocking>(dialer: &S, dial: fn(&S) -> Result<S::Stream>, count: usize) -> Result<Times> {
+fn dial_load<S: Blocking>(dialer: Arc<S>, plan: Plan) -> Result<Load> {
+    dials(dialer.as_ref(), plan.dials / 10)?;
+    Ok(Box::new(move || dials(dialer.as_ref(), plan.dials)))
+}
+
+fn dials<S: Blocking>(dialer: &S, count: usize) -> Result<Times> {
     let mut times = Times::begin();
     for _ in 0..count {
         let begin = Instant::now();
-        let mut stream = dial(dialer)?;
+        let mut stream = dialer.dial()?;
         echo_once(&mut stream, &[7; MESSAGE_BYTES])?;
         times.done(begin);
     }

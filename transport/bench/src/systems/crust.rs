@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::marker::PhantomData;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::OnceLock;
 
 use anyhow::Result;
 use transport::{
@@ -12,21 +11,16 @@ use transport::{
 
 use super::blocking::Blocking;
 use super::keys::{CLIENT_SEED, SERVER_SEED};
+use crate::plan::Workload;
 
 /// Dials over the scheme of `S`.
 pub(crate) struct Crust<S> {
     transport: Transport,
-    /// The same peer, but it remembers no session: it always meets the server for the first time.
-    forgetful: OnceLock<Transport>,
     endpoint: Endpoint,
     over: PhantomData<S>,
 }
 
 impl<S> Crust<S> {
-    pub(crate) fn connect(&self) -> Result<Stream> {
-        Ok(Stream::connect_with(&self.transport, self.endpoint, &ConnectOptions::new())?)
-    }
-
     pub(crate) fn transport(&self) -> &Transport {
         &self.transport
     }
@@ -35,6 +29,11 @@ impl<S> Crust<S> {
 /// Which carrier, as a type.
 pub(crate) trait Over: Send + Sync + 'static {
     const SCHEME: Scheme;
+
+    /// Settings that both ends share.
+    fn config() -> TransportConfig {
+        TransportConfig::default()
+    }
 }
 
 pub(crate) struct Tcp;
@@ -43,73 +42,66 @@ impl Over for Tcp {
     const SCHEME: Scheme = Scheme::Tcp;
 }
 
-/// A stream as the harness reads and writes it.
-pub(crate) struct CrustStream {
-    stream: Stream,
+pub(crate) struct Quic;
+
+impl Over for Quic {
+    const SCHEME: Scheme = Scheme::Quic;
+}
+
+/// With datagrams as large as quinn's default allows, where loopback would take larger ones.
+pub(crate) struct QuicCapped;
+
+impl Over for QuicCapped {
+    const SCHEME: Scheme = Scheme::Quic;
+
+    fn config() -> TransportConfig {
+        TransportConfig::default().max_mtu(1452)
+    }
 }
 
 impl<S: Over> Blocking for Crust<S> {
-    type Stream = CrustStream;
+    type Stream = Stream;
     type Listener = (Listener, Transport);
 
     fn listen() -> Result<(Self::Listener, String)> {
-        let transport = Transport::new(Identity::from_seed(SERVER_SEED), server_config())?;
+        let transport = Transport::new(Identity::from_seed(SERVER_SEED), server_config::<S>())?;
         let listener = Listener::bind(&transport, (S::SCHEME, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))?;
         let address = listener.local_endpoint().addr().to_string();
         Ok(((listener, transport), address))
     }
 
-    fn accept((listener, _): &Self::Listener) -> Result<CrustStream> {
-        Ok(CrustStream { stream: listener.accept()? })
+    fn accept((listener, _): &Self::Listener) -> Result<Stream> {
+        Ok(listener.accept()?)
     }
 
-    fn dialer(address: &str) -> Result<Self> {
-        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), TransportConfig::default())?;
+    fn dialer(address: &str, workload: Workload) -> Result<Self> {
+        // Only dialling again is to profit from having dialled before.
+        let config = S::config().resume_sessions(workload == Workload::Again);
+        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), config)?;
         let server = Identity::from_seed(SERVER_SEED).public_key();
         Ok(Self {
             transport,
-            forgetful: OnceLock::new(),
             endpoint: Endpoint::new(S::SCHEME, address.parse()?, server),
             over: PhantomData,
         })
     }
 
-    fn dial(&self) -> Result<CrustStream> {
-        Ok(CrustStream { stream: self.connect()? })
+    fn dial(&self) -> Result<Stream> {
+        Ok(Stream::connect_with(&self.transport, self.endpoint, &ConnectOptions::new().own_connection())?)
     }
 
-    fn dial_first(&self) -> Result<CrustStream> {
-        let transport = match self.forgetful.get() {
-            Some(transport) => transport,
-            None => {
-                let config = TransportConfig::default().resume_sessions(false);
-                let transport = Transport::new(Identity::from_seed(CLIENT_SEED), config)?;
-                self.forgetful.get_or_init(|| transport)
-            }
-        };
-        let stream = Stream::direct_connect(transport, self.endpoint)?;
-        Ok(CrustStream { stream })
-    }
-}
-
-impl Read for CrustStream {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        self.stream.read(buffer)
-    }
-}
-
-impl Write for CrustStream {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.stream.write(bytes)
+    fn split(stream: Stream) -> Result<(Box<dyn Read + Send>, Box<dyn Write + Send>)> {
+        let (reader, writer) = stream.split();
+        Ok((Box::new(reader), Box::new(writer)))
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.stream.flush()
+    fn dial_shared(&self) -> Result<Stream> {
+        Ok(Stream::direct_connect(&self.transport, self.endpoint)?)
     }
 }
 
 /// Admits exactly the client, as the references do.
-fn server_config() -> TransportConfig {
+fn server_config<S: Over>() -> TransportConfig {
     let client = Identity::from_seed(CLIENT_SEED).public_key();
-    TransportConfig::default().admission(Admission::default().allow([client]))
+    S::config().admission(Admission::default().allow([client]))
 }

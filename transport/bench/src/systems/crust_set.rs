@@ -68,7 +68,7 @@ fn echo(mut stream: &Stream) -> Result<()> {
 }
 
 pub(crate) fn load<S: Over>(workload: Workload, plan: Plan, address: &str) -> Result<Load> {
-    let dialer = Crust::<S>::dialer(address)?;
+    let dialer = Crust::<S>::dialer(address, workload)?;
     match workload {
         Workload::Echo => {
             let mut client = Client::dial(&dialer, plan.streams)?;
@@ -105,7 +105,7 @@ impl Client {
         let mut set = StreamSet::new(dialer.transport())?;
         let mut begins = HashMap::with_capacity(count);
         for _ in 0..count {
-            begins.insert(set.add(dialer.connect()?)?, Instant::now());
+            begins.insert(set.add(dialer.dial()?)?, Instant::now());
         }
         Ok(Self { set, ready: Vec::new(), begins })
     }

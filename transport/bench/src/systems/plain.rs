@@ -1,10 +1,12 @@
 //! Plain `std::net`: what the system calls alone cost.
 
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 
 use anyhow::Result;
 
 use super::blocking::Blocking;
+use crate::plan::Workload;
 
 /// Dials one address.
 pub(crate) struct Plain {
@@ -27,7 +29,7 @@ impl Blocking for Plain {
         Ok(stream)
     }
 
-    fn dialer(address: &str) -> Result<Self> {
+    fn dialer(address: &str, _: Workload) -> Result<Self> {
         Ok(Self { address: address.to_owned() })
     }
 
@@ -35,5 +37,9 @@ impl Blocking for Plain {
         let stream = TcpStream::connect(&self.address)?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+
+    fn split(stream: TcpStream) -> Result<(Box<dyn Read + Send>, Box<dyn Write + Send>)> {
+        Ok((Box::new(stream.try_clone()?), Box::new(stream)))
     }
 }

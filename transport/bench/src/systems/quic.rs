@@ -23,10 +23,15 @@ use crate::plan::{Plan, Workload};
 /// What quinn's own benchmark asks for: enough that a burst of segments is not dropped by the receiving socket.
 const SOCKET_BUFFER_BYTES: usize = 2 << 20;
 
-/// How many threads tokio may use.
+/// Our stream window: 1 Gbit/s over 100 ms.
+const WIDE_BYTES: u32 = 12_500 << 10;
+
+/// How many threads tokio may use, and how much quinn may have under way.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Flavour {
     OneThread,
+    /// The same, with windows as wide as ours grow to.
+    Wide,
     ThreadEachCore,
 }
 
@@ -34,7 +39,7 @@ pub(crate) fn serve(workload: Workload, flavour: Flavour) -> Result<(String, Box
     let handle = start_runtime(flavour)?;
     let tls = Arc::new(QuicServerConfig::try_from(keys::server_config()?)?);
     let mut config = quinn::ServerConfig::with_crypto(tls);
-    config.transport_config(transport_config());
+    config.transport_config(transport_config(flavour));
     let endpoint = endpoint(&handle, Some(config))?;
     let address = endpoint.local_addr()?.to_string();
     handle.spawn(async move {
@@ -52,6 +57,7 @@ async fn serve_connection(incoming: Incoming, workload: Workload) -> Result<()> 
         // A stream ends when its dialer goes away; there is nothing to report then.
         match workload {
             Workload::Bulk => tokio::spawn(swallow(sender, receiver)),
+            Workload::Duplex => tokio::spawn(swallow_and_send(sender, receiver)),
             _ => tokio::spawn(echo(sender, receiver)),
         };
     }
@@ -65,19 +71,42 @@ async fn echo(mut sender: SendStream, mut receiver: RecvStream) -> Result<()> {
     Ok(())
 }
 
-/// As the blocking one; `read_chunk` spares quinn a copy.
 async fn swallow(mut sender: SendStream, mut receiver: RecvStream) -> Result<()> {
     loop {
         let mut length = [0; 8];
         receiver.read_exact(&mut length).await?;
-        let mut left = u64::from_be_bytes(length);
-        while left > 0 {
-            let most = usize::try_from(left)?;
-            let chunk = receiver.read_chunk(most, true).await?.context("the transfer ended early")?;
-            left -= chunk.bytes.len() as u64;
-        }
+        take(&mut receiver, u64::from_be_bytes(length)).await?;
         sender.write_all(&[1]).await?;
     }
+}
+
+async fn swallow_and_send(mut sender: SendStream, mut receiver: RecvStream) -> Result<()> {
+    loop {
+        let mut length = [0; 8];
+        receiver.read_exact(&mut length).await?;
+        let length = u64::from_be_bytes(length);
+        tokio::try_join!(take(&mut receiver, length), give(&mut sender, length))?;
+        sender.write_all(&[1]).await?;
+    }
+}
+
+/// `read_chunk` spares quinn a copy.
+async fn take(receiver: &mut RecvStream, length: u64) -> Result<()> {
+    let mut left = length;
+    while left > 0 {
+        let most = usize::try_from(left)?;
+        let chunk = receiver.read_chunk(most, true).await?.context("the transfer ended early")?;
+        left -= chunk.bytes.len() as u64;
+    }
+    Ok(())
+}
+
+async fn give(sender: &mut SendStream, length: u64) -> Result<()> {
+    let chunk = vec![7; CHUNK_BYTES];
+    for _ in 0..length / CHUNK_BYTES as u64 {
+        sender.write_all(&chunk).await?;
+    }
+    Ok(())
 }
 
 pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavour) -> Result<Load> {
@@ -85,7 +114,7 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavo
     let handle = start_runtime(flavour)?;
     let tls = Arc::new(QuicClientConfig::try_from(keys::client_config()?)?);
     let mut config = quinn::ClientConfig::new(tls);
-    config.transport_config(transport_config());
+    config.transport_config(transport_config(flavour));
     let mut endpoint = endpoint(&handle, None)?;
     endpoint.set_default_client_config(config);
     match workload {
@@ -112,7 +141,8 @@ pub(crate) fn load(workload: Workload, plan: Plan, address: &str, flavour: Flavo
         Workload::Count => {
             Ok(Box::new(move || wait(&handle, counted_echoes(endpoint.clone(), address, plan.dials))))
         }
-        Workload::Bulk => bulk_load(handle, endpoint, address, plan),
+        Workload::Bulk => bulk_load(handle, endpoint, address, plan, Way::One),
+        Workload::Duplex => bulk_load(handle, endpoint, address, plan, Way::Both),
         Workload::Connect | Workload::Again => {
             wait(&handle, dials(endpoint.clone(), address, plan.dials / 10))?;
             Ok(Box::new(move || wait(&handle, dials(endpoint.clone(), address, plan.dials))))
@@ -205,16 +235,16 @@ async fn echo_once(stream: &mut Dialled) -> Result<()> {
     Ok(())
 }
 
-fn bulk_load(handle: Handle, endpoint: Endpoint, address: SocketAddr, plan: Plan) -> Result<Load> {
+fn bulk_load(handle: Handle, endpoint: Endpoint, address: SocketAddr, plan: Plan, way: Way) -> Result<Load> {
     let mut stream = Some(wait(&handle, async move {
         let mut stream = dial(&endpoint, address).await?;
-        transfer(&mut stream, plan.warm_up_bytes()).await?;
+        transfer(&mut stream, plan.warm_up_bytes(), way).await?;
         Ok(stream)
     })?);
     Ok(Box::new(move || {
         let mut held = stream.take().context("the stream comes back from each transfer")?;
         let (held, times) = wait(&handle, async move {
-            let times = transfer(&mut held, plan.bulk_bytes()).await?;
+            let times = transfer(&mut held, plan.bulk_bytes(), way).await?;
             Ok((held, times))
         })?;
         stream = Some(held);
@@ -222,12 +252,20 @@ fn bulk_load(handle: Handle, endpoint: Endpoint, address: SocketAddr, plan: Plan
     }))
 }
 
-async fn transfer(stream: &mut Dialled, length: u64) -> Result<Times> {
-    let chunk = vec![7; CHUNK_BYTES];
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    One,
+    Both,
+}
+
+async fn transfer(stream: &mut Dialled, length: u64, way: Way) -> Result<Times> {
     let mut times = Times::begin();
     stream.sender.write_all(&length.to_be_bytes()).await?;
-    for _ in 0..length / CHUNK_BYTES as u64 {
-        stream.sender.write_all(&chunk).await?;
+    match way {
+        Way::One => give(&mut stream.sender, length).await?,
+        Way::Both => {
+            tokio::try_join!(give(&mut stream.sender, length), take(&mut stream.receiver, length))?;
+        }
     }
     stream.receiver.read_exact(&mut [0]).await?;
     times.done(times.begin);
@@ -258,9 +296,12 @@ async fn idle(endpoint: Endpoint, address: SocketAddr, count: usize) -> Result<(
 }
 
 /// quinn's defaults, but that idle connections stay.
-fn transport_config() -> Arc<TransportConfig> {
+fn transport_config(flavour: Flavour) -> Arc<TransportConfig> {
     let mut config = TransportConfig::default();
     config.max_idle_timeout(None);
+    if matches!(flavour, Flavour::Wide) {
+        config.stream_receive_window(WIDE_BYTES.into()).send_window(WIDE_BYTES.into());
+    }
     Arc::new(config)
 }
 
@@ -277,7 +318,7 @@ fn endpoint(handle: &Handle, config: Option<quinn::ServerConfig>) -> Result<Endp
 /// measurements too.
 fn start_runtime(flavour: Flavour) -> Result<Handle> {
     let runtime = match flavour {
-        Flavour::OneThread => Builder::new_current_thread().enable_all().build()?,
+        Flavour::OneThread | Flavour::Wide => Builder::new_current_thread().enable_all().build()?,
         Flavour::ThreadEachCore => {
             Builder::new_multi_thread().worker_threads(machine::cores()).enable_all().build()?
         }

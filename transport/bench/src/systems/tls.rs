@@ -9,6 +9,7 @@ use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection, Str
 use super::blocking::Blocking;
 use super::keys;
 use super::plain::Plain;
+use crate::plan::Workload;
 
 pub(crate) struct Tls {
     plain: Plain,
@@ -35,8 +36,8 @@ impl Blocking for Tls {
         Ok(TlsStream::Accepted(StreamOwned::new(connection, Plain::accept(listener)?)))
     }
 
-    fn dialer(address: &str) -> Result<Self> {
-        Ok(Self { plain: Plain::dialer(address)?, config: Arc::new(keys::client_config()?) })
+    fn dialer(address: &str, workload: Workload) -> Result<Self> {
+        Ok(Self { plain: Plain::dialer(address, workload)?, config: Arc::new(keys::client_config()?) })
     }
 
     fn dial(&self) -> Result<TlsStream> {
