@@ -13,6 +13,17 @@ use crate::{ConnectError, ConnectOptions, Contact, io::clock};
 
 /// Steers a [`Service`](crate::Service): dials, adds places to listen, tells how to be reached, and shuts down when it
 /// is dropped. Every method takes `&self`, from any thread.
+///
+/// ```
+/// use crust::{Config, Scheme, Service};
+///
+/// let service = Service::new_from_config(Config::new().listen([]))?;
+/// let place = service.controller.add_listener("tcp://127.0.0.1:0".parse()?)?;
+/// let endpoints = service.controller.endpoints()?;
+/// assert_eq!((endpoints[0].scheme(), endpoints[0].addr()), (Scheme::Tcp, place.addr()));
+/// assert_eq!(endpoints[0].public_key(), service.controller.public_key());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ServiceController {
     listeners: Arc<ListenerSet>,

@@ -23,6 +23,19 @@ pub enum StartError {
 ///
 /// As text it is one line; [`ConnectError::attempts`] tells all. Its source is the attempt that says most: a refusal
 /// by the peer before a silence.
+///
+/// ```
+/// use crust::{Config, Endpoint, Identity, Scheme, Service};
+///
+/// let client = Service::new_from_config(Config::new().listen([]))?;
+/// let nobody = Identity::generate().public_key();
+/// let endpoint = Endpoint::new(Scheme::Tcp, "127.0.0.1:1".parse()?, nobody);
+/// let error = client.controller.connect(endpoint).expect_err("nothing listens there");
+/// for attempt in error.attempts() {
+///     println!("{} to {}: {}", attempt.road, attempt.endpoint, attempt.error);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ConnectError {
     peer: PublicKey,

@@ -6,6 +6,17 @@ use transport::{AcceptError, ListenerSet, Stream};
 /// Gives the streams that peers open, over all places where the service listens.
 ///
 /// Every stream that comes out of it is encrypted, its peer has proved its key, and was admitted.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use crust::{AcceptError, Config, Service};
+///
+/// let place = "quic://127.0.0.1:0".parse()?;
+/// let service = Service::new_from_config(Config::new().listen([place]))?;
+/// let soon = Instant::now() + Duration::from_millis(10);
+/// assert_eq!(service.acceptor.accept_deadline(soon).err(), Some(AcceptError::TimedOut));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct ServiceListener {
     listeners: Arc<ListenerSet>,

@@ -2,7 +2,7 @@ mod batch;
 mod part;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
 };
@@ -20,7 +20,7 @@ pub(crate) struct Target {
     root: PathBuf,
     overwrite: bool,
     /// Folders below the root that are known to be folders.
-    folders: std::collections::BTreeSet<String>,
+    folders: BTreeSet<String>,
     /// Files that an earlier attempt left incomplete.
     parts: BTreeMap<u32, Part>,
     /// Files that are there already, with their hash.
@@ -45,7 +45,7 @@ impl Target {
         Ok(Self {
             root,
             overwrite,
-            folders: std::collections::BTreeSet::new(),
+            folders: BTreeSet::new(),
             parts: BTreeMap::new(),
             wholes: BTreeMap::new(),
             batch: Batch::default(),

@@ -8,6 +8,16 @@ use super::record::{Entry, EntryKind, Hash, ProtocolError, Record};
 /// Opening ── Offer ──► Listing ── last Entry ──► Asking ── start() ──► Between ◄─── End ───┐
 ///                                                                         └─── File ──► Inside ── Data*
 /// ```
+///
+/// ```
+/// use crust_cli::transfer::{Receiving, Record, Step};
+///
+/// let mut receiving = Receiving::new();
+/// assert_eq!(receiving.handle(Record::Offer { entries: 0, total_bytes: 0 })?, Step::Listed);
+/// assert_eq!(receiving.start(), Record::Start);
+/// assert!(receiving.is_complete());
+/// # Ok::<(), crust_cli::transfer::ProtocolError>(())
+/// ```
 #[derive(Debug)]
 pub struct Receiving {
     state: State,

@@ -146,6 +146,18 @@ fn cut(reason: &str) -> &str {
 }
 
 /// Takes bytes in whatever pieces they come, gives records. Data are handed through without being copied.
+///
+/// ```
+/// use crust_cli::transfer::{Decoder, Record, Rules};
+///
+/// let mut bytes = Vec::new();
+/// Record::Start.encode(&mut bytes);
+/// let mut decoder = Decoder::new(Rules::here());
+/// let (mut front, mut back) = bytes.split_at(2);
+/// assert_eq!(decoder.next(&mut front)?, None);
+/// assert_eq!(decoder.next(&mut back)?, Some(Record::Start));
+/// # Ok::<(), crust_cli::transfer::ProtocolError>(())
+/// ```
 #[derive(Debug)]
 pub struct Decoder {
     rules: Rules,

@@ -5,6 +5,16 @@ use super::record::{Entry, EntryKind, Hash, ProtocolError, Record};
 /// ```text
 /// Asking ── Have*, Start ──► Streaming ── all files are out ──► Awaiting ── Done ──► Over
 /// ```
+///
+/// ```
+/// use crust_cli::transfer::{Answer, Record, Sending};
+///
+/// let mut sending = Sending::new([]);
+/// assert_eq!(sending.handle(Record::Start)?, Answer::Start);
+/// sending.all_sent();
+/// assert_eq!(sending.handle(Record::Done)?, Answer::Done);
+/// # Ok::<(), crust_cli::transfer::ProtocolError>(())
+/// ```
 #[derive(Debug)]
 pub struct Sending {
     state: State,
