@@ -85,9 +85,10 @@ impl Running {
     }
 }
 
-/// Asks for a token, unless the user said who may connect.
+/// Asks for a token, unless flags or configuration say who may connect.
 fn guarded(config: Config, common: &Common) -> Config {
-    if common.allow.is_empty() { config.access_token(AccessToken::generate()) } else { config }
+    let decided = !common.allow.is_empty() || config.allowed().is_some();
+    if decided { config } else { config.access_token(AccessToken::generate()) }
 }
 
 /// Dialling commands listen nowhere.

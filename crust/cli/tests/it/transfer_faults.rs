@@ -68,6 +68,23 @@ fn with_allow_the_key_is_the_token() {
 }
 
 #[test]
+fn who_is_allowed_may_stand_in_the_configuration_too() {
+    let home = Home::new();
+    let file = home.file("f", b"1");
+    let friend = home.command().args(["id", "--key", "friend.pem"]).output().unwrap().stdout;
+    let friend = String::from_utf8(friend).unwrap();
+    let config = home.file("my.toml", format!("allow = ['{}']", friend.trim()).as_bytes());
+    let (sender, contact) = home.serve("tcp", &["send", &file, "--config", &config]);
+    home.run(&["receive", &contact, "-o", "in"]).assert_failed(1, "refused");
+    home.run(&["receive", &contact, "-o", "in", "--key", "friend.pem"]).assert_done();
+    sender.end().assert_done();
+    // A flag says more than the file.
+    let (sender, contact) = home.serve("tcp", &["send", &file, "--config", &config, "--allow", "any"]);
+    home.run(&["receive", &contact, "-o", "in2"]).assert_done();
+    sender.end().assert_done();
+}
+
+#[test]
 fn a_listener_and_a_sender_are_not_mixed_up() {
     let home = Home::new();
     let (_listener, contact) = home.serve("tcp", &["listen"]);
