@@ -2,7 +2,10 @@
 
 use std::{io, time::Instant};
 
-use super::{TcpConnection, socket::Patience};
+use super::{
+    TcpConnection,
+    socket::{AppliedTimeout, Patience},
+};
 use crate::{
     StreamError,
     io::{lock::Lock as _, pool::BUFFER_BYTES},
@@ -35,6 +38,7 @@ pub(super) struct Receive {
     trusts_short_reads: bool,
     /// Such a `recv` was the last.
     drained: bool,
+    timeout: AppliedTimeout,
 }
 
 impl Receive {
@@ -52,6 +56,7 @@ impl Receive {
             peer_ended: false,
             trusts_short_reads: false,
             drained: false,
+            timeout: AppliedTimeout::default(),
         }
     }
 
@@ -221,7 +226,7 @@ impl Receive {
         buffer: &mut [u8],
         patience: Patience,
     ) -> Result<usize, StreamError> {
-        match stream.socket.receive(buffer, patience) {
+        match stream.socket.receive(buffer, patience, &mut self.timeout) {
             Ok(0) => Err(stream.end_without_notice()),
             Ok(received) => {
                 self.drained = received < buffer.len();

@@ -2,7 +2,10 @@
 
 use std::{io, net::Shutdown};
 
-use super::{Core, TcpConnection, socket::Patience};
+use super::{
+    Core, TcpConnection,
+    socket::{AppliedTimeout, Patience},
+};
 use crate::{
     StreamError,
     io::lock::Lock as _,
@@ -19,6 +22,7 @@ pub(super) struct Send {
     ended: bool,
     /// And with the kernel.
     end_sent: bool,
+    timeout: AppliedTimeout,
 }
 
 impl Send {
@@ -51,7 +55,7 @@ impl Send {
     ) -> Result<usize, StreamError> {
         let Encrypted { length, taken } =
             encrypted.map_err(|error| stream.fail(StreamError::Protocol { reason: error.to_string() }))?;
-        match send_all(stream, &buffer[..length], patience) {
+        match send_all(stream, &buffer[..length], patience, &mut self.timeout) {
             Ok(()) => Ok(taken),
             Err((sent, error)) => {
                 self.unsent = buffer[sent..length].to_vec();
@@ -70,7 +74,7 @@ impl Send {
         if self.unsent.is_empty() {
             return Ok(());
         }
-        match send_all(stream, &self.unsent[self.sent..], patience) {
+        match send_all(stream, &self.unsent[self.sent..], patience, &mut self.timeout) {
             Ok(()) => {
                 self.unsent = Vec::new();
                 self.sent = 0;
@@ -164,10 +168,11 @@ fn send_all(
     stream: &TcpConnection,
     bytes: &[u8],
     mut patience: Patience,
+    applied: &mut AppliedTimeout,
 ) -> Result<(), (usize, StreamError)> {
     let mut sent = 0;
     loop {
-        match stream.socket.send(&bytes[sent..], patience) {
+        match stream.socket.send(&bytes[sent..], patience, applied) {
             Ok(more) => sent += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience != Patience::None => {
                 return Err((sent, StreamError::TimedOut));

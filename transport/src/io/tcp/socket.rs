@@ -65,6 +65,30 @@ impl Patience {
     }
 }
 
+/// The timeout that the socket has in one direction, so that it is set only when it changes. Guarded by that direction's lock.
+#[derive(Debug, Default)]
+pub(super) struct AppliedTimeout(#[cfg(unix)] Option<Duration>);
+
+#[cfg(unix)]
+impl AppliedTimeout {
+    fn apply(
+        &mut self,
+        patience: Patience,
+        set: impl FnOnce(Option<Duration>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let timeout = match patience {
+            Patience::None => return Ok(()),
+            Patience::Until { timeout, .. } => Some(timeout),
+            Patience::Endless => None,
+        };
+        if self.0 != timeout {
+            set(timeout)?;
+            self.0 = timeout;
+        }
+        Ok(())
+    }
+}
+
 /// Lets the kernel find out when the peer is silent for too long, also while nothing is sent.
 fn watch_peer(socket: &TcpStream, dead_after: Option<Duration>) -> io::Result<()> {
     let Some(dead_after) = dead_after else { return Ok(()) };

@@ -2,31 +2,26 @@ use std::{
     io::{self, Read as _, Write as _},
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
-    sync::Mutex,
     time::Duration,
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
 use socket2::SockRef;
 
-use super::{Patience, watch_peer};
-use crate::io::lock::Lock as _;
+use super::{AppliedTimeout, Patience, watch_peer};
 
 /// A socket in blocking mode: callers sit in the system call itself, deadlines are the socket's own timeouts, and its
 /// `shutdown` wakes them.
 #[derive(Debug)]
 pub(in crate::io::tcp) struct StreamSocket {
     socket: TcpStream,
-    /// The timeouts that the socket has, so that they are set only when they change.
-    receive_timeout: Mutex<Option<Duration>>,
-    send_timeout: Mutex<Option<Duration>>,
 }
 
 impl StreamSocket {
     pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
         socket.set_nonblocking(false)?;
         watch_peer(&socket, dead_after)?;
-        Ok(Self { socket, receive_timeout: Mutex::default(), send_timeout: Mutex::default() })
+        Ok(Self { socket })
     }
 
     pub(in crate::io::tcp) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
@@ -34,10 +29,13 @@ impl StreamSocket {
     }
 
     /// One `recv`. Out of patience it is `WouldBlock`.
-    pub(in crate::io::tcp) fn receive(&self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
-        if patience != Patience::None {
-            set(&self.receive_timeout, patience, |timeout| self.socket.set_read_timeout(timeout))?;
-        }
+    pub(in crate::io::tcp) fn receive(
+        &self,
+        buffer: &mut [u8],
+        patience: Patience,
+        applied: &mut AppliedTimeout,
+    ) -> io::Result<usize> {
+        applied.apply(patience, |timeout| self.socket.set_read_timeout(timeout))?;
         loop {
             match (&self.socket).read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -47,10 +45,13 @@ impl StreamSocket {
     }
 
     /// One `send`, which may take less than all. Out of patience it is `WouldBlock`.
-    pub(in crate::io::tcp) fn send(&self, bytes: &[u8], patience: Patience) -> io::Result<usize> {
-        if patience != Patience::None {
-            set(&self.send_timeout, patience, |timeout| self.socket.set_write_timeout(timeout))?;
-        }
+    pub(in crate::io::tcp) fn send(
+        &self,
+        bytes: &[u8],
+        patience: Patience,
+        applied: &mut AppliedTimeout,
+    ) -> io::Result<usize> {
+        applied.apply(patience, |timeout| self.socket.set_write_timeout(timeout))?;
         loop {
             match (&self.socket).write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -91,23 +92,6 @@ impl StreamSocket {
     pub(in crate::io::tcp) fn try_clone(&self) -> io::Result<TcpStream> {
         self.socket.try_clone()
     }
-}
-
-fn set(
-    applied: &Mutex<Option<Duration>>,
-    patience: Patience,
-    apply: impl FnOnce(Option<Duration>) -> io::Result<()>,
-) -> io::Result<()> {
-    let timeout = match patience {
-        Patience::Until { timeout, .. } => Some(timeout),
-        Patience::None | Patience::Endless => None,
-    };
-    let mut applied = applied.hold();
-    if *applied != timeout {
-        apply(timeout)?;
-        *applied = timeout;
-    }
-    Ok(())
 }
 
 /// `send(2)`; std has no name for it.

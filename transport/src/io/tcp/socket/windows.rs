@@ -8,7 +8,7 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::SockRef;
 
-use super::{Patience, watch_peer};
+use super::{AppliedTimeout, Patience, watch_peer};
 use crate::io::lock::Lock as _;
 
 /// A non-blocking socket, since a receive timeout leaves a socket unusable on Windows. A caller that must wait does so in a
@@ -40,12 +40,22 @@ impl StreamSocket {
     }
 
     /// One `recv`. Out of patience it is `WouldBlock`.
-    pub(in crate::io::tcp) fn receive(&self, buffer: &mut [u8], patience: Patience) -> io::Result<usize> {
+    pub(in crate::io::tcp) fn receive(
+        &self,
+        buffer: &mut [u8],
+        patience: Patience,
+        _applied: &mut AppliedTimeout,
+    ) -> io::Result<usize> {
         self.call(&self.receiving, Interest::READABLE, patience, || (&self.socket).read(buffer))
     }
 
     /// One `send`, which may take less than all. Out of patience it is `WouldBlock`.
-    pub(in crate::io::tcp) fn send(&self, bytes: &[u8], patience: Patience) -> io::Result<usize> {
+    pub(in crate::io::tcp) fn send(
+        &self,
+        bytes: &[u8],
+        patience: Patience,
+        _applied: &mut AppliedTimeout,
+    ) -> io::Result<usize> {
         self.call(&self.sending, Interest::WRITABLE, patience, || (&self.socket).write(bytes))
     }
 
@@ -85,7 +95,7 @@ impl StreamSocket {
 
     /// The same without ever waiting.
     pub(in crate::io::tcp) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.send(bytes, Patience::None)
+        self.call(&self.sending, Interest::WRITABLE, Patience::None, || (&self.socket).write(bytes))
     }
 
     /// The mode is in each call's patience.
