@@ -104,6 +104,7 @@ impl<D: Turn> Crank<D> {
     }
 
     fn wait_in_place(&self, slot: &Arc<Slot>, deadline: Option<Instant>) -> Waited {
+        let mut made_room = false;
         loop {
             if slot.take_ready() {
                 return Waited::Ready;
@@ -111,13 +112,21 @@ impl<D: Turn> Crank<D> {
             if let Some(end) = self.end_of_wait(deadline) {
                 return end;
             }
-            if let Some(driven) = self.try_lead() {
-                return self.lead(driven, slot, deadline);
+            if !made_room && let Some(driven) = self.try_lead() {
+                match self.lead(driven, slot, deadline) {
+                    Some(waited) => return waited,
+                    None => made_room = true,
+                }
+                continue;
             }
             let place = self.follow(slot);
-            if let Some(driven) = self.try_lead() {
+            if !made_room && let Some(driven) = self.try_lead() {
                 drop(place);
-                return self.lead(driven, slot, deadline);
+                match self.lead(driven, slot, deadline) {
+                    Some(waited) => return waited,
+                    None => made_room = true,
+                }
+                continue;
             }
             if self.closed.load(SeqCst) {
                 return Waited::Closed;
@@ -145,10 +154,17 @@ impl<D: Turn> Crank<D> {
         self.wait(&self.slot(), Some(deadline))
     }
 
-    fn lead(&self, mut driven: MutexGuard<'_, Driven<D>>, slot: &Slot, deadline: Option<Instant>) -> Waited {
+    /// `None`: the leader turned for others only, and steps down so that one of those leads; it now waits parked.
+    fn lead(
+        &self,
+        mut driven: MutexGuard<'_, Driven<D>>,
+        slot: &Slot,
+        deadline: Option<Instant>,
+    ) -> Option<Waited> {
         slot.wait_leading();
         let guard = CloseOnPanic(self);
         let mut others = false;
+        let mut for_others = 0;
         let waited = loop {
             if slot.take_ready() {
                 break Waited::Ready;
@@ -159,12 +175,19 @@ impl<D: Turn> Crank<D> {
             others = driven.driver.turn(deadline, &self.sleep);
             driven.shared = if others { SHARED_FOR_TURNS } else { driven.shared.saturating_sub(1) };
             self.turns.fetch_add(1, SeqCst);
+            for_others += u32::from(others);
+            if for_others >= STEP_DOWN_AFTER && others && self.background.exists.load(SeqCst) {
+                // Those just woken come back for the crank; until then the background thread sees to it.
+                driven.shared = 0;
+                slot.wait_parked();
+                return None;
+            }
         };
         let shared = driven.shared > 0;
         drop(driven);
         drop(guard);
         self.pass_on(others, shared);
-        waited
+        Some(waited)
     }
 
     /// What a leader does after it has freed the crank.
@@ -410,6 +433,9 @@ const FOR_EVER: u64 = u64::MAX;
 const TICK: Duration = Duration::from_millis(1);
 /// From so many parked callers on, handing the crank from one to the next costs more than a thread that keeps it.
 const CROWD: usize = 4;
+/// A leader whose own slot stays quiet, such as one that accepts, makes room for those it keeps waking: else each of their
+/// packets costs a switch of threads.
+const STEP_DOWN_AFTER: u32 = 4;
 /// For how many turns the crank counts as shared after a turn that woke others.
 const SHARED_FOR_TURNS: u32 = 64;
 

@@ -39,7 +39,7 @@ use crate::{
     Identity, StartError,
     config::TransportConfig,
     protocol::{
-        quic::{Outgoing, QuicEndpoint, QuicSettings, ToConnection},
+        quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings, ToConnection},
         raw_key::TlsConfigs,
     },
     transport::Shared,
@@ -193,7 +193,7 @@ impl QuicIo {
         let now = clock::now();
         let welcome = socket.queue().map(|_| {
             let initial = receiving.received.iter().find(|received| received.is_initial());
-            initial.map_or(0, |initial| self.mtus.hold().largest(initial.to, initial.from))
+            initial.map_or(NOBODYS_PATH, |initial| self.mtus.hold().of_path(initial.to, initial.from))
         });
         {
             let mut table = self.table.hold();
@@ -254,6 +254,8 @@ impl fmt::Debug for QuicIo {
     }
 }
 
+/// For datagrams that begin no connection.
+const NOBODYS_PATH: PathMtu = PathMtu { largest: 0, is_known: false };
 /// A flood of datagrams must not keep timers and other sockets waiting: 8 batches are up to 16 MB.
 const BATCHES_PER_TURN: usize = 8;
 /// Where the system cannot be told to leave datagrams whole, probes for larger ones would lie.

@@ -24,7 +24,7 @@ mod tests;
 
 pub(crate) use connection::{ConnectionEnd, Outgoing, QuicConnection, QuicEvent};
 pub(crate) use endpoint::{DialError, QuicEndpoint, Routed, UdpSource};
-pub(crate) use settings::QuicSettings;
+pub(crate) use settings::{PathMtu, QuicSettings};
 pub(crate) use stream::{ReadEnd, WriteEnd};
 
 /// What an endpoint hands to a connection.

@@ -35,14 +35,14 @@ impl QuicIo {
         let socket = self.dialling_socket(shared, order.remote, order.local)?;
         let to = UdpSource { socket: socket.number(), addr: order.remote };
         let alone = order.own_connection;
-        let max_mtu = self.mtus.hold().largest(order.local.map(|local| local.ip()), order.remote);
+        let path_mtu = self.mtus.hold().of_path(order.local.map(|local| local.ip()), order.remote);
         let link = {
             let mut table = self.table.hold();
             let known = if alone || order.again { None } else { table.shared(order.expected, to) };
             let link = match known {
                 Some(link) => link,
                 None => table
-                    .dial(now, &socket, order.remote, order.expected, max_mtu, alone)
+                    .dial(now, &socket, order.remote, order.expected, path_mtu, alone)
                     .map_err(io::Error::other)?,
             };
             table.dial_begins(ticket, &link);

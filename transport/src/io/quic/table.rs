@@ -10,7 +10,8 @@ use crate::{
     PublicKey,
     io::udp::{Received, UdpSocket},
     protocol::quic::{
-        DialError, QuicConnection, QuicEndpoint, QuicHandle, Routed, ToConnection, ToEndpoint, UdpSource,
+        DialError, PathMtu, QuicConnection, QuicEndpoint, QuicHandle, Routed, ToConnection, ToEndpoint,
+        UdpSource,
     },
 };
 
@@ -75,7 +76,7 @@ impl Table {
         now: Instant,
         socket: &Arc<UdpSocket>,
         received: Received,
-        welcome: Option<u16>,
+        welcome: Option<PathMtu>,
         inputs: &mut Vec<(Arc<Link>, Option<ToConnection>)>,
         answers: &mut Vec<Answer>,
     ) {
@@ -123,11 +124,11 @@ impl Table {
         socket: &Arc<UdpSocket>,
         remote: SocketAddr,
         expected: PublicKey,
-        max_mtu: u16,
+        path_mtu: PathMtu,
         alone: bool,
     ) -> Result<Arc<Link>, DialError> {
         let to = UdpSource { socket: socket.number(), addr: remote };
-        let (handle, connection) = self.endpoint.dial(now, to, expected, max_mtu)?;
+        let (handle, connection) = self.endpoint.dial(now, to, expected, path_mtu, alone)?;
         let link = self.enter(handle, connection, socket, remote, None, !alone);
         if !alone {
             self.peers.insert((expected, to), link.clone());

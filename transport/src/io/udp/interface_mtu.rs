@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::io::clock;
+use crate::{io::clock, protocol::quic::PathMtu};
 
 /// What the interfaces of this host carry at most, so that no larger datagram is ever tried on a path.
 #[derive(Debug, Default)]
@@ -15,11 +15,15 @@ pub(crate) struct InterfaceMtus {
 
 impl InterfaceMtus {
     /// The largest datagram worth trying between us and `remote`, if ours is the address `local`.
-    pub(crate) fn largest(&mut self, local: Option<IpAddr>, remote: SocketAddr) -> u16 {
-        let loopback = remote.ip().to_canonical().is_loopback();
-        let known =
-            if loopback { Some(Ipv4Addr::LOCALHOST.into()) } else { local.or_else(|| source_for(remote)) };
-        let Some(local) = known else { return ETHERNET };
+    pub(crate) fn of_path(&mut self, local: Option<IpAddr>, remote: SocketAddr) -> PathMtu {
+        if remote.ip().to_canonical().is_loopback() {
+            return PathMtu { largest: self.largest(Ipv4Addr::LOCALHOST.into()), is_known: true };
+        }
+        let local = local.or_else(|| source_for(remote));
+        PathMtu { largest: local.map_or(ETHERNET, |local| self.largest(local)), is_known: false }
+    }
+
+    fn largest(&mut self, local: IpAddr) -> u16 {
         let now = clock::now();
         if self.read.is_none_or(|read| now.saturating_duration_since(read) > FRESH) {
             self.by_addr = read_interfaces();
@@ -76,8 +80,9 @@ mod tests {
     fn an_unknown_address_counts_as_ethernet() {
         let mut mtus = InterfaceMtus { by_addr: BTreeMap::new(), read: Some(clock::now()) };
         let remote = "192.0.2.1:9".parse().unwrap();
-        assert_eq!(mtus.largest(Some("192.0.2.7".parse().unwrap()), remote), 1_452);
+        let ethernet = PathMtu { largest: 1_452, is_known: false };
+        assert_eq!(mtus.of_path(Some("192.0.2.7".parse().unwrap()), remote), ethernet);
         mtus.by_addr.insert("192.0.2.7".parse().unwrap(), 8_952);
-        assert_eq!(mtus.largest(Some("::ffff:192.0.2.7".parse().unwrap()), remote), 8_952);
+        assert_eq!(mtus.of_path(Some("::ffff:192.0.2.7".parse().unwrap()), remote).largest, 8_952);
     }
 }

@@ -1,3 +1,6 @@
+mod event;
+mod streams;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
@@ -5,20 +8,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use quinn_proto::{Connection, ConnectionError, Dir, Event, StreamEvent, StreamId, VarInt};
+use quinn_proto::{Connection, ConnectionError, Event, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 
 use super::{
-    QuicEcn, ToConnection, ToEndpoint,
+    ToConnection, ToEndpoint,
     receive_budget::FLOOR_BYTES,
     settings::{FIRST_SEND_WINDOW, FIRST_STREAMS, QuicSettings, var_int},
-    stream::{HeadEvent, ReadEnd, Stream, WriteEnd},
+    stream::Stream,
     window::Window,
 };
-use crate::{
-    PublicKey, StreamError,
-    protocol::{preface::Preface, raw_key::peer_key, verdict::Verdict},
-};
+use crate::{PublicKey, protocol::raw_key::peer_key};
+
+pub(crate) use event::{ConnectionEnd, ConnectionFigures, Outgoing, QuicEvent};
 
 /// One connection with one peer, and its streams.
 ///
@@ -47,7 +49,11 @@ pub(crate) struct QuicConnection {
 
 #[derive(Debug)]
 enum Role {
-    Dialer { expected: PublicKey },
+    Dialer {
+        expected: PublicKey,
+        /// How long it stays without streams.
+        kept: Duration,
+    },
     Acceptor,
 }
 
@@ -64,93 +70,16 @@ struct Timers {
     prefaces: Option<Instant>,
 }
 
-/// What happened on a connection.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum QuicEvent {
-    /// The handshake is over and the peer is who it should be.
-    Connected {
-        peer: PublicKey,
-    },
-    /// The stream of that ticket is open, its preface under way.
-    Opened {
-        ticket: u64,
-        stream: StreamId,
-    },
-    /// A peer opened a stream: judge it and call [`QuicConnection::answer`].
-    Preface {
-        stream: StreamId,
-        preface: Preface,
-    },
-    /// The peer has judged a stream of ours.
-    Verdict {
-        stream: StreamId,
-        verdict: Verdict,
-    },
-    Readable(StreamId),
-    Writable(StreamId),
-    /// All bytes of a finished stream have arrived, or never will.
-    Acknowledged(StreamId),
-    /// The reader keeps up: the window could be larger by so much.
-    WindowWanted(u64),
-    /// Nothing more will happen; every stream's calls fail with this.
-    Ended(ConnectionEnd),
-}
-
-/// Why a connection is over.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum ConnectionEnd {
-    /// We closed it.
-    Closed,
-    /// The peer closed it in good order.
-    ClosedByPeer,
-    /// The peer showed another key than it should have.
-    WrongPeer,
-    /// Nothing came from the peer for so long.
-    Silent(Duration),
-    /// What came is no QUIC, or no TLS, or not ours.
-    Broken(String),
-}
-
-impl ConnectionEnd {
-    /// What calls on its streams report.
-    pub(crate) fn stream_error(&self) -> StreamError {
-        match self {
-            Self::Closed => StreamError::Closed,
-            Self::ClosedByPeer => StreamError::UnexpectedEof,
-            Self::WrongPeer => StreamError::Protocol { reason: "another key than expected".to_owned() },
-            Self::Silent(silent_for) => StreamError::PeerLost { silent_for: *silent_for },
-            Self::Broken(reason) => StreamError::Protocol { reason: reason.clone() },
-        }
-    }
-}
-
-/// Datagrams to send, all of one size but the last.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Outgoing {
-    pub(crate) bytes: usize,
-    pub(crate) segment_bytes: Option<usize>,
-    pub(crate) ecn: Option<QuicEcn>,
-}
-
-/// What is known of a connection's path, for people.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct ConnectionFigures {
-    pub(crate) round_trip: Duration,
-    pub(crate) mtu: u16,
-    pub(crate) sent_packets: u64,
-    pub(crate) lost_packets: u64,
-    pub(crate) sent_datagrams: u64,
-    pub(crate) received_datagrams: u64,
-}
-
 impl QuicConnection {
     pub(super) fn dialled(
         now: Instant,
         inner: Connection,
         settings: &QuicSettings,
         expected: PublicKey,
+        alone: bool,
     ) -> Self {
-        Self::new(now, inner, settings, Role::Dialer { expected })
+        let kept = if alone { Duration::ZERO } else { KEPT_BY_DIALER };
+        Self::new(now, inner, settings, Role::Dialer { expected, kept })
     }
 
     pub(super) fn accepted(now: Instant, inner: Connection, settings: &QuicSettings) -> Self {
@@ -224,16 +153,6 @@ impl QuicConnection {
         }
     }
 
-    fn drop_slow_prefaces(&mut self, now: Instant) {
-        let slow = |stream: &Stream| stream.deadline().is_some_and(|deadline| deadline <= now);
-        for stream in self.streams.values_mut().filter(|stream| slow(stream)) {
-            stream.reset(&mut self.inner, TOO_SLOW);
-            stream.stop(&mut self.inner, TOO_SLOW);
-        }
-        self.timers.prefaces = self.streams.values().filter_map(|stream| stream.deadline()).min();
-        self.forget_streams(now);
-    }
-
     pub(crate) fn poll_timeout(&mut self) -> Option<Instant> {
         let engine = self.inner.poll_timeout();
         if self.end.is_some() {
@@ -293,7 +212,7 @@ impl QuicConnection {
         let peer = presented.and_then(|keys| peer_key(&keys));
         let right = match (&self.role, peer) {
             // Resumed sessions skip the verifier, so it is compared here, each time.
-            (Role::Dialer { expected }, Some(peer)) => peer == *expected,
+            (Role::Dialer { expected, .. }, Some(peer)) => peer == *expected,
             (Role::Acceptor, Some(_)) => true,
             (_, None) => false,
         };
@@ -305,187 +224,6 @@ impl QuicConnection {
         self.events.push_back(QuicEvent::Connected { peer });
         self.open_waiting();
         self.unused(now);
-    }
-
-    fn digest_stream(&mut self, now: Instant, event: StreamEvent) {
-        match event {
-            StreamEvent::Opened { .. } => {
-                while let Some(id) = self.inner.streams().accept(Dir::Bi) {
-                    let deadline = now + self.handshake_timeout;
-                    self.streams.insert(id, Box::new(Stream::accepted(id, deadline)));
-                    self.timers.prefaces.get_or_insert(deadline);
-                    self.timers.unused = None;
-                    self.readable(id);
-                }
-                self.allow_more_streams();
-            }
-            StreamEvent::Available { .. } => self.open_waiting(),
-            StreamEvent::Readable { id } => self.readable(id),
-            StreamEvent::Writable { id } => {
-                let Some(stream) = self.streams.get_mut(&id) else { return };
-                if stream.send_head(&mut self.inner) {
-                    self.events.push_back(QuicEvent::Writable(id));
-                }
-            }
-            StreamEvent::Finished { id } => {
-                let Some(stream) = self.streams.get_mut(&id) else { return };
-                stream.acknowledged();
-                self.events.push_back(QuicEvent::Acknowledged(id));
-                self.forget_streams(now);
-            }
-            StreamEvent::Stopped { id, error_code } => {
-                let Some(stream) = self.streams.get_mut(&id) else { return };
-                stream.stopped(&mut self.inner, error_code);
-                self.events.push_back(QuicEvent::Acknowledged(id));
-                self.events.push_back(QuicEvent::Writable(id));
-                self.forget_streams(now);
-            }
-        }
-    }
-
-    fn readable(&mut self, id: StreamId) {
-        let Some(stream) = self.streams.get_mut(&id) else { return };
-        match stream.read_head(&mut self.inner) {
-            Some(HeadEvent::Preface(preface)) => {
-                self.events.push_back(QuicEvent::Preface { stream: id, preface });
-            }
-            Some(HeadEvent::Verdict(verdict)) => {
-                self.events.push_back(QuicEvent::Verdict { stream: id, verdict });
-            }
-            None => {}
-        }
-        if !stream.told_readable {
-            stream.told_readable = true;
-            self.events.push_back(QuicEvent::Readable(id));
-        }
-    }
-
-    /// Opens a stream that begins with `preface`, now or when the peer allows one more; [`QuicEvent::Opened`] tells.
-    pub(crate) fn open(&mut self, ticket: u64, preface: &Preface) {
-        self.timers.unused = None;
-        self.waiting.push_back((ticket, preface.encode()));
-        if self.peer.is_some() {
-            self.open_waiting();
-        }
-    }
-
-    /// Takes an `open` back. A stream that is open already is the caller's to throw away.
-    pub(crate) fn cancel_open(&mut self, now: Instant, ticket: u64) {
-        self.waiting.retain(|(waiting, _)| *waiting != ticket);
-        self.unused(now);
-    }
-
-    fn open_waiting(&mut self) {
-        while !self.waiting.is_empty() {
-            let Some(id) = self.inner.streams().open(Dir::Bi) else { return };
-            let Some((ticket, preface)) = self.waiting.pop_front() else { return };
-            let mut stream = Box::new(Stream::dialled(id, preface));
-            stream.send_head(&mut self.inner);
-            self.streams.insert(id, stream);
-            self.events.push_back(QuicEvent::Opened { ticket, stream: id });
-        }
-    }
-
-    /// Sends the verdict on a stream whose preface was reported.
-    pub(crate) fn answer(&mut self, now: Instant, stream: StreamId, verdict: Verdict) {
-        if verdict == Verdict::Accepted {
-            self.timers.admission = None;
-        }
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.answer(&mut self.inner, verdict);
-        }
-        self.forget_streams(now);
-    }
-
-    /// Reads what is there. `Ok(0)` is the peer's end, if there is room in `buffer`.
-    pub(crate) fn read(&mut self, stream: StreamId, buffer: &mut [u8]) -> Result<usize, ReadEnd> {
-        let Some(stream) = self.streams.get_mut(&stream) else {
-            return Err(ReadEnd::Failed(StreamError::Closed));
-        };
-        match stream.read(&mut self.inner, buffer) {
-            Ok(read) => {
-                self.window.consume(read.bytes);
-                self.owes_credit |= read.credit_due;
-                if read.ended {
-                    // Its sender may wait to hear that everything arrived; an acknowledgement alone would be held back.
-                    self.inner.ping();
-                    self.owes_credit = true;
-                }
-                Ok(read.bytes)
-            }
-            Err(ReadEnd::Blocked) => match &self.end {
-                Some(end) => Err(ReadEnd::Failed(end.stream_error())),
-                None => Err(ReadEnd::Blocked),
-            },
-            Err(failed) => Err(failed),
-        }
-    }
-
-    /// Whether the peer should soon be told that it may send more.
-    pub(crate) fn owes_credit(&self) -> bool {
-        self.owes_credit
-    }
-
-    /// Takes as much as there is room for.
-    pub(crate) fn write(&mut self, stream: StreamId, bytes: &[u8]) -> Result<usize, WriteEnd> {
-        if let Some(end) = &self.end {
-            return Err(WriteEnd::Failed(end.stream_error()));
-        }
-        let Some(stream) = self.streams.get_mut(&stream) else {
-            return Err(WriteEnd::Failed(StreamError::Closed));
-        };
-        let result = stream.write(&mut self.inner, bytes);
-        if result != Err(WriteEnd::Blocked) {
-            return result;
-        }
-        // Room for twice what the path carries: what is on the way, and what follows it.
-        let wanted = self.inner.congestion_state().window().saturating_mul(2).min(MAX_SEND_WINDOW);
-        if wanted <= self.send_window {
-            return result;
-        }
-        self.send_window = wanted;
-        self.inner.set_send_window(wanted);
-        stream.write(&mut self.inner, bytes)
-    }
-
-    /// Sends the end of our direction after all that was written.
-    pub(crate) fn finish(&mut self, stream: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.finish(&mut self.inner);
-        }
-    }
-
-    /// Whether the peer has acknowledged everything up to the end; `None`: not yet.
-    pub(crate) fn acknowledged(&self, stream: StreamId) -> Option<Result<(), StreamError>> {
-        let known = self.streams.get(&stream).and_then(|stream| stream.is_acknowledged());
-        known.or_else(|| self.end.as_ref().map(|end| Err(end.stream_error())))
-    }
-
-    /// Throws both directions away.
-    pub(crate) fn reset(&mut self, now: Instant, stream: StreamId, code: u32) {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.reset(&mut self.inner, code);
-            stream.stop(&mut self.inner, code);
-        }
-        self.forget_streams(now);
-    }
-
-    /// Nobody holds the stream any more: ends it cleanly, and forgets it once the peer has everything.
-    pub(crate) fn release(&mut self, now: Instant, stream: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.finish(&mut self.inner);
-            stream.stop(&mut self.inner, DONE);
-            stream.held = false;
-        }
-        self.forget_streams(now);
-    }
-
-    /// Stops listening; what the peer still sends is dropped.
-    pub(crate) fn stop(&mut self, now: Instant, stream: StreamId) {
-        if let Some(stream) = self.streams.get_mut(&stream) {
-            stream.stop(&mut self.inner, DONE);
-        }
-        self.forget_streams(now);
     }
 
     /// Ends the connection at once; streams that are not acknowledged are lost.
@@ -542,36 +280,15 @@ impl QuicConnection {
         }
     }
 
-    fn allow_more_streams(&mut self) {
-        let open = self.inner.streams().remote_open_streams(Dir::Bi);
-        if open * 4 >= u64::from(self.max_streams) * 3 && self.max_streams < self.most_streams {
-            self.max_streams = self.max_streams.saturating_mul(2).min(self.most_streams);
-            self.inner.set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(self.max_streams));
-        }
-    }
-
-    fn forget_streams(&mut self, now: Instant) {
-        let before = self.streams.len();
-        self.streams.retain(|_, stream| stream.held || !stream.is_over());
-        if self.streams.len() != before {
-            self.unused(now);
-        }
-    }
-
     /// Begins to count the time without streams.
     fn unused(&mut self, now: Instant) {
         let used = !self.streams.is_empty() || !self.waiting.is_empty();
         self.timers.unused = (!used).then(|| {
             now + match self.role {
-                Role::Dialer { .. } => KEPT_BY_DIALER,
+                Role::Dialer { kept, .. } => kept,
                 Role::Acceptor => KEPT_BY_ACCEPTOR,
             }
         });
-    }
-
-    /// Whether bytes or ends of streams are still to be acknowledged.
-    pub(crate) fn is_sending(&self) -> bool {
-        self.end.is_none() && self.streams.values().any(|stream| stream.is_sending())
     }
 
     pub(crate) fn end(&self) -> Option<&ConnectionEnd> {
@@ -624,5 +341,3 @@ const ACCESS_DENIED: u64 = 0x131;
 const KEPT_BY_DIALER: Duration = Duration::from_secs(5);
 /// Longer than the dialer's, so that it is the dialer who closes and no stream is opened on a closing connection.
 const KEPT_BY_ACCEPTOR: Duration = Duration::from_secs(15);
-/// What one writer can make us hold: twice 1 Gbit/s at 100 ms.
-const MAX_SEND_WINDOW: u64 = 25_000_000;

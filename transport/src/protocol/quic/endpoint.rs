@@ -18,7 +18,7 @@ use super::{
     QuicEcn, QuicHandle, ToConnection, ToEndpoint,
     connection::QuicConnection,
     receive_budget::{FLOOR_BYTES, ReceiveBudget},
-    settings::QuicSettings,
+    settings::{PathMtu, QuicSettings},
 };
 use crate::{
     PublicKey,
@@ -38,7 +38,7 @@ pub(crate) struct QuicEndpoint {
     /// Ids drawn by the engine since it was last asked for something.
     drawn: Arc<SegQueue<u64>>,
     /// What connections are made with, by their largest datagram.
-    configs: BTreeMap<u16, Configs>,
+    configs: BTreeMap<PathMtu, Configs>,
     by_id: BTreeMap<u64, QuicHandle>,
     members: BTreeMap<usize, Member>,
     budget: ReceiveBudget,
@@ -92,8 +92,9 @@ impl QuicEndpoint {
     pub(crate) fn new(settings: QuicSettings) -> Result<Self, DialError> {
         let drawn = Arc::new(SegQueue::new());
         let ids = IdGenerator::new(&settings.derive(b"connection ids"), drawn.clone());
-        let server =
-            settings.server(settings.max_mtu).map_err(|error| DialError::Engine(error.to_string()))?;
+        let server = settings
+            .server(PathMtu { largest: settings.max_mtu, is_known: false })
+            .map_err(|error| DialError::Engine(error.to_string()))?;
         let config = Arc::new(settings.endpoint(ids));
         let inner = Endpoint::new(config, Some(Arc::new(server)), !settings.may_fragment, None);
         let (total, per_prefix) =
@@ -121,7 +122,7 @@ impl QuicEndpoint {
         from: UdpSource,
         ecn: Option<QuicEcn>,
         datagram: BytesMut,
-        welcome: Option<u16>,
+        welcome: Option<PathMtu>,
     ) -> Routed {
         let Datagram::Quic(id) = classify(&datagram) else { return Routed::Nothing };
         let known = id.and_then(|id| self.by_id.get(&id)).and_then(|handle| self.members.get(&handle.0));
@@ -148,8 +149,14 @@ impl QuicEndpoint {
         Routed::Answer(self.scratch[..size].to_vec())
     }
 
-    fn judge(&mut self, now: Instant, from: UdpSource, incoming: Incoming, welcome: Option<u16>) -> Routed {
-        let Some(max_mtu) = welcome else {
+    fn judge(
+        &mut self,
+        now: Instant,
+        from: UdpSource,
+        incoming: Incoming,
+        welcome: Option<PathMtu>,
+    ) -> Routed {
+        let Some(path_mtu) = welcome else {
             self.inner.ignore(incoming);
             return Routed::Nothing;
         };
@@ -157,7 +164,7 @@ impl QuicEndpoint {
         let source = from.addr.ip();
         let pending = if proven { &mut self.proven } else { &mut self.unproven };
         match pending.enter(source) {
-            Room::Free => self.accept(now, incoming, PendingPlace { source, proven }, max_mtu),
+            Room::Free => self.accept(now, incoming, PendingPlace { source, proven }, path_mtu),
             Room::Full | Room::PrefixFull if !proven => {
                 tracing::debug!(%source, "too many handshakes; asking for a proof of address");
                 self.scratch.clear();
@@ -177,7 +184,7 @@ impl QuicEndpoint {
         }
     }
 
-    fn accept(&mut self, now: Instant, incoming: Incoming, place: PendingPlace, max_mtu: u16) -> Routed {
+    fn accept(&mut self, now: Instant, incoming: Incoming, place: PendingPlace, path_mtu: PathMtu) -> Routed {
         self.scratch.clear();
         if !self.budget.enter() {
             self.leave_pending(&place);
@@ -185,7 +192,7 @@ impl QuicEndpoint {
             return self.answer(transmit.size);
         }
         let made_up = incoming.remote_address();
-        let config = self.configs(max_mtu).map(|configs| configs.server).ok();
+        let config = self.configs(path_mtu).map(|configs| configs.server).ok();
         match self.inner.accept(incoming, now, &mut self.scratch, config) {
             Ok((handle, connection)) => {
                 self.enter(handle, made_up, Some(place));
@@ -202,15 +209,16 @@ impl QuicEndpoint {
         }
     }
 
-    /// Begins a connection to whoever listens at `to` and has the key `expected`.
+    /// Begins a connection to whoever listens at `to` and has the key `expected`. `alone`: for one stream only.
     pub(crate) fn dial(
         &mut self,
         now: Instant,
         to: UdpSource,
         expected: PublicKey,
-        max_mtu: u16,
+        path_mtu: PathMtu,
+        alone: bool,
     ) -> Result<(QuicHandle, Box<QuicConnection>), DialError> {
-        let config = self.configs(max_mtu)?.client;
+        let config = self.configs(path_mtu)?.client;
         if !self.budget.enter() {
             return Err(DialError::Full);
         }
@@ -218,7 +226,7 @@ impl QuicEndpoint {
         match self.inner.connect(now, config, made_up, &server_name(&expected).to_str()) {
             Ok((handle, connection)) => {
                 self.enter(handle, made_up, None);
-                let connection = QuicConnection::dialled(now, connection, &self.settings, expected);
+                let connection = QuicConnection::dialled(now, connection, &self.settings, expected, alone);
                 Ok((handle, Box::new(connection)))
             }
             Err(error) => {
@@ -229,17 +237,17 @@ impl QuicEndpoint {
         }
     }
 
-    fn configs(&mut self, max_mtu: u16) -> Result<Configs, DialError> {
-        if let Some(configs) = self.configs.get(&max_mtu) {
+    fn configs(&mut self, path_mtu: PathMtu) -> Result<Configs, DialError> {
+        if let Some(configs) = self.configs.get(&path_mtu) {
             return Ok(configs.clone());
         }
         let engine = |error: NoInitialCipherSuite| DialError::Engine(error.to_string());
-        let client = self.settings.client(max_mtu).map_err(engine)?;
-        let configs = Configs { client, server: Arc::new(self.settings.server(max_mtu).map_err(engine)?) };
+        let client = self.settings.client(path_mtu).map_err(engine)?;
+        let configs = Configs { client, server: Arc::new(self.settings.server(path_mtu).map_err(engine)?) };
         if self.configs.len() >= MAX_CONFIGS {
             self.configs.clear();
         }
-        self.configs.insert(max_mtu, configs.clone());
+        self.configs.insert(path_mtu, configs.clone());
         Ok(configs)
     }
 

@@ -9,8 +9,8 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
-    QuicConnection, QuicEndpoint, QuicEvent, QuicHandle, QuicSettings, QuicStreamId, ReadEnd, Routed,
-    UdpSource, WriteEnd,
+    PathMtu, QuicConnection, QuicEndpoint, QuicEvent, QuicHandle, QuicSettings, QuicStreamId, ReadEnd,
+    Routed, UdpSource, WriteEnd,
 };
 use crate::{
     Identity, Limits, ProtocolLabel,
@@ -90,7 +90,7 @@ impl Pair {
 
     pub(super) fn dial_expecting(&mut self, expected: crate::PublicKey) -> QuicHandle {
         let to = UdpSource { socket: 0, addr: self.acceptor.addr };
-        let (handle, connection) = self.dialer.endpoint.dial(self.now, to, expected, 9_000).unwrap();
+        let (handle, connection) = self.dialer.endpoint.dial(self.now, to, expected, PATH, false).unwrap();
         self.dialer.connections.insert(handle.0, connection);
         self.dialer.connection(handle).open(1, &preface());
         self.flush();
@@ -254,7 +254,7 @@ impl Side {
 
     fn handle(&mut self, now: Instant, from: SocketAddr, bytes: &[u8]) -> Option<Vec<u8>> {
         let source = UdpSource { socket: 0, addr: from };
-        match self.endpoint.handle_datagram(now, source, None, BytesMut::from(bytes), Some(9_000)) {
+        match self.endpoint.handle_datagram(now, source, None, BytesMut::from(bytes), Some(PATH)) {
             Routed::Connection(handle, input) => {
                 if let Some(connection) = self.connections.get_mut(&handle.0) {
                     connection.handle_input(now, input);
@@ -344,4 +344,6 @@ pub(super) fn preface() -> Preface {
     Preface { purpose: Purpose::Direct, label: ProtocolLabel::default(), token: None }
 }
 
+/// What the interfaces of both would carry.
+const PATH: PathMtu = PathMtu { largest: 9_000, is_known: false };
 pub(super) const MS: Duration = Duration::from_millis(1);

@@ -28,6 +28,14 @@ pub(crate) struct QuicSettings {
     pub(crate) seed: [u8; 32],
 }
 
+/// How large the datagrams of a path may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PathMtu {
+    pub(crate) largest: u16,
+    /// Nothing on the way can carry less, as within one host; else it is found out, from below.
+    pub(crate) is_known: bool,
+}
+
 impl QuicSettings {
     /// A key of its own for each use of the seed.
     pub(super) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
@@ -50,7 +58,7 @@ impl QuicSettings {
         config
     }
 
-    pub(super) fn server(&self, max_mtu: u16) -> Result<ServerConfig, NoInitialCipherSuite> {
+    pub(super) fn server(&self, path_mtu: PathMtu) -> Result<ServerConfig, NoInitialCipherSuite> {
         let crypto = QuicServerConfig::try_from(self.server_tls.clone())?;
         let token_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(&self.derive(b"retry token"));
         let mut config = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
@@ -58,19 +66,19 @@ impl QuicSettings {
             .migration(false)
             // Each one is judged in the call that reports it.
             .max_incoming(MAX_UNDECIDED)
-            .transport_config(Arc::new(self.transport(max_mtu, FIRST_STREAMS)));
+            .transport_config(Arc::new(self.transport(path_mtu, FIRST_STREAMS)));
         Ok(config)
     }
 
-    pub(super) fn client(&self, max_mtu: u16) -> Result<ClientConfig, NoInitialCipherSuite> {
+    pub(super) fn client(&self, path_mtu: PathMtu) -> Result<ClientConfig, NoInitialCipherSuite> {
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(self.client_tls.clone())?));
         // The dialer opens the streams, so the other side is granted none.
-        config.transport_config(Arc::new(self.transport(max_mtu, 0)));
+        config.transport_config(Arc::new(self.transport(path_mtu, 0)));
         Ok(config)
     }
 
-    fn transport(&self, max_mtu: u16, streams: u32) -> TransportConfig {
-        let max_mtu = max_mtu.min(self.max_mtu);
+    fn transport(&self, path_mtu: PathMtu, streams: u32) -> TransportConfig {
+        let max_mtu = path_mtu.largest.clamp(MIN_MTU, self.max_mtu.max(MIN_MTU));
         let mut config = TransportConfig::default();
         let mut congestion = CubicConfig::default();
         if max_mtu > LARGEST_COMMON_MTU {
@@ -79,6 +87,7 @@ impl QuicSettings {
         }
         config
             .congestion_controller_factory(Arc::new(congestion))
+            .initial_mtu(if path_mtu.is_known { max_mtu } else { MIN_MTU })
             .max_concurrent_bidi_streams(VarInt::from_u32(streams.min(self.limits.streams_per_connection)))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
@@ -89,7 +98,7 @@ impl QuicSettings {
             .initial_rtt(FIRST_ROUND_TRIP)
             .keep_alive_interval(Some(keep_alive(self.dead_after)))
             .max_idle_timeout(self.dead_after.and_then(|silence| IdleTimeout::try_from(silence).ok()))
-            .mtu_discovery_config(mtu_discovery(max_mtu))
+            .mtu_discovery_config(if path_mtu.is_known { None } else { mtu_discovery(max_mtu) })
             .allow_spin(false);
         config
     }
@@ -98,7 +107,8 @@ impl QuicSettings {
 fn mtu_discovery(max_mtu: u16) -> Option<MtuDiscoveryConfig> {
     (max_mtu > MIN_MTU).then(|| {
         let mut config = MtuDiscoveryConfig::default();
-        config.upper_bound(max_mtu);
+        // A search to the last byte would cost a dozen probes of the largest size.
+        config.upper_bound(max_mtu).minimum_change((max_mtu / SEARCH_STEPS).max(20));
         config
     })
 }
@@ -118,6 +128,8 @@ const MIN_MTU: u16 = 1_200;
 const LARGEST_COMMON_MTU: u16 = 1_472;
 /// So that application data goes on beside a probe.
 const PROBES_IN_WINDOW: u64 = 3;
+/// A search ends when what is left to win is less than this part of the bound.
+const SEARCH_STEPS: u16 = 32;
 /// Streams a peer may open at first: the engine sets memory aside for each that is allowed.
 pub(super) const FIRST_STREAMS: u32 = 16;
 /// Bytes written and not acknowledged; grows with the congestion window.
