@@ -36,7 +36,15 @@ impl Progress {
         }
     }
 
-    /// So many bytes more have gone or come, or were there already.
+    /// So many bytes were there already: they count, but tell nothing about the rate.
+    pub(crate) fn skip(&mut self, bytes: u64) {
+        self.advance(bytes);
+        if bytes > 0 {
+            self.bar.reset_eta();
+        }
+    }
+
+    /// So many bytes more have gone or come.
     pub(crate) fn advance(&mut self, bytes: u64) {
         self.done_bytes += bytes;
         self.bar.inc(bytes);

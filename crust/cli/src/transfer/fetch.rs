@@ -80,7 +80,7 @@ impl<R: Read, W: Write> Talk<'_, R, W> {
             Step::File { index, offset } => {
                 let entry = entry(&self.receiving, index);
                 self.incoming = Some(target.begin(index, entry, offset)?);
-                progress.advance(offset);
+                progress.skip(offset);
             }
             Step::Data(data) => {
                 if let Some(Incoming::Part(part)) = &mut self.incoming {

@@ -125,7 +125,7 @@ impl<W: Write> Talk<'_, W> {
             hash_front(&mut hasher, &open, bytes).map_err(unreadable)?;
             if *hasher.finalize().as_bytes() == hash {
                 offset = bytes;
-                progress.advance(bytes);
+                progress.skip(bytes);
             } else {
                 hasher.reset();
                 open.rewind().map_err(unreadable)?;
