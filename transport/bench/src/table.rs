@@ -23,7 +23,7 @@ pub(crate) struct Table {
     pub(crate) plan: fn(Plan) -> Plan,
     pub(crate) systems: &'static [System],
     pub(crate) figure: fn(&Sample) -> f64,
-    pub(crate) beside: Beside,
+    pub(crate) beside: &'static [Beside],
     /// What ours should come to.
     pub(crate) goals: &'static [(System, Goal)],
 }
@@ -78,10 +78,10 @@ impl Table {
 
     fn text(&self, systems: &[System], samples: &[Vec<Sample>]) -> String {
         let mut text = format!("\n{}: {}\n", self.name, self.title);
-        let beside = self.beside.title;
+        let beside: String = self.beside.iter().map(|beside| format!("  {:>9}", beside.title)).collect();
         let _ = writeln!(
             text,
-            "{:20} {:>9} {:>19}  {:>8} {:>15}  {beside:>9}  to reach",
+            "{:20} {:>9} {:>19}  {:>8} {:>15}{beside}  to reach",
             "system", "median", "least..greatest", "x ref", "least..greatest"
         );
         for (&system, own) in systems.iter().zip(samples) {
@@ -111,15 +111,20 @@ impl Table {
             (format!("{:.2}", ratios.median), format!("{:.2}..{:.2}", ratios.least, ratios.greatest))
         });
         let goal = self.goals.iter().find(|(ours, _)| *ours == system).map(|(_, goal)| goal.to_string());
-        let beside = Spread::of(own.iter().map(self.beside.figure));
+        let beside: String = self
+            .beside
+            .iter()
+            .filter_map(|beside| Spread::of(own.iter().map(beside.figure)))
+            .map(|beside| format!("  {:>9.2}", beside.median))
+            .collect();
         format!(
-            "{:14} {:>9.2} {:>19}  {:>8} {:>15}  {:>9}  {}",
+            "{:14} {:>9.2} {:>19}  {:>8} {:>15}{}  {}",
             system.name(),
             figures.median,
             format!("{:.2}..{:.2}", figures.least, figures.greatest),
             ratio.0,
             ratio.1,
-            beside.map_or(String::new(), |beside| format!("{:.2}", beside.median)),
+            beside,
             goal.unwrap_or_default(),
         )
     }
