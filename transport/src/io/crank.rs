@@ -177,9 +177,15 @@ impl<D: Turn> Crank<D> {
             self.turns.fetch_add(1, SeqCst);
             for_others += u32::from(others);
             if for_others >= STEP_DOWN_AFTER && others && self.background.exists.load(SeqCst) {
-                // Those just woken come back for the crank; until then the background thread sees to it.
+                // Those just woken come back for the crank; if they do not, the background thread sees to it.
                 driven.shared = 0;
                 slot.wait_parked();
+                drop(driven);
+                drop(guard);
+                fence(SeqCst);
+                if self.background.dozing.load(SeqCst) {
+                    self.background.unpark();
+                }
                 return None;
             }
         };
