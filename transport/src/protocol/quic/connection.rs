@@ -38,6 +38,10 @@ pub(crate) struct QuicConnection {
     waiting: VecDeque<(u64, Vec<u8>)>,
     events: VecDeque<QuicEvent>,
     window: Window,
+    /// The most that one stream may have unread.
+    stream_window: u64,
+    /// How often the peer has said that the window keeps it from sending.
+    times_blocked: u64,
     send_window: u64,
     max_streams: u32,
     most_streams: u32,
@@ -100,6 +104,8 @@ impl QuicConnection {
             waiting: VecDeque::new(),
             events: VecDeque::new(),
             window: Window::new(FLOOR_BYTES, limits.stream_receive_bytes.max(FLOOR_BYTES), now),
+            stream_window: limits.stream_receive_bytes,
+            times_blocked: 0,
             send_window: FIRST_SEND_WINDOW,
             max_streams: FIRST_STREAMS.min(limits.streams_per_connection),
             most_streams: limits.streams_per_connection,
@@ -188,8 +194,28 @@ impl QuicConnection {
             if let Some(event) = self.events.pop_front() {
                 return Some(event);
             }
-            let event = self.inner.poll()?;
+            let Some(event) = self.inner.poll() else {
+                self.make_room_beside_stalled_streams();
+                return self.events.pop_front();
+            };
             self.digest(now, event);
+        }
+    }
+
+    /// One stream that nobody reads must not use up what its neighbours share with it: the window grows until each stream
+    /// can be held up by its own.
+    fn make_room_beside_stalled_streams(&mut self) {
+        if self.streams.len() < 2 {
+            return;
+        }
+        let blocked = self.inner.stats().frame_rx.data_blocked;
+        if blocked > self.times_blocked {
+            self.times_blocked = blocked;
+            let most = self.stream_window.saturating_mul(self.streams.len() as u64);
+            let more = self.window.bytes().min(most.saturating_sub(self.window.bytes()));
+            if more > 0 {
+                self.events.push_back(QuicEvent::WindowWanted(more));
+            }
         }
     }
 

@@ -180,6 +180,33 @@ fn a_stalled_reader_stops_its_writer_at_the_window_and_nobody_else() {
 }
 
 #[test]
+fn a_stalled_stream_holds_up_its_own_writer_and_not_its_neighbour() {
+    let limits = Limits::default().stream_receive_bytes(2_000_000);
+    let mut pair = Pair::with(Link::default(), |settings| settings.limits = limits.clone());
+    let (ours, theirs, stalled) = pair.connect();
+    pair.dialer.events.clear();
+    pair.dialer.connection(ours).open(2, &preface());
+    pair.run(MS * 500, |pair| pair.verdict().is_some());
+    let (lively, _) = pair.verdict().unwrap();
+    let lump = vec![7; 64 << 10];
+    let (mut arrived, mut taken) = (0, 0);
+    let mut buffer = vec![0; 64 << 10];
+    pair.run(Duration::from_secs(20), |pair| {
+        taken += pair.dialer.connection(ours).write(stalled, &lump).unwrap_or(0);
+        // The neighbour begins when the stalled one has used everything up.
+        if pair.elapsed() > Duration::from_secs(5) {
+            let _ = pair.dialer.connection(ours).write(lively, &lump);
+        }
+        while let Ok(bytes) = pair.acceptor.connection(theirs).read(lively, &mut buffer) {
+            arrived += bytes;
+        }
+        arrived > 5_000_000
+    });
+    assert!(arrived > 5_000_000, "{arrived}");
+    assert!(taken < 5_000_000, "{taken}");
+}
+
+#[test]
 fn a_reader_that_keeps_up_gets_a_larger_window() {
     // 20 MB at 40 ms: with 512 KiB a round trip it would take 1.6 s or more.
     let mut pair = Pair::new(Link::default());
