@@ -1,5 +1,4 @@
 #![doc = include_str!("../README.md")]
-#![expect(dead_code, reason = "QUIC and stream sets, which come next, use the rest of slots and sources")]
 
 mod admission;
 mod config;

@@ -146,7 +146,8 @@ impl Slot {
     }
 
     /// Waits without the crank, for what another thread does. Tells whether the flag was up.
-    pub(crate) fn wait_alone(&self, deadline: Option<Instant>) -> bool {
+    #[cfg(test)]
+    pub(super) fn wait_alone(&self, deadline: Option<Instant>) -> bool {
         self.wait_parked();
         let ready = self.park(deadline);
         self.wait_over();
@@ -182,10 +183,6 @@ pub(crate) struct Wakes(Vec<Arc<Slot>>);
 impl Wakes {
     pub(crate) fn push(&mut self, slot: &Arc<Slot>) {
         self.0.push(slot.clone());
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 
     /// Wakes them all. No lock may be held.

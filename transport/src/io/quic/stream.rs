@@ -301,6 +301,7 @@ impl QuicStream {
                 sent_bytes,
                 received_bytes,
                 round_trip: Some(figures.round_trip),
+                sent_packets: figures.sent_packets,
                 lost_packets: figures.lost_packets,
             }
         })

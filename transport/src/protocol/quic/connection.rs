@@ -335,11 +335,8 @@ impl QuicConnection {
         let stats = self.inner.stats();
         ConnectionFigures {
             round_trip: stats.path.rtt,
-            mtu: stats.path.current_mtu,
             sent_packets: stats.path.sent_packets,
             lost_packets: stats.path.lost_packets,
-            sent_datagrams: stats.udp_tx.datagrams,
-            received_datagrams: stats.udp_rx.datagrams,
         }
     }
 }

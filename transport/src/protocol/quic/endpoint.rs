@@ -268,13 +268,6 @@ impl QuicEndpoint {
         answer
     }
 
-    /// Drops a connection without its farewell. Call it at most once, and not after its last event.
-    pub(crate) fn abandon(&mut self, handle: QuicHandle) {
-        if self.members.contains_key(&handle.0) {
-            self.handle_event(handle, ToEndpoint::drained());
-        }
-    }
-
     fn forget(&mut self, handle: QuicHandle) {
         let Some(member) = self.members.remove(&handle.0) else { return };
         for id in member.ids {

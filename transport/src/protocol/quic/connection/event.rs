@@ -79,9 +79,6 @@ pub(crate) struct Outgoing {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ConnectionFigures {
     pub(crate) round_trip: Duration,
-    pub(crate) mtu: u16,
     pub(crate) sent_packets: u64,
     pub(crate) lost_packets: u64,
-    pub(crate) sent_datagrams: u64,
-    pub(crate) received_datagrams: u64,
 }
