@@ -184,6 +184,25 @@ fn a_connection_that_is_cut_is_never_a_clean_end() {
     }
 }
 
+/// A transport that closes under its streams has not ended them: the peer must not take what it has for the whole.
+#[test]
+fn a_stream_whose_transport_closed_is_never_a_clean_end() {
+    for scheme in SCHEMES {
+        let (client, server) = (transport(), transport());
+        let (mut dialled, mut accepted) = pair(&client, &server, scheme);
+        dialled.write_all(b"half of it").unwrap();
+        accepted.read_exact(&mut [0; 10]).unwrap();
+        client.close();
+        drop(dialled);
+        accepted.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let end = accepted.read(&mut [0; 1]);
+        assert!(end.is_err(), "{scheme}: {end:?}");
+        let end = kind(end);
+        assert!(matches!(end, StreamError::UnexpectedEof | StreamError::Reset { .. }), "{scheme}: {end:?}");
+        drop(client);
+    }
+}
+
 #[test]
 fn a_single_altered_bit_ends_the_stream() {
     let (client, server) = (transport(), transport());

@@ -228,9 +228,17 @@ impl QuicStream {
         self.change(|core, now| core.connection.stop(now, self.id));
     }
 
-    /// Nobody writes any more, while somebody may still read.
+    /// Nobody writes any more, while somebody may still read. Under a transport that is closed that is no end of the
+    /// stream, but a stream cut off.
     pub(crate) fn drop_writer(&self) {
-        self.change(|core, _| core.connection.finish(self.id));
+        let cut_off = self.shared.is_closed();
+        self.change(|core, _| {
+            if cut_off {
+                core.connection.cut_off(self.id);
+            } else {
+                core.connection.finish(self.id);
+            }
+        });
     }
 
     /// Sends the end and waits until the peer has everything.

@@ -225,6 +225,13 @@ impl Stream {
         self.throw_away(connection, VarInt::from_u32(code), StreamError::Closed);
     }
 
+    /// Throws away a direction whose end nobody asked for, so that the peer does not take it for a whole stream.
+    pub(super) fn cut_off(&mut self, connection: &mut Connection, code: u32) {
+        if self.send == Send::Open {
+            self.reset(connection, code);
+        }
+    }
+
     fn throw_away(&mut self, connection: &mut Connection, code: VarInt, error: StreamError) {
         if !matches!(self.send, Send::Done(_)) {
             // An error means that it was thrown away before.

@@ -176,6 +176,13 @@ impl QuicConnection {
         self.forget_streams(now);
     }
 
+    /// The stream goes down with its transport: what was not ended is thrown away.
+    pub(crate) fn cut_off(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            stream.cut_off(&mut self.inner, DONE);
+        }
+    }
+
     /// Nobody holds the stream any more: ends it cleanly, and forgets it once the peer has everything.
     pub(crate) fn release(&mut self, now: Instant, stream: StreamId) {
         if let Some(stream) = self.streams.get_mut(&stream) {
