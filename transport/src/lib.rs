@@ -6,6 +6,9 @@ mod connect;
 mod connect_options;
 mod endpoint;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod identity;
 mod io;
 mod listener;

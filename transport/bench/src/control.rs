@@ -9,7 +9,7 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::machine;
 use crate::plan::{Plan, System, Workload};
@@ -22,6 +22,21 @@ pub(crate) struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
+}
+
+/// `cargo run` builds the one program that it runs, and the service is another.
+fn build_service(program: &Path) -> Result<()> {
+    if program.exists() {
+        return Ok(());
+    }
+    let cargo =
+        std::env::var_os("CARGO").context("cargo build --release in transport/bench makes `service`")?;
+    let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let arguments =
+        ["build", "--release", "--quiet", "--locked", "--bin", "service", "--manifest-path", manifest];
+    let status = Command::new(cargo).args(arguments).status()?;
+    ensure!(status.success(), "the program `service` does not build");
+    Ok(())
 }
 
 impl Process {
@@ -37,6 +52,7 @@ impl Process {
         if address.is_none() && matches!(system, System::CrustService | System::CrustServiceCaller) {
             // Its memory is to be its own: see there.
             program.set_file_name("service");
+            build_service(&program)?;
         }
         let mut command = Command::new(program);
         command.args(arguments(system, workload, plan, core, address));
