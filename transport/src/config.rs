@@ -150,7 +150,7 @@ impl Default for Limits {
 
 impl Limits {
     /// Incoming handshakes in progress, for each scheme. Over it TCP leaves dialers in the backlog; over a quarter of it QUIC
-    /// asks dialers to prove their address first (Retry). Default: 1,024, at most some 20 MiB.
+    /// asks dialers to prove their address first (Retry). Default: 1,024; one over QUIC holds some 30 KiB.
     #[must_use]
     pub fn pending_handshakes(mut self, number: usize) -> Self {
         self.pending_handshakes = number.max(1);
