@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Stream, Transport,
+    Interrupter, Stream, Transport,
     admission::Refusal,
     connect_options::{ConnectOptions, Limit},
     endpoint::{NamedEndpoint, ToEndpoints},
@@ -97,9 +97,14 @@ impl<'t> Call<'t> {
         if endpoints.is_empty() {
             return Err(ConnectError::NoEndpoint);
         }
+        let interrupter = self.options.interrupter.as_ref();
+        let _watch = interrupter.map(|interrupter| interrupter.watch(self.outcomes.slot()));
         let (mut candidates, mut failed) = self.resolve(endpoints)?;
         let mut race = Race::new(clock::now(), candidates.len());
         loop {
+            if interrupter.is_some_and(Interrupter::is_interrupted) {
+                return Err(ConnectError::Interrupted);
+            }
             while let Some(index) = race.poll_start(clock::now()) {
                 if let Err(error) = self.start(index, &mut candidates[index]) {
                     self.note_failure(&mut candidates[index], DialError::Socket(error));

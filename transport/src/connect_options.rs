@@ -3,7 +3,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::admission::{AccessToken, ProtocolLabel};
+use crate::{
+    Interrupter,
+    admission::{AccessToken, ProtocolLabel},
+};
 
 /// How to dial; see [`Stream::connect_with`](crate::Stream::connect_with).
 ///
@@ -22,6 +25,7 @@ pub struct ConnectOptions {
     pub(crate) limit: Option<Limit>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) own_connection: bool,
+    pub(crate) interrupter: Option<Interrupter>,
 }
 
 /// When a dial must be over.
@@ -80,6 +84,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn own_connection(mut self) -> Self {
         self.own_connection = true;
+        self
+    }
+
+    /// Lets another thread end the dial. Default: only its deadline and the transport's end do.
+    #[must_use]
+    pub fn interrupter(mut self, interrupter: &Interrupter) -> Self {
+        self.interrupter = Some(interrupter.clone());
         self
     }
 }

@@ -126,6 +126,9 @@ pub enum ConnectError {
         /// What was tried, in order; at least two.
         attempts: Vec<ConnectAttempt>,
     },
+    /// Another thread ended the dial by its [`Interrupter`](crate::Interrupter).
+    #[error("the dial was interrupted")]
+    Interrupted,
     /// The transport is shut down.
     #[error("the transport is closed")]
     Closed,

@@ -1,7 +1,7 @@
 use std::{fmt, str::FromStr};
 
 use data_encoding::{BASE32_NOPAD, BASE64};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use zeroize::{Zeroize, Zeroizing};
 
 /// A secret Ed25519 key: what a peer proves itself with.
@@ -74,6 +74,11 @@ impl Identity {
         Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", *base64))
     }
 
+    /// What signs with this key.
+    pub(crate) fn signer(&self) -> Ed25519KeyPair {
+        Ed25519KeyPair::from_seed_unchecked(&*self.seed).expect("every 32-byte string is a seed")
+    }
+
     /// PKCS#8 version 1 (RFC 5958): a fixed head, then the seed.
     pub(crate) fn to_pkcs8_der(&self) -> Zeroizing<Vec<u8>> {
         let mut der = Zeroizing::new(Vec::with_capacity(PKCS8_PREFIX.len() + 32));
@@ -109,6 +114,12 @@ impl PublicKey {
     #[must_use]
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// Whether the holder of this key signed that message; see [`Transport::sign`](crate::Transport::sign).
+    #[must_use]
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> bool {
+        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
     }
 
     /// The 32 bytes of the key.

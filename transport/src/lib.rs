@@ -10,7 +10,9 @@ mod error;
 #[doc(hidden)]
 pub mod fuzzing;
 mod identity;
+mod interrupter;
 mod io;
+mod label_listener;
 mod listener;
 mod listener_set;
 mod path;
@@ -29,6 +31,8 @@ pub use endpoint::{
 };
 pub use error::{AcceptError, BindError, ConnectAttempt, ConnectError, StartError, StreamError, TurnError};
 pub use identity::{Identity, IdentityError, ParsePublicKeyError, PublicKey};
+pub use interrupter::Interrupter;
+pub use label_listener::{LabelListener, LabelTaken};
 pub use listener::{EndpointIterator, Incoming, Listener};
 pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};

@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     fmt,
     net::IpAddr,
     sync::{Arc, Mutex, Weak},
@@ -8,9 +8,10 @@ use std::{
 };
 
 use mio::{Poll, Registry, Token, Waker};
+use ring::signature::Ed25519KeyPair;
 
 use crate::{
-    admission::{Admission, Refusal},
+    admission::{Admission, ProtocolLabel, Refusal},
     config::{Driver as DriverChoice, TransportConfig},
     error::{StartError, TurnError},
     identity::{Identity, PublicKey},
@@ -82,6 +83,8 @@ impl Transport {
             sources: Mutex::default(),
             connections: Mutex::default(),
             queues: Mutex::default(),
+            labels: Mutex::default(),
+            signer: identity.signer(),
             sets: Mutex::default(),
             counters: Mutex::default(),
             resolver: Resolver::default(),
@@ -103,6 +106,14 @@ impl Transport {
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         self.shared().counters.hold().clone()
+    }
+
+    /// Signs a message with this peer's key (Ed25519, RFC 8032). Begin it with words that say what it is, as a signature
+    /// over the same bytes counts wherever somebody presents it.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        let signature = self.shared().signer.sign(message);
+        signature.as_ref().try_into().expect("signatures of Ed25519 have 64 bytes")
     }
 
     /// Judges streams that come in from now on by `admission`; those that are open stay.
@@ -182,8 +193,17 @@ pub(crate) struct Shared {
     connections: Mutex<Connections>,
     /// The queues of all listeners, to close them.
     queues: Mutex<Vec<Weak<AcceptQueue>>>,
+    /// The labels that have a listener of their own.
+    labels: Mutex<BTreeMap<ProtocolLabel, Label>>,
+    signer: Ed25519KeyPair,
     /// The lists by which stream sets wait, to wake them.
     sets: Mutex<Vec<Weak<ReadyList>>>,
+}
+
+/// Who takes the streams of one label, and whom it admits.
+struct Label {
+    admission: Arc<Admission>,
+    queue: Arc<AcceptQueue>,
 }
 
 #[derive(Default)]
@@ -204,7 +224,13 @@ impl Shared {
         preface: &Preface,
         queue: &Arc<AcceptQueue>,
     ) -> Result<Place, Refusal> {
-        let verdict = self.admit(peer, preface).and_then(|()| queue.reserve().ok_or(Refusal::Full));
+        let label = self.label(&preface.label);
+        let (admission, queue) = match &label {
+            Some(label) => (label.0.clone(), &label.1),
+            None => (self.admission.hold().clone(), queue),
+        };
+        let verdict =
+            self.admit(peer, preface, &admission).and_then(|()| queue.reserve().ok_or(Refusal::Full));
         if let Err(reason) = &verdict {
             tracing::debug!(%peer, %reason, "a stream was refused");
             self.counters.hold().count_refusal(*reason);
@@ -212,15 +238,38 @@ impl Shared {
         verdict
     }
 
-    fn admit(&self, peer: &PublicKey, preface: &Preface) -> Result<(), Refusal> {
+    fn admit(&self, peer: &PublicKey, preface: &Preface, admission: &Admission) -> Result<(), Refusal> {
         if *peer == self.public_key {
             return Err(Refusal::Myself);
         }
         if let Purpose::Rendezvous(_) = preface.purpose {
             return Err(Refusal::Rendezvous);
         }
-        let admission = self.admission.hold().clone();
         admission.judge(peer, &preface.label, preface.token.as_ref())
+    }
+
+    fn label(&self, label: &ProtocolLabel) -> Option<(Arc<Admission>, Arc<AcceptQueue>)> {
+        self.labels.hold().get(label).map(|label| (label.admission.clone(), label.queue.clone()))
+    }
+
+    /// Sends the streams of a label to a queue of their own; tells whether nobody else takes them.
+    pub(crate) fn take_label(
+        &self,
+        label: &ProtocolLabel,
+        admission: Admission,
+        queue: &Arc<AcceptQueue>,
+    ) -> bool {
+        match self.labels.hold().entry(label.clone()) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(vacant) => {
+                vacant.insert(Label { admission: Arc::new(admission), queue: queue.clone() });
+                true
+            }
+        }
+    }
+
+    pub(crate) fn give_label(&self, label: &ProtocolLabel) {
+        self.labels.hold().remove(label);
     }
 
     /// Gives the place of one incoming handshake back, and lets those in who wait for it.

@@ -12,7 +12,7 @@ use super::{
     lock::Lock as _,
     slot::{Slot, Wakes},
 };
-use crate::{AcceptError, Stream, transport::Shared};
+use crate::{AcceptError, SetWaker, Stream, transport::Shared};
 
 /// A bounded queue between those who judge streams and those who accept them.
 #[derive(Debug)]
@@ -29,12 +29,14 @@ struct State {
     /// Places promised to streams that were accepted and are on their way.
     reserved: usize,
     waiting: Vec<Arc<Slot>>,
+    /// A set whose waits return when a stream has come.
+    set: Option<SetWaker>,
 }
 
 impl AcceptQueue {
     pub(crate) fn new(capacity: usize) -> Arc<Self> {
         let (sender, receiver) = bounded(capacity);
-        let state = State { sender: Some(sender), reserved: 0, waiting: Vec::new() };
+        let state = State { sender: Some(sender), reserved: 0, waiting: Vec::new(), set: None };
         Arc::new(Self { receiver, state: Mutex::new(state), capacity })
     }
 
@@ -50,6 +52,11 @@ impl AcceptQueue {
         }
         state.reserved += 1;
         Some(Place { queue: Some(self.clone()) })
+    }
+
+    /// Has the waits of a set return whenever a stream has come.
+    pub(crate) fn set_waker(&self, waker: SetWaker) {
+        self.state.hold().set = Some(waker);
     }
 
     /// Waits for a stream.
@@ -112,16 +119,20 @@ impl Place {
     /// Puts the stream where `accept` finds it.
     pub(crate) fn deliver(mut self, stream: Stream, wakes: &mut Wakes) {
         let Some(queue) = self.queue.take() else { return };
-        let refused = {
+        let (refused, set) = {
             let mut state = queue.state.hold();
             state.reserved -= 1;
-            match &state.sender {
+            let refused = match &state.sender {
                 Some(sender) => sender.try_send(stream).err(),
                 None => None,
-            }
+            };
+            (refused, state.set.clone())
         };
         // A queue closed meanwhile gives the stream back, and here it ends, outside the lock.
         drop(refused);
+        if let Some(set) = set {
+            set.wake();
+        }
         queue.wake_one(wakes);
     }
 }

@@ -3,6 +3,7 @@
 
 mod connect;
 mod endings;
+mod labels;
 mod proxy;
 mod shutdown;
 mod stream_set;

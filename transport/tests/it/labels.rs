@@ -1,0 +1,89 @@
+use std::{net::TcpListener, time::Duration};
+
+use transport::{
+    Admission, ConnectError, ConnectOptions, Endpoint, Interrupter, LabelListener, ProtocolLabel, Refusal,
+    Scheme, Stream, StreamSet,
+};
+
+use crate::support::{PROMPTLY, SCHEMES, interrupted, listen, soon, transport};
+
+fn side() -> ProtocolLabel {
+    ProtocolLabel::new("side/1").unwrap()
+}
+
+#[test]
+fn the_streams_of_a_taken_label_never_come_out_of_the_listener() {
+    for scheme in SCHEMES {
+        let (server, client) = (transport(), transport());
+        let (listener, endpoint) = listen(&server, scheme);
+        let options = ConnectOptions::new().protocol(side());
+        let refused = Stream::connect_with(&client, endpoint, &options).unwrap_err();
+        assert!(matches!(refused, ConnectError::Refused { reason: Refusal::Label, .. }), "{refused}");
+        let label = LabelListener::new(&server, side(), Admission::default()).unwrap();
+        assert!(LabelListener::new(&server, side(), Admission::default()).is_err());
+        let _dialled = Stream::connect_with(&client, endpoint, &options).unwrap();
+        assert_eq!(label.accept_deadline(soon()).unwrap().protocol(), &side());
+        let _other = Stream::direct_connect(&client, endpoint).unwrap();
+        assert_eq!(listener.accept_deadline(soon()).unwrap().protocol(), &ProtocolLabel::default());
+        assert!(label.receiver().is_empty() && listener.receiver().is_empty());
+        drop(label);
+        assert!(Stream::connect_with(&client, endpoint, &options).is_err(), "given back");
+    }
+}
+
+#[test]
+fn a_label_has_an_admission_of_its_own() {
+    let (server, friend, stranger) = (transport(), transport(), transport());
+    let (_listener, endpoint) = listen(&server, Scheme::Quic);
+    let admission = Admission::default().allow([friend.public_key()]);
+    let _label = LabelListener::new(&server, side(), admission).unwrap();
+    let options = ConnectOptions::new().protocol(side());
+    Stream::connect_with(&friend, endpoint, &options).unwrap();
+    let refused = Stream::connect_with(&stranger, endpoint, &options).unwrap_err();
+    assert!(matches!(refused, ConnectError::Refused { reason: Refusal::Key, .. }), "{refused}");
+    Stream::direct_connect(&stranger, endpoint).unwrap();
+}
+
+#[test]
+fn a_set_is_woken_by_a_new_stream_of_a_label() {
+    for scheme in SCHEMES {
+        let (server, client) = (transport(), transport());
+        let (_listener, endpoint) = listen(&server, scheme);
+        let label = LabelListener::new(&server, side(), Admission::default()).unwrap();
+        let mut set = StreamSet::new(&server).unwrap();
+        label.wake(set.waker());
+        let dialling = std::thread::spawn(move || {
+            Stream::connect_with(&client, endpoint, &ConnectOptions::new().protocol(side())).unwrap()
+        });
+        while label.receiver().is_empty() {
+            set.wait(&mut Vec::new(), Some(soon())).unwrap();
+        }
+        dialling.join().unwrap();
+    }
+}
+
+#[test]
+fn an_interrupted_dial_ends_promptly_whatever_its_deadline() {
+    // A listener that never accepts: the connection is there, the handshake never ends.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    for scheme in SCHEMES {
+        let client = transport();
+        let endpoint = Endpoint::new(scheme, silent.local_addr().unwrap(), transport().public_key());
+        let interrupter = Interrupter::default();
+        let options = ConnectOptions::new().timeout(Duration::from_secs(60)).interrupter(&interrupter);
+        let dial = move || Stream::connect_with(&client, endpoint, &options).unwrap_err();
+        let (error, took) = interrupted(dial, || interrupter.interrupt());
+        assert!(matches!(error, ConnectError::Interrupted | ConnectError::Socket { .. }), "{error:?}");
+        assert!(took < PROMPTLY, "{took:?}");
+    }
+}
+
+#[test]
+fn what_a_transport_signs_its_key_has_signed() {
+    let (one, other) = (transport(), transport());
+    let signature = one.sign(b"a test: hello");
+    assert!(one.public_key().has_signed(b"a test: hello", &signature));
+    assert!(!one.public_key().has_signed(b"a test: hellp", &signature));
+    assert!(!other.public_key().has_signed(b"a test: hello", &signature));
+    assert!(!one.public_key().has_signed(b"a test: hello", &signature[1..]));
+}
