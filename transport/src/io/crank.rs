@@ -112,15 +112,16 @@ impl<D: Turn> Crank<D> {
             if let Some(end) = self.end_of_wait(deadline) {
                 return end;
             }
-            if !made_room && let Some(driven) = self.try_lead() {
-                match self.lead(driven, slot, deadline) {
-                    Some(waited) => return waited,
-                    None => made_room = true,
-                }
-                continue;
-            }
-            let place = self.follow(slot);
-            if !made_room && let Some(driven) = self.try_lead() {
+            let mut place = None;
+            let free = if made_room {
+                None
+            } else {
+                self.try_lead().or_else(|| {
+                    place = Some(self.follow(slot));
+                    self.try_lead()
+                })
+            };
+            if let Some(driven) = free {
                 drop(place);
                 match self.lead(driven, slot, deadline) {
                     Some(waited) => return waited,
@@ -128,6 +129,7 @@ impl<D: Turn> Crank<D> {
                 }
                 continue;
             }
+            let _place = place.unwrap_or_else(|| self.follow(slot));
             if self.closed.load(SeqCst) {
                 return Waited::Closed;
             }
@@ -225,9 +227,10 @@ impl<D: Turn> Crank<D> {
         }
     }
 
-    /// Wakes one follower for nothing, so that it tries for the crank.
+    /// Wakes one follower for nothing, so that it tries for the crank: the one who came last, since those who sit there for
+    /// long, such as one that accepts, would turn for others only.
     fn promote(&self) {
-        let next = self.followers.hold().iter().find(|slot| !slot.is_ready()).cloned();
+        let next = self.followers.hold().iter().rev().find(|slot| !slot.is_ready()).cloned();
         if let Some(slot) = next {
             slot.wake();
         }

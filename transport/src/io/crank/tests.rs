@@ -111,6 +111,18 @@ fn a_crowd_is_served_by_the_background_thread() {
 }
 
 #[test]
+fn the_follower_who_came_last_is_promoted() {
+    let (crank, _far) = crank();
+    let [first, last] = [crank.slot(), crank.slot()];
+    let places = (crank.follow(&first), crank.follow(&last));
+    crank.promote();
+    assert_eq!((first.is_ready(), last.is_ready()), (false, true));
+    crank.promote();
+    assert!(first.is_ready(), "whoever is woken already needs no promotion");
+    drop(places);
+}
+
+#[test]
 fn a_wake_from_another_thread_interrupts_the_leader() {
     let (crank, _far) = crank();
     let slot = crank.slot();

@@ -177,8 +177,8 @@ impl QuicConnection {
     ) -> Option<Outgoing> {
         buffer.clear();
         self.owes_credit = false;
-        let round_trip = self.inner.rtt();
-        if let Some(more) = self.window.wants(now, round_trip) {
+        let (round_trip, least) = (self.inner.rtt(), self.inner.min_rtt());
+        if let Some(more) = self.window.wants(now, round_trip, least) {
             self.events.push_back(QuicEvent::WindowWanted(more));
         }
         let transmit = self.inner.poll_transmit(now, max_segments, buffer)?;

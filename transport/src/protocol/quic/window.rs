@@ -25,15 +25,17 @@ impl Window {
     }
 
     /// How much larger the window should be: twice, if a whole window was read within [`KEEPS_UP`] round trips, since the
-    /// sender then waits for credit rather than for the reader.
-    pub(super) fn wants(&mut self, now: Instant, round_trip: Duration) -> Option<u64> {
+    /// sender then waits for credit rather than for the reader. Not larger than what a path of that `least` round trip can
+    /// hold: beyond it, a window only fills queues.
+    pub(super) fn wants(&mut self, now: Instant, round_trip: Duration, least: Duration) -> Option<u64> {
         if self.consumed < self.bytes {
             return None;
         }
         let took = now.saturating_duration_since(self.since);
         self.consumed = 0;
         self.since = now;
-        let more = self.bytes.min(self.max_bytes.saturating_sub(self.bytes));
+        let most = self.max_bytes.min(held_by_path(least));
+        let more = self.bytes.min(most.saturating_sub(self.bytes));
         (more > 0 && took < round_trip.saturating_mul(KEEPS_UP)).then_some(more)
     }
 
@@ -42,6 +44,17 @@ impl Window {
     }
 }
 
+/// Twice what a fast path of that round trip carries, so that credit on its way back never holds it up.
+fn held_by_path(round_trip: Duration) -> u64 {
+    let micros = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+    micros.saturating_mul(2 * FAST_BYTES_PER_MICRO).max(NEAR_BYTES)
+}
+
+/// 10 Gbit/s.
+const FAST_BYTES_PER_MICRO: u64 = 1_250;
+/// What every path may hold: less than the kernel keeps for a socket, and few enough datagrams that the engine need not copy
+/// them together.
+const NEAR_BYTES: u64 = 1 << 20;
 /// One round trip empties a window at full speed; credit comes in eighths, and measurements waver.
 const KEEPS_UP: u32 = 3;
 
@@ -62,16 +75,33 @@ mod tests {
         let start = start();
         let mut window = Window::new(100, 350, start);
         window.consume(99);
-        assert_eq!(window.wants(start + RTT, RTT), None);
+        assert_eq!(window.wants(start + RTT, RTT, RTT), None);
         window.consume(1);
-        assert_eq!(window.wants(start + RTT, RTT), Some(100));
+        assert_eq!(window.wants(start + RTT, RTT, RTT), Some(100));
         window.grow(100);
         window.consume(200);
-        assert_eq!(window.wants(start + RTT * 10, RTT), None, "nine round trips for one window");
+        assert_eq!(window.wants(start + RTT * 10, RTT, RTT), None, "nine round trips for one window");
         window.consume(200);
-        assert_eq!(window.wants(start + RTT * 11, RTT), Some(150));
+        assert_eq!(window.wants(start + RTT * 11, RTT, RTT), Some(150));
         window.grow(150);
         window.consume(350);
-        assert_eq!(window.wants(start + RTT * 12, RTT), None, "at the bound");
+        assert_eq!(window.wants(start + RTT * 12, RTT, RTT), None, "at the bound");
+    }
+
+    #[test]
+    fn a_near_path_keeps_a_small_window_and_a_long_one_reaches_the_bound() {
+        let start = start();
+        let grown = |least| {
+            let mut window = Window::new(512 << 10, 12_500_000, start);
+            for _ in 0..10 {
+                window.consume(usize::try_from(window.bytes()).unwrap());
+                let more = window.wants(start, RTT, least);
+                window.grow(more.unwrap_or(0));
+            }
+            window.bytes()
+        };
+        assert_eq!(grown(Duration::from_micros(50)), NEAR_BYTES, "whatever queues add to the round trip");
+        assert_eq!(grown(Duration::from_millis(2)), 5_000_000);
+        assert_eq!(grown(Duration::from_millis(100)), 12_500_000);
     }
 }
