@@ -6,7 +6,8 @@ use crossbeam::channel::{Receiver, RecvTimeoutError};
 
 use crate::config::BeaconConfig;
 use crate::error::{BeaconError, NextError, SetDataError};
-use crate::io::mailbox::Mailbox;
+use crate::io::mailbox::{Data, Mailbox};
+use crate::io::queue::{Outlet, Queue};
 use crate::io::worker;
 use crate::message::Message;
 use crate::protocol::{News, TooLarge, max_data_bytes};
@@ -74,11 +75,40 @@ impl Beacon {
         config: BeaconConfig,
         data: D,
     ) -> Result<(Self, BeaconController), BeaconError> {
-        let id_bytes = config.id_bytes;
-        let started = worker::start(config, data.as_ref())?;
-        let beacon = Self { messages: started.messages, port: started.port };
-        let running = Running { mailbox: started.mailbox, thread: Some(started.thread), id_bytes };
-        Ok((beacon, BeaconController { running: Arc::new(running) }))
+        Self::start(config, Some(data.as_ref()))
+    }
+
+    /// Starts a beacon that asks who is there and announces nothing, so that others do not report it. It begins to
+    /// announce with [`BeaconController::set_data`].
+    ///
+    /// Takes milliseconds and waits for nobody.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BeaconError`]; then nothing is left running.
+    pub fn listen(config: BeaconConfig) -> Result<(Self, BeaconController), BeaconError> {
+        Self::start(config, None)
+    }
+
+    /// Like [`Beacon::listen`], but calls `handle` with each message, on the beacon's own thread, instead of queueing
+    /// it: for those who keep a table of peers and want no further thread to feed it.
+    ///
+    /// `handle` must not block, as nothing is sent or received meanwhile, and must not drop the last controller.
+    ///
+    /// # Errors
+    ///
+    /// Any [`BeaconError`]; then nothing is left running.
+    pub fn listen_with(
+        config: BeaconConfig,
+        handle: impl FnMut(Message) + Send + 'static,
+    ) -> Result<BeaconController, BeaconError> {
+        BeaconController::start(config, None, Outlet::Handler(Box::new(handle)))
+    }
+
+    fn start(config: BeaconConfig, data: Option<&[u8]>) -> Result<(Self, BeaconController), BeaconError> {
+        let (queue, messages) = Queue::new();
+        let controller = BeaconController::start(config, data, Outlet::Queue(queue))?;
+        Ok((Self { messages, port: controller.port() }, controller))
     }
 
     /// The port that is shared with the other beacons.
@@ -173,6 +203,14 @@ pub struct BeaconController {
 }
 
 impl BeaconController {
+    fn start(config: BeaconConfig, data: Option<&[u8]>, outlet: Outlet) -> Result<Self, BeaconError> {
+        let id_bytes = config.id_bytes;
+        let started = worker::start(config, data, outlet)?;
+        let running =
+            Running { mailbox: started.mailbox, thread: Some(started.thread), port: started.port, id_bytes };
+        Ok(Self { running: Arc::new(running) })
+    }
+
     /// Announces other data from now on: at once, and once more shortly after, in case the first is lost.
     ///
     /// Does not wait. When called faster than 50 times a second, only the latest data is announced.
@@ -189,8 +227,22 @@ impl BeaconController {
         if self.running.thread.as_ref().is_none_or(JoinHandle::is_finished) {
             return Err(SetDataError::Stopped);
         }
-        self.running.mailbox.request(|requests| requests.data = Some(data.to_vec()));
+        self.running.mailbox.request(|requests| requests.data = Some(Data::Announced(data.to_vec())));
         Ok(())
+    }
+
+    /// Says goodbye and announces nothing until [`set_data`](Self::set_data); what others announce is still heard.
+    ///
+    /// Does not wait.
+    pub fn hide(&self) {
+        self.running.mailbox.request(|requests| requests.data = Some(Data::Hidden));
+    }
+
+    /// Asks anew who is there, as at the start: useful before looking for a peer that has not been heard.
+    ///
+    /// Does not wait.
+    pub fn search(&self) {
+        self.running.mailbox.request(|requests| requests.search = true);
     }
 
     /// Announces every `period` from now on, within the bounds of [`BeaconConfig::period`].
@@ -204,6 +256,12 @@ impl BeaconController {
     #[must_use]
     pub fn max_data_bytes(&self) -> usize {
         max_data_bytes(self.running.id_bytes)
+    }
+
+    /// The port that is shared with the other beacons.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.running.port
     }
 
     /// What does not work at the moment while the rest goes on; usually nothing.
@@ -224,6 +282,7 @@ impl BeaconController {
 struct Running {
     mailbox: Arc<Mailbox>,
     thread: Option<JoinHandle<()>>,
+    port: u16,
     id_bytes: usize,
 }
 

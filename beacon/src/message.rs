@@ -32,6 +32,12 @@ impl Message {
         self.event.source
     }
 
+    /// The peer's address of the other family, if it was heard by IPv4 and by IPv6 on this interface.
+    #[must_use]
+    pub const fn other_source(&self) -> Option<SocketAddr> {
+        self.event.other_source
+    }
+
     /// The name of the interface by which the message came.
     #[must_use]
     pub fn interface(&self) -> &str {

@@ -15,6 +15,7 @@ mod link;
 mod packet;
 mod peers;
 mod seed;
+mod seekers;
 
 pub use announcer::MIN_PERIOD;
 pub use discovery::{Destination, Discovery, DiscoveryConfig, Transmit};

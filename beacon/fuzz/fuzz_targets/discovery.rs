@@ -17,7 +17,7 @@ fuzz_target!(|input: &[u8]| {
     let mut machine = Discovery::new(config, Seed::new([7; 32]), b"data").expect("it fits");
     machine.set_links(now, vec![link(1), link(2)]);
     while !input.is_empty() {
-        match byte(&mut input) % 8 {
+        match byte(&mut input) % 10 {
             0 => now += Duration::from_millis(u64::from(byte(&mut input)) * 40),
             1 => now += Duration::from_secs(u64::from(byte(&mut input)) * 40),
             2 => machine.set_period(now, Duration::from_millis(u64::from(byte(&mut input)) * 100)),
@@ -30,6 +30,8 @@ fuzz_target!(|input: &[u8]| {
                 let links = (0..8).filter(|bit| links & 1 << bit != 0).map(link).collect();
                 machine.set_links(now, links);
             }
+            5 => machine.hide(),
+            6 => machine.search(now),
             _ => {
                 let (on, host) = (byte(&mut input), byte(&mut input));
                 let length = usize::from(byte(&mut input)).min(input.len());

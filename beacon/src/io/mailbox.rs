@@ -19,9 +19,17 @@ pub(crate) struct Mailbox {
 /// What is asked of the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
-    pub(crate) data: Option<Vec<u8>>,
+    pub(crate) data: Option<Data>,
     pub(crate) period: Option<Duration>,
+    pub(crate) search: bool,
     pub(crate) close: bool,
+}
+
+/// What to announce.
+#[derive(Debug)]
+pub(crate) enum Data {
+    Announced(Vec<u8>),
+    Hidden,
 }
 
 /// What the thread has to tell.

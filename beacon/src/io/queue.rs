@@ -5,6 +5,29 @@ use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 use crate::message::Message;
 use crate::protocol::News;
 
+/// Where messages go.
+pub(crate) enum Outlet {
+    Queue(Queue),
+    Handler(Box<dyn FnMut(Message) + Send>),
+}
+
+impl Outlet {
+    pub(crate) fn push(&mut self, message: Message) {
+        match self {
+            Self::Queue(queue) => queue.push(message),
+            Self::Handler(handle) => handle(message),
+        }
+    }
+
+    /// How many messages were pushed out unread.
+    pub(crate) const fn dropped(&self) -> u64 {
+        match self {
+            Self::Queue(queue) => queue.dropped,
+            Self::Handler(_) => 0,
+        }
+    }
+}
+
 /// The thread's end of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -32,11 +55,6 @@ impl Queue {
             self.dropped += u64::from(self.oldest.try_recv().is_ok());
         }
     }
-
-    /// How many messages were pushed out unread.
-    pub(crate) const fn dropped(&self) -> u64 {
-        self.dropped
-    }
 }
 
 /// Enough for every peer of a crowded link to appear while the application is busy; at most 600 kB.
@@ -58,7 +76,7 @@ mod tests {
             queue.push(message(News::Appeared, number));
         }
 
-        assert_eq!(queue.dropped(), 3);
+        assert_eq!(Outlet::Queue(queue).dropped(), 3);
         assert_eq!(receiver.recv().expect("messages wait").payload(), 3_usize.to_be_bytes());
         assert_eq!(receiver.len(), QUEUE_MESSAGES - 1);
     }
@@ -72,13 +90,13 @@ mod tests {
         }
 
         assert_eq!(receiver.len(), QUEUE_MESSAGES / 2);
-        assert_eq!(queue.dropped(), 0);
+        assert_eq!(queue.dropped, 0);
     }
 
     fn message(news: News, number: usize) -> Message {
         let link = Link { id: LinkId(1), name: "net0".into(), networks: vec![], datagrams_per_round: 1 };
         let source = SocketAddr::from(([10, 0, 0, 1], 9));
         let payload = number.to_be_bytes().to_vec();
-        Message::new(Event { news, link: Arc::new(link), source, payload })
+        Message::new(Event { news, link: Arc::new(link), source, other_source: None, payload })
     }
 }

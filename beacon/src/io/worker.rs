@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::Receiver;
 use mio::{Events, Poll, Token, Waker};
 
 use crate::config::BeaconConfig;
 use crate::error::BeaconError;
 use crate::io::changes::Changes;
-use crate::io::mailbox::Mailbox;
+use crate::io::mailbox::{Data, Mailbox};
 use crate::io::network::Network;
-use crate::io::queue::Queue;
+use crate::io::queue::Outlet;
 use crate::io::{clock, entropy};
 use crate::message::Message;
 use crate::protocol::{Discovery, DiscoveryConfig};
@@ -20,17 +19,23 @@ use crate::protocol::{Discovery, DiscoveryConfig};
 /// A running thread and the ways to talk to it.
 pub(crate) struct Started {
     pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) messages: Receiver<Message>,
     pub(crate) port: u16,
     pub(crate) thread: JoinHandle<()>,
 }
 
-/// Opens everything, so that whatever fails is an error here, and starts the thread.
-pub(crate) fn start(config: BeaconConfig, data: &[u8]) -> Result<Started, BeaconError> {
+/// Opens everything, so that whatever fails is an error here, and starts the thread; without data it only listens.
+pub(crate) fn start(
+    config: BeaconConfig,
+    data: Option<&[u8]>,
+    outlet: Outlet,
+) -> Result<Started, BeaconError> {
     config.check()?;
     let machine = DiscoveryConfig { id_bytes: config.id_bytes, period: config.period };
     let seed = entropy::seed().ok_or(BeaconError::Entropy)?;
-    let mut discovery = Discovery::new(machine, seed, data)?;
+    let mut discovery = match data {
+        Some(data) => Discovery::new(machine, seed, data)?,
+        None => Discovery::listening(machine, seed)?,
+    };
 
     let thread_error = |source| BeaconError::Thread { source };
     let poll = Poll::new().map_err(thread_error)?;
@@ -45,15 +50,14 @@ pub(crate) fn start(config: BeaconConfig, data: &[u8]) -> Result<Started, Beacon
     discovery.set_links(now, links);
 
     let mailbox = Arc::new(Mailbox::new(waker));
-    let (queue, messages) = Queue::new();
     let port = network.port();
     let read_list = now + changes.reading_pause();
     let shared = Arc::clone(&mailbox);
     let worker =
-        Worker { poll, changes, network, discovery, queue, mailbox: shared, read_list, list_read: now };
+        Worker { poll, changes, network, discovery, outlet, mailbox: shared, read_list, list_read: now };
     worker.tell();
     let thread = std::thread::Builder::new().name("beacon-io".into()).spawn(move || worker.run());
-    Ok(Started { mailbox, messages, port, thread: thread.map_err(thread_error)? })
+    Ok(Started { mailbox, port, thread: thread.map_err(thread_error)? })
 }
 
 struct Worker {
@@ -61,7 +65,7 @@ struct Worker {
     changes: Changes,
     network: Network,
     discovery: Discovery,
-    queue: Queue,
+    outlet: Outlet,
     mailbox: Arc<Mailbox>,
     /// When the list of interfaces was last read, and when it is to be read next.
     list_read: Instant,
@@ -103,11 +107,18 @@ impl Worker {
             return false;
         }
         let now = clock::now();
-        if let Some(data) = requests.data {
-            self.discovery.set_data(now, &data).expect("the controller has checked the size");
+        match requests.data {
+            Some(Data::Announced(data)) => {
+                self.discovery.set_data(now, &data).expect("the controller has checked the size");
+            }
+            Some(Data::Hidden) => self.discovery.hide(),
+            None => {}
         }
         if let Some(period) = requests.period {
             self.discovery.set_period(now, period);
+        }
+        if requests.search {
+            self.discovery.search(now);
         }
         let discovery = &mut self.discovery;
         *more_to_read =
@@ -123,7 +134,7 @@ impl Worker {
         self.send();
         while let Some(event) = self.discovery.poll_event() {
             tracing::debug!(news = ?event.news, source = %event.source, interface = event.link.name);
-            self.queue.push(Message::new(event));
+            self.outlet.push(Message::new(event));
         }
         self.tell();
         true
@@ -150,7 +161,7 @@ impl Worker {
     fn tell(&self) {
         let mut stats = self.network.stats();
         stats.refusals = self.discovery.refusals();
-        stats.messages_dropped = self.queue.dropped();
+        stats.messages_dropped = self.outlet.dropped();
         let warnings = self.network.warnings();
         self.mailbox.report(|report| {
             report.stats = stats;

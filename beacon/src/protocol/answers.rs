@@ -66,9 +66,14 @@ impl Answers {
 
     /// Whatever was just said to everybody has answered all who wait.
     pub(super) fn said_to_all(&mut self, now: Instant) {
+        self.forget();
+        self.last_to_all = Some(now);
+    }
+
+    /// Nobody is to be answered any more.
+    pub(super) fn forget(&mut self) {
         self.crowd_due = None;
         self.waiting.clear();
-        self.last_to_all = Some(now);
     }
 
     pub(super) fn next(&self) -> Option<Instant> {

@@ -11,6 +11,7 @@ use super::filter::Filter;
 use super::packet::{Tag, max_data_bytes, tag};
 use super::peers::Peers;
 use super::seed::Random;
+use super::seekers::Seekers;
 use super::{Event, Kind, Link, LinkId, MAX_ID_BYTES, Packet, Refusals, Seed, TooLarge};
 
 /// One beacon as a state machine.
@@ -48,7 +49,8 @@ use super::{Event, Kind, Link, LinkId, MAX_ID_BYTES, Packet, Refusals, Seed, Too
 #[derive(Debug)]
 pub struct Discovery {
     id: Vec<u8>,
-    data: Vec<u8>,
+    /// What is announced; `None` when this beacon only listens.
+    data: Option<Vec<u8>>,
     period: Duration,
     sequence: u32,
     random: Random,
@@ -112,6 +114,7 @@ struct LinkState {
     link: Arc<Link>,
     announcer: Announcer,
     answers: Answers,
+    seekers: Seekers,
 }
 
 impl Discovery {
@@ -121,13 +124,26 @@ impl Discovery {
     ///
     /// [`TooLarge`] if the data, or the number of identity bytes, does not fit into one datagram.
     pub fn new(config: DiscoveryConfig, seed: Seed, data: &[u8]) -> Result<Self, TooLarge> {
+        let mut discovery = Self::listening(config, seed)?;
+        discovery.check_size(data)?;
+        discovery.data = Some(data.to_vec());
+        Ok(discovery)
+    }
+
+    /// Makes a beacon that asks who is there and announces nothing, so that the others do not report it, until it is
+    /// given data.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if the number of identity bytes is over [`MAX_ID_BYTES`].
+    pub fn listening(config: DiscoveryConfig, seed: Seed) -> Result<Self, TooLarge> {
         if config.id_bytes > MAX_ID_BYTES {
             return Err(TooLarge { bytes: config.id_bytes, limit_bytes: MAX_ID_BYTES });
         }
         let mut random = Random::new(&seed);
-        let mut discovery = Self {
+        Ok(Self {
             id: random.bytes(config.id_bytes),
-            data: Vec::new(),
+            data: None,
             period: config.period,
             sequence: 0,
             random,
@@ -137,10 +153,7 @@ impl Discovery {
             last_call: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
-        };
-        discovery.check_size(data)?;
-        discovery.data = data.to_vec();
-        Ok(discovery)
+        })
     }
 
     /// Announces other data from now on, at once and once more shortly after.
@@ -150,13 +163,29 @@ impl Discovery {
     /// [`TooLarge`] if it does not fit into one datagram; what was announced before stays.
     pub fn set_data(&mut self, now: Instant, data: &[u8]) -> Result<(), TooLarge> {
         self.check_size(data)?;
-        if self.data != data {
-            self.data = data.to_vec();
+        if self.data.as_deref() != Some(data) {
+            self.data = Some(data.to_vec());
             for state in self.links.values_mut() {
                 state.announcer.data_changed(now);
             }
         }
         Ok(())
+    }
+
+    /// Says goodbye and announces nothing any more; what others announce is still heard.
+    pub fn hide(&mut self) {
+        self.say_goodbye();
+        self.data = None;
+        for state in self.links.values_mut() {
+            state.answers.forget();
+        }
+    }
+
+    /// Asks anew who is there, on every link.
+    pub fn search(&mut self, now: Instant) {
+        for state in self.links.values_mut() {
+            state.announcer.search(now, &mut self.random);
+        }
     }
 
     /// Announces every `period` from now on.
@@ -182,6 +211,7 @@ impl Discovery {
                 None => LinkState {
                     announcer: Announcer::new(now, self.period, &mut self.random),
                     answers: Answers::new(now),
+                    seekers: Seekers::default(),
                     link: Arc::new(link),
                 },
             };
@@ -201,16 +231,22 @@ impl Discovery {
             self.events.extend(self.peers.goodbye(link, source, &packet));
             return;
         }
-        let Some(news) = self.peers.heard(now, &state.link, source, &packet) else { return };
+        let heard = match packet.kind {
+            Kind::Seek if state.seekers.is_news(source, &packet) => None,
+            Kind::Seek => return,
+            _ => match self.peers.heard(now, &state.link, source, &packet) {
+                Some(event) => Some(event),
+                None => return,
+            },
+        };
         let is_known = || tag(&self.id).is_some_and(|own| packet.known.contains(&own));
-        if packet.kind == Kind::Ask && !is_known() {
+        if packet.kind.asks() && self.data.is_some() && !is_known() {
             let crowd = crowd(&self.peers, &state.link);
             let spread = ANSWER_SPREAD.saturating_mul(u32::try_from(crowd.peers).unwrap_or(u32::MAX));
             let due = now + self.random.up_to(spread.min(MAX_ANSWER_SPREAD));
             state.answers.asked(source, due, answer_pause(crowd));
         }
-        let link = Arc::clone(&state.link);
-        self.events.push_back(Event { news, link, source, payload: packet.data.to_vec() });
+        self.events.extend(heard);
         self.speak(now);
     }
 
@@ -225,10 +261,7 @@ impl Discovery {
     /// Says goodbye to everybody; afterwards there is nothing left to do but to send it.
     pub fn close(&mut self) {
         self.transmits.clear();
-        let links: Vec<_> = self.links.keys().copied().collect();
-        for link in links {
-            self.transmit(link, Destination::Everybody, &Word::Goodbye, self.period);
-        }
+        self.say_goodbye();
         self.links.clear();
     }
 
@@ -256,6 +289,16 @@ impl Discovery {
         self.filter.refusals()
     }
 
+    fn say_goodbye(&mut self) {
+        if self.data.is_none() {
+            return;
+        }
+        let links: Vec<_> = self.links.keys().copied().collect();
+        for link in links {
+            self.transmit(link, Destination::Everybody, &Word::Goodbye, self.period);
+        }
+    }
+
     /// Says what is due on each link.
     fn speak(&mut self, now: Instant) {
         let mut said = Vec::new();
@@ -268,6 +311,7 @@ impl Discovery {
             if let Some(round) = state.announcer.due(now, crowd, &mut self.random) {
                 state.answers.said_to_all(now);
                 let word = match round {
+                    Round::Announce if self.data.is_none() => continue,
                     Round::Announce => Word::Announce,
                     Round::Ask => Word::Ask(self.peers.known_on(id, state.announcer.searching_since())),
                 };
@@ -291,12 +335,15 @@ impl Discovery {
 
     fn transmit(&mut self, link: LinkId, destination: Destination, word: &Word, interval: Duration) {
         self.sequence = self.sequence.wrapping_add(1);
-        let (kind, data, known): (_, &[u8], &[Tag]) = match word {
-            Word::Announce => (Kind::Announce, &self.data, &[]),
-            Word::Answer => (Kind::Answer, &self.data, &[]),
-            Word::Ask(known) => (Kind::Ask, &self.data, known),
-            Word::Goodbye => (Kind::Goodbye, &[], &[]),
+        let data = self.data.as_deref();
+        let (kind, known): (_, &[Tag]) = match word {
+            Word::Announce => (Kind::Announce, &[]),
+            Word::Answer => (Kind::Answer, &[]),
+            Word::Ask(known) if data.is_none() => (Kind::Seek, known),
+            Word::Ask(known) => (Kind::Ask, known),
+            Word::Goodbye => (Kind::Goodbye, &[]),
         };
+        let data = data.filter(|_| kind != Kind::Goodbye).unwrap_or_default();
         let packet = Packet { kind, sequence: self.sequence, interval, id: &self.id, data, known };
         let contents = packet.encode().expect("the sizes of identity and data are checked when they are set");
         self.transmits.push_back(Transmit { link, destination, contents });

@@ -16,9 +16,9 @@
 //! +---------------------------------------------------------------+
 //! ```
 //!
-//! Numbers are big-endian. An ask is filled up to [`ASK_BYTES`], so that no answer to it is more than 64 bytes larger:
-//! a forged source address gains nothing. What fills it are the [`Tag`]s of peers that need not answer, as they have
-//! done so already, and zeros. What follows the data of other kinds is ignored.
+//! Numbers are big-endian. An ask or a seek is filled up to [`ASK_BYTES`], so that no answer to it is more than 64 bytes
+//! larger: a forged source address gains nothing. What fills it are the [`Tag`]s of peers that need not answer, as they
+//! have done so already, and zeros. What follows the data of other kinds is ignored.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub struct Packet<'a> {
     pub id: &'a [u8],
     /// What the application announces.
     pub data: &'a [u8],
-    /// In an ask, the peers that need not answer; as many are sent as there is room for.
+    /// In an ask or a seek, the peers that need not answer; as many are sent as there is room for.
     pub known: &'a [Tag],
 }
 
@@ -47,7 +47,7 @@ pub struct Packet<'a> {
 /// Tags of all zeros mean nobody.
 pub type Tag = [u8; 4];
 
-/// The kinds of datagrams. All but a goodbye carry the sender's data.
+/// The kinds of datagrams. All but a goodbye and a seek carry the sender's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// "I am here", said to everybody.
@@ -58,6 +58,8 @@ pub enum Kind {
     Answer,
     /// "I am leaving."
     Goodbye,
+    /// "Who is here?", said to everybody by one who announces nothing.
+    Seek,
 }
 
 impl<'a> Packet<'a> {
@@ -86,7 +88,7 @@ impl<'a> Packet<'a> {
         let (id, rest) = rest.split_at_checked(id_length).ok_or(DecodeError::Truncated)?;
         let data_length = usize::from(u16::from_be_bytes([d0, d1]));
         let (data, rest) = rest.split_at_checked(data_length).ok_or(DecodeError::Truncated)?;
-        let known = if kind == Kind::Ask { rest.as_chunks().0 } else { &[] };
+        let known = if kind.asks() { rest.as_chunks().0 } else { &[] };
         let end = known.iter().rposition(|tag| *tag != NOBODY).map_or(0, |last| last + 1);
         Ok(Self {
             kind,
@@ -124,7 +126,7 @@ impl<'a> Packet<'a> {
         bytes.extend_from_slice(&interval_ms.to_be_bytes());
         bytes.extend_from_slice(self.id);
         bytes.extend_from_slice(self.data);
-        if self.kind == Kind::Ask {
+        if self.kind.asks() {
             let room = ASK_BYTES.saturating_sub(bytes.len());
             let known = self.known.as_flattened();
             bytes.extend_from_slice(&known[..known.len().min(room - room % size_of::<Tag>())]);
@@ -141,6 +143,7 @@ impl Kind {
             1 => Some(Self::Ask),
             2 => Some(Self::Answer),
             3 => Some(Self::Goodbye),
+            4 => Some(Self::Seek),
             _ => None,
         }
     }
@@ -151,7 +154,14 @@ impl Kind {
             Self::Ask => 1,
             Self::Answer => 2,
             Self::Goodbye => 3,
+            Self::Seek => 4,
         }
+    }
+
+    /// Whether it wants an answer.
+    #[must_use]
+    pub const fn asks(self) -> bool {
+        matches!(self, Self::Ask | Self::Seek)
     }
 }
 
@@ -233,10 +243,12 @@ mod tests {
 
     use super::*;
 
+    const KINDS: &[Kind] = &[Kind::Announce, Kind::Ask, Kind::Answer, Kind::Goodbye, Kind::Seek];
+
     proptest! {
         #[test]
         fn what_is_encoded_decodes_to_the_same(
-            kind in prop::sample::select(vec![Kind::Announce, Kind::Ask, Kind::Answer, Kind::Goodbye]),
+            kind in prop::sample::select(KINDS),
             sequence: u32,
             interval_ms: u32,
             id in prop::collection::vec(any::<u8>(), 0..=MAX_ID_BYTES),
@@ -244,7 +256,7 @@ mod tests {
             known in prop::collection::vec(any::<Tag>().prop_filter("nobody", |tag| *tag != NOBODY), 0..20),
         ) {
             let interval = Duration::from_millis(u64::from(interval_ms));
-            let known = if kind == Kind::Ask { &known[..] } else { &[] };
+            let known = if kind.asks() { &known[..] } else { &[] };
             let packet = Packet { kind, sequence, interval, id: &id, data: &data, known };
 
             let bytes = packet.encode().expect("within the limits");

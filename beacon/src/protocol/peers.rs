@@ -35,6 +35,8 @@ enum Identity {
 struct Peer {
     link: Arc<Link>,
     source: SocketAddr,
+    /// Its latest address of the other family.
+    other_source: Option<SocketAddr>,
     payload: Vec<u8>,
     sequence: u32,
     heard: Instant,
@@ -52,6 +54,8 @@ pub struct Event {
     pub link: Arc<Link>,
     /// Where the peer sends from: its address on that link, and a port of the beacon's own.
     pub source: SocketAddr,
+    /// The same for the other address family, if it was heard by both.
+    pub other_source: Option<SocketAddr>,
     /// What the peer announces, or last announced.
     pub payload: Vec<u8>,
 }
@@ -85,54 +89,71 @@ impl Peers {
         Self { table: BTreeMap::new(), first_expiry: None }
     }
 
-    /// Notes what a peer said; `None` if this is a copy of what it said before.
+    /// Notes what a peer said; `None` if this is a copy of what it said before, and by no new way.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         link: &Arc<Link>,
         source: SocketAddr,
         packet: &Packet<'_>,
-    ) -> Option<News> {
+    ) -> Option<Event> {
         let key = PeerKey::new(link.id, source, packet);
         let expires = now + packet.interval.clamp(MIN_PERIOD, MAX_PERIOD) * EXPIRY_INTERVALS + EXPIRY_GRACE;
         self.first_expiry = Some(self.first_expiry.map_or(expires, |first| first.min(expires)));
         let Some(peer) = self.table.get_mut(&key) else {
             self.make_room();
-            let (link, payload, sequence) = (Arc::clone(link), packet.data.to_vec(), packet.sequence);
-            let peer = Peer { link, source, payload, sequence, heard: now, expires, confirmed: false };
+            let peer = Peer {
+                link: Arc::clone(link),
+                source,
+                other_source: None,
+                payload: packet.data.to_vec(),
+                sequence: packet.sequence,
+                heard: now,
+                expires,
+                confirmed: false,
+            };
+            let event = peer.event(News::Appeared);
             self.table.insert(key, peer);
-            return Some(News::Appeared);
+            return Some(event);
         };
         if peer.sequence.wrapping_sub(packet.sequence) < REORDER_WINDOW {
-            return None;
+            let is_copy = peer.sequence == packet.sequence && peer.payload == packet.data;
+            return (is_copy && peer.is_new_way(source)).then(|| {
+                peer.other_source = Some(source);
+                peer.event(News::Repeated)
+            });
         }
         peer.link = Arc::clone(link);
         peer.sequence = packet.sequence;
+        if peer.source.is_ipv4() != source.is_ipv4() {
+            peer.other_source = Some(peer.source);
+        }
         peer.source = source;
         peer.heard = now;
         peer.expires = expires;
         peer.confirmed = true;
         if peer.payload == packet.data {
-            return Some(News::Repeated);
+            return Some(peer.event(News::Repeated));
         }
         peer.payload = packet.data.to_vec();
-        Some(News::Changed)
+        Some(peer.event(News::Changed))
     }
 
     /// Takes a goodbye, if it comes from where the peer was last heard: only who can forge that address can lie.
     pub(super) fn goodbye(&mut self, link: LinkId, source: SocketAddr, packet: &Packet<'_>) -> Option<Event> {
         let key = PeerKey::new(link, source, packet);
-        if self.table.get(&key)?.source.ip() != source.ip() {
+        let known = self.table.get(&key)?;
+        if ![Some(known.source), known.other_source].into_iter().flatten().any(|it| it.ip() == source.ip()) {
             return None;
         }
         let peer = self.table.remove(&key)?;
-        Some(peer.left(Departure::Goodbye))
+        Some(peer.event(News::Left(Departure::Goodbye)))
     }
 
     /// Removes all peers of a link.
     pub(super) fn link_down(&mut self, link: LinkId) -> Vec<Event> {
         let gone = self.table.extract_if(.., |key, _| key.link == link);
-        gone.map(|(_, peer)| peer.left(Departure::LinkDown)).collect()
+        gone.map(|(_, peer)| peer.event(News::Left(Departure::LinkDown))).collect()
     }
 
     /// Removes the peers that have been silent for too long.
@@ -141,7 +162,7 @@ impl Peers {
             return Vec::new();
         }
         let gone = self.table.extract_if(.., |_, peer| peer.expires <= now);
-        let events = gone.map(|(_, peer)| peer.left(Departure::Silent)).collect();
+        let events = gone.map(|(_, peer)| peer.event(News::Left(Departure::Silent))).collect();
         self.first_expiry = self.table.values().map(|peer| peer.expires).min();
         events
     }
@@ -203,8 +224,19 @@ impl Identity {
 }
 
 impl Peer {
-    fn left(self, departure: Departure) -> Event {
-        Event { news: News::Left(departure), link: self.link, source: self.source, payload: self.payload }
+    fn event(&self, news: News) -> Event {
+        Event {
+            news,
+            link: Arc::clone(&self.link),
+            source: self.source,
+            other_source: self.other_source,
+            payload: self.payload.clone(),
+        }
+    }
+
+    /// Whether an address tells something about the family by which the latest word did not come.
+    fn is_new_way(&self, source: SocketAddr) -> bool {
+        self.source.is_ipv4() != source.is_ipv4() && self.other_source != Some(source)
     }
 }
 
@@ -235,11 +267,11 @@ mod tests {
         let now = any_instant();
         let mut peers = Peers::new();
 
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"a", 1, b"x")), Some(News::Appeared));
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"a", 1, b"x")), None);
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"a", 2, b"x")), Some(News::Repeated));
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"a", 3, b"y")), Some(News::Changed));
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"a", 2, b"x")), None);
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 1, b"x")), Some(News::Appeared));
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 1, b"x")), None);
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 2, b"x")), Some(News::Repeated));
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 3, b"y")), Some(News::Changed));
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 2, b"x")), None);
         let left = peers.goodbye(LINK, source(1), &packet(b"a", 4, b"")).expect("it was there");
         assert_eq!((left.news, left.payload), (News::Left(Departure::Goodbye), b"y".to_vec()));
     }
@@ -261,7 +293,7 @@ mod tests {
         peers.heard(now, &link(1), source(1), &packet(b"a", 1, b"x"));
         peers.heard(now, &link(1), source(66), &packet(b"a", u32::MAX / 2, b"forged"));
 
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"a", 2, b"x")), Some(News::Changed));
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 2, b"x")), Some(News::Changed));
     }
 
     #[test]
@@ -274,7 +306,10 @@ mod tests {
         let expiry = peers.next_expiry().expect("one peer is there");
         assert_eq!(peers.expire(expiry).len(), 1);
         assert_eq!(peers.next_expiry(), None);
-        assert_eq!(peers.heard(expiry, &link(1), source(1), &packet(b"a", 9, b"x")), Some(News::Appeared));
+        assert_eq!(
+            news(&mut peers, expiry, &link(1), source(1), &packet(b"a", 9, b"x")),
+            Some(News::Appeared)
+        );
     }
 
     #[test]
@@ -305,7 +340,7 @@ mod tests {
         assert_eq!(peers.len(), MAX_PEERS);
         assert_eq!(peers.confirmed_on(LINK), 1);
         assert_eq!(
-            peers.heard(now + SECOND, &link(1), source(1), &packet(b"real", 3, b"x")),
+            news(&mut peers, now + SECOND, &link(1), source(1), &packet(b"real", 3, b"x")),
             Some(News::Repeated)
         );
     }
@@ -315,8 +350,34 @@ mod tests {
         let now = any_instant();
         let mut peers = Peers::new();
 
-        assert_eq!(peers.heard(now, &link(1), source(1), &packet(b"", 1, b"x")), Some(News::Appeared));
-        assert_eq!(peers.heard(now, &link(1), source(2), &packet(b"", 1, b"x")), Some(News::Appeared));
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"", 1, b"x")), Some(News::Appeared));
+        assert_eq!(news(&mut peers, now, &link(1), source(2), &packet(b"", 1, b"x")), Some(News::Appeared));
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_by_both_families_has_both_addresses_and_may_leave_by_either() {
+        let now = any_instant();
+        let mut peers = Peers::new();
+        let by_v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 6));
+        peers.heard(now, &link(1), source(1), &packet(b"a", 1, b"x"));
+
+        let again = peers.heard(now, &link(1), by_v6, &packet(b"a", 1, b"x")).expect("a new way");
+        assert_eq!((again.news, again.source, again.other_source), (News::Repeated, source(1), Some(by_v6)));
+        assert_eq!(news(&mut peers, now, &link(1), by_v6, &packet(b"a", 1, b"x")), None);
+        let next = peers.heard(now, &link(1), by_v6, &packet(b"a", 2, b"x")).expect("a new word");
+        assert_eq!((next.source, next.other_source), (by_v6, Some(source(1))));
+        assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 2, b"x")), None);
+        assert!(peers.goodbye(LINK, source(1), &packet(b"a", 3, b"")).is_some());
+    }
+
+    fn news(
+        peers: &mut Peers,
+        now: Instant,
+        link: &Arc<Link>,
+        source: SocketAddr,
+        packet: &Packet<'_>,
+    ) -> Option<News> {
+        peers.heard(now, link, source, packet).map(|event| event.news)
     }
 
     fn packet<'a>(id: &'a [u8], sequence: u32, data: &'a [u8]) -> Packet<'a> {

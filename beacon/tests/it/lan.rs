@@ -75,11 +75,26 @@ impl Lan {
 
     pub(crate) fn join_with(&mut self, config: DiscoveryConfig) -> usize {
         let number = self.hosts.len();
+        let machine = Discovery::new(config, self.seed(), &data(number)).expect("it is small");
+        self.add(machine)
+    }
+
+    /// Adds a machine that begins now and announces nothing.
+    pub(crate) fn join_listening(&mut self) -> usize {
+        let machine = Discovery::listening(DiscoveryConfig::default(), self.seed());
+        self.add(machine.expect("it has an identity of usual length"))
+    }
+
+    fn seed(&mut self) -> Seed {
         let mut seed = [0; 32];
         for chunk in seed.chunks_mut(8) {
             chunk.copy_from_slice(&self.draw().to_be_bytes());
         }
-        let mut machine = Discovery::new(config, Seed::new(seed), &data(number)).expect("it is small");
+        Seed::new(seed)
+    }
+
+    fn add(&mut self, mut machine: Discovery) -> usize {
+        let number = self.hosts.len();
         machine.set_links(self.now, vec![self.link(number)]);
         self.hosts.push(Host {
             machine,

@@ -120,6 +120,51 @@ fn a_controller_outlives_its_clones_and_a_dropped_beacon() {
 }
 
 #[test]
+fn a_beacon_that_only_listens_hears_and_is_not_heard_until_it_announces_and_again_when_it_hides() {
+    let (mut alice, _alice_controller) = start(0, "alice");
+    let (mut silent, silent_controller) = Beacon::listen(config(alice.port())).expect("loopback is up");
+    wait_for(&mut silent, |message| message.payload() == b"alice");
+
+    silent_controller.set_data("no longer silent").expect("it fits");
+    let first = alice.next(soon()).expect("it speaks now");
+    assert_eq!((first.news(), first.payload()), (News::Appeared, &b"no longer silent"[..]));
+
+    silent_controller.hide();
+    let gone = wait_for(&mut alice, |message| message.news() != News::Repeated);
+    assert_eq!(gone.news(), News::Left(Departure::Goodbye));
+    // It still listens, and may ask anew; of that alice says nothing.
+    let (_bob, bob_controller) = start(alice.port(), "bob");
+    wait_for(&mut silent, |message| message.payload() == b"bob");
+    silent_controller.search();
+    wait_for(&mut silent, |message| message.payload() == b"alice");
+    drop(bob_controller);
+    let heard: Vec<_> = alice
+        .messages(soon())
+        .take_while(|message| message.news() != News::Left(Departure::Goodbye))
+        .map(|message| message.into_payload())
+        .collect();
+    assert!(heard.iter().all(|payload| payload == b"bob"), "{heard:?}");
+}
+
+#[test]
+fn messages_can_go_to_a_function_instead_of_a_queue() {
+    let (alice, _alice_controller) = start(0, "alice");
+    let (tell, told) = crossbeam::channel::bounded(100);
+    let controller = Beacon::listen_with(config(alice.port()), move |message| {
+        // When the test is over nobody listens.
+        let _ = tell.try_send(message);
+    })
+    .expect("loopback is up");
+
+    assert_eq!(controller.port(), alice.port());
+    let message = told.recv_deadline(soon()).expect("it is called");
+    assert_eq!(message.payload(), b"alice");
+    drop(controller);
+    while told.recv_deadline(soon()).is_ok() {}
+    assert_eq!(told.try_recv(), Err(crossbeam::channel::TryRecvError::Disconnected));
+}
+
+#[test]
 fn next_ends_at_its_deadline() {
     let (mut beacon, _controller) = start(0, "alone");
 

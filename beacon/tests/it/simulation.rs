@@ -132,10 +132,44 @@ fn a_goodbye_is_heard_at_once() {
 
     let (_, last) = lan.hosts[0].events.last().expect("much was heard");
     assert_eq!((last.news, &last.payload[..]), (News::Left(Departure::Goodbye), &b"host 1"[..]));
-    assert_eq!(
-        lan.hosts[1].machine.poll_timeout().map(|_| ()),
-        lan.hosts[1].machine.poll_timeout().map(|_| ())
-    );
+    let sent = lan.log.len();
+    lan.run(SECOND * 10);
+    assert!(lan.log[sent..].iter().all(|sent| sent.from != address(1)), "it speaks after its goodbye");
+}
+
+#[test]
+fn who_only_listens_hears_all_is_reported_by_nobody_and_gets_one_answer_a_question() {
+    let mut lan = Lan::new(67);
+    lan.copies = 2;
+    for _ in 0..3 {
+        lan.join();
+    }
+    lan.run(SECOND * 10);
+    let before = lan.log.len();
+    let listener = lan.join_listening();
+
+    lan.run_to(SECOND, |lan| lan.knows_all(listener)).expect("all answer");
+    lan.run(SECOND * 5);
+
+    let said: Vec<_> = lan.log[before..].iter().filter(|sent| sent.from == address(listener)).collect();
+    assert!(said.iter().all(|sent| packet(sent).kind == Kind::Seek), "it announces nothing");
+    assert_eq!(said.len(), 6 * lan.copies);
+    let answers = lan.log[before..].iter().filter(|sent| packet(sent).kind == Kind::Answer).count();
+    assert_eq!(answers, 3, "those who have answered need not answer again");
+    assert!((0..3).all(|host| !lan.knows(host, listener)));
+
+    lan.tell(listener, |machine, now| machine.set_data(now, b"here").expect("it fits"));
+    lan.run_to(50 * MS, Lan::all_know_all).expect("it is heard now");
+    lan.tell(listener, |machine, _| machine.hide());
+    lan.run(50 * MS);
+    assert!((0..3).all(|host| !lan.knows(host, listener)));
+    assert!(lan.knows_all(listener));
+
+    let asked = lan.log.len();
+    lan.tell(listener, |machine, now| machine.search(now));
+    lan.run(SECOND);
+    let answers = lan.log[asked..].iter().filter(|sent| packet(sent).kind == Kind::Answer).count();
+    assert_eq!(answers, 3, "a new search is answered anew");
 }
 
 #[test]
