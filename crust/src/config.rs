@@ -13,6 +13,8 @@ use transport::{
     TransportConfig,
 };
 
+use crate::Lan;
+
 pub use error::ConfigError;
 pub use text::{ParseDurationError, parse_duration};
 
@@ -37,6 +39,8 @@ pub struct Config {
     protocols: Vec<ProtocolLabel>,
     token: Option<AccessToken>,
     driver: Driver,
+    lan: Lan,
+    lan_port: u16,
     times: Times,
     max_mtu: u16,
     bounds: Bounds,
@@ -74,6 +78,8 @@ impl Default for Config {
             protocols: vec![ProtocolLabel::default()],
             token: None,
             driver: Driver::Background,
+            lan: Lan::On,
+            lan_port: LAN_PORT,
             times: Times {
                 deadline: Duration::from_secs(10),
                 handshake: Duration::from_secs(10),
@@ -193,6 +199,22 @@ impl Config {
         self
     }
 
+    /// Whether and where the local network is used to be found and to find others. Default: [`Lan::On`], with which
+    /// nothing is sent unless it is asked for.
+    #[must_use]
+    pub fn lan(mut self, lan: Lan) -> Self {
+        self.lan = lan;
+        self
+    }
+
+    /// The UDP port of beacons, which all who want to find each other share; 0 lets the system choose, which
+    /// [`ServiceController::lan_port`](crate::ServiceController::lan_port) tells. Default: 28322.
+    #[must_use]
+    pub fn lan_port(mut self, port: u16) -> Self {
+        self.lan_port = port;
+        self
+    }
+
     /// How long a `connect` may take, all roads together. Default: 10 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -237,6 +259,10 @@ impl Config {
         self.listen.iter().copied().filter(|place| self.schemes.contains(&place.scheme()))
     }
 
+    pub(crate) fn beacon(&self) -> (Lan, u16) {
+        (self.lan, self.lan_port)
+    }
+
     pub(crate) fn token(&self) -> Option<&AccessToken> {
         self.token.as_ref()
     }
@@ -278,6 +304,10 @@ impl Config {
             .limits(limits)
     }
 }
+
+/// Not assigned to anybody, below the range from which systems choose by themselves, and not the default of the library
+/// `beacon`, so that others' programs are not heard for nothing.
+const LAN_PORT: u16 = 28_322;
 
 #[cfg(test)]
 mod tests {

@@ -91,6 +91,12 @@ impl Contact {
     }
 }
 
+impl From<PublicKey> for Contact {
+    fn from(public_key: PublicKey) -> Self {
+        Self::new(public_key)
+    }
+}
+
 impl From<Endpoint> for Contact {
     fn from(endpoint: Endpoint) -> Self {
         NamedEndpoint::from(endpoint).into()

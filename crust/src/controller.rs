@@ -9,7 +9,10 @@ use transport::{
     NamedEndpoint, PublicKey, Scheme, Stream, Transport, TransportStats, TurnError,
 };
 
-use crate::{ConnectError, ConnectOptions, Contact, io::clock};
+use crate::{
+    ConnectError, ConnectOptions, Contact, LanError, LanWarning,
+    io::{clock, lan::LanBeacon},
+};
 
 /// Steers a [`Service`](crate::Service): dials, adds places to listen, tells how to be reached, and shuts down when it
 /// is dropped. Every method takes `&self`, from any thread.
@@ -27,6 +30,7 @@ use crate::{ConnectError, ConnectOptions, Contact, io::clock};
 #[derive(Debug)]
 pub struct ServiceController {
     listeners: Arc<ListenerSet>,
+    lan: Arc<LanBeacon>,
     dialling: Dialling,
     token: Option<AccessToken>,
     // Dropped last: its drop waits for streams that are still ending.
@@ -44,10 +48,11 @@ impl ServiceController {
     pub(crate) const fn new(
         transport: Transport,
         listeners: Arc<ListenerSet>,
+        lan: Arc<LanBeacon>,
         dialling: Dialling,
         token: Option<AccessToken>,
     ) -> Self {
-        Self { listeners, dialling, token, transport }
+        Self { listeners, lan, dialling, token, transport }
     }
 
     /// The key by which others know this peer.
@@ -56,7 +61,11 @@ impl ServiceController {
         self.transport.public_key()
     }
 
-    /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`] or a [`Contact`], whose token is shown.
+    /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`], a [`Contact`], whose token is shown, or a bare
+    /// [`PublicKey`], which is looked for on the local network.
+    ///
+    /// What beacons have said of the key is tried as well. A peer of whom no address is known is asked for by a beacon, on
+    /// which at most three seconds are spent.
     ///
     /// Blocks until the peer has admitted the stream, at most [`Config::deadline`](crate::Config::deadline).
     ///
@@ -79,12 +88,11 @@ impl ServiceController {
     ) -> Result<Stream, ConnectError> {
         let peer = peer.into();
         let schemes = options.schemes.as_deref().unwrap_or(&self.dialling.schemes);
-        let endpoints = in_order(&peer, schemes);
-        let Some(first) = endpoints.first() else { return Err(ConnectError::nowhere(peer.public_key())) };
         let started = clock::now();
-        let mut dial = DialOptions::new()
-            .protocol(options.protocol.clone())
-            .deadline(started + options.deadline.unwrap_or(self.dialling.deadline));
+        let deadline = started + options.deadline.unwrap_or(self.dialling.deadline);
+        let endpoints = in_order(&self.known_endpoints(&peer, deadline), schemes);
+        let Some(first) = endpoints.first() else { return Err(ConnectError::nowhere(peer.public_key())) };
+        let mut dial = DialOptions::new().protocol(options.protocol.clone()).deadline(deadline);
         if let Some(token) = peer.token() {
             dial = dial.access_token(token.clone());
         }
@@ -101,13 +109,16 @@ impl ServiceController {
         let listener = Listener::bind(&self.transport, place)?;
         let local = listener.local_endpoint();
         self.listeners.add_listener(listener);
+        self.lan.places_changed();
         Ok(local)
     }
 
     /// Stops listening at a place, named as [`ServiceController::add_listener`] returned it; streams that came from
     /// there stay. Tells whether it was there.
     pub fn remove_listener(&self, place: ListenEndpoint) -> bool {
-        self.listeners.remove_listener(place)
+        let was_there = self.listeners.remove_listener(place);
+        self.lan.places_changed();
+        was_there
     }
 
     /// Where this peer is reached: every place where it listens, an unspecified address replaced by those of the
@@ -142,6 +153,38 @@ impl ServiceController {
         Ok(contact)
     }
 
+    /// Looks for a peer on the local network: where beacons say that it is, by a question to all if none has said so yet.
+    ///
+    /// Blocks until an answer has come, at most until `deadline`; two seconds are enough on a network that loses every
+    /// third datagram. What is found is a hint: the key is proved on connecting.
+    ///
+    /// # Errors
+    ///
+    /// [`LanError::TimedOut`] when nobody is there under that key, [`LanError::Closed`] when the service is shut down, or
+    /// why listening cannot begin.
+    pub fn find_on_lan(&self, key: PublicKey, deadline: Instant) -> Result<Vec<Endpoint>, LanError> {
+        self.lan.find(key, deadline)
+    }
+
+    /// Who is announced on the local network as far as was heard so far, with where each is said to listen. Empty until
+    /// listening has begun (see [`ServiceBeaconReceiver`](crate::ServiceBeaconReceiver)).
+    #[must_use]
+    pub fn lan_peers(&self) -> Vec<(PublicKey, Vec<Endpoint>)> {
+        self.lan.keys().into_iter().map(|key| (key, self.lan.lookup(key))).collect()
+    }
+
+    /// The port of the beacon, once it was started: of use where [`Config::lan_port`](crate::Config::lan_port) is 0.
+    #[must_use]
+    pub fn lan_port(&self) -> Option<u16> {
+        self.lan.port()
+    }
+
+    /// What of the local network cannot be used at the moment while the rest goes on; usually nothing.
+    #[must_use]
+    pub fn lan_warnings(&self) -> Vec<LanWarning> {
+        self.lan.warnings()
+    }
+
     /// What has been counted so far.
     #[must_use]
     pub fn stats(&self) -> TransportStats {
@@ -160,12 +203,40 @@ impl ServiceController {
 
     /// Ends everything now: streams, sockets, blocked calls, which return `Closed`.
     pub fn close(&self) {
+        self.lan.close();
         self.transport.close();
+    }
+
+    /// What a contact says, after what beacons say of its key: the local network is the shortest way.
+    fn known_endpoints(&self, peer: &Contact, deadline: Instant) -> Vec<NamedEndpoint> {
+        let key = peer.public_key();
+        let mut endpoints = self.lan.lookup(key);
+        if endpoints.is_empty() && peer.endpoints().is_empty() {
+            let until = deadline.min(clock::now() + LOOKING);
+            endpoints = self.lan.find(key, until).unwrap_or_else(|error| {
+                tracing::debug!(%key, %error, "not found on the local network");
+                Vec::new()
+            });
+        }
+        let mut all: Vec<NamedEndpoint> = endpoints.into_iter().map(NamedEndpoint::from).collect();
+        let others = peer.endpoints().iter().filter(|endpoint| !all.contains(endpoint)).cloned();
+        let others: Vec<_> = others.collect();
+        all.extend(others);
+        all
+    }
+}
+
+impl Drop for ServiceController {
+    fn drop(&mut self) {
+        self.lan.close();
     }
 }
 
 /// The endpoints of the wanted schemes, those of the preferred scheme first.
-fn in_order(peer: &Contact, schemes: &[Scheme]) -> Vec<NamedEndpoint> {
-    let of = |scheme| peer.endpoints().iter().filter(move |endpoint| endpoint.scheme() == scheme);
+fn in_order(endpoints: &[NamedEndpoint], schemes: &[Scheme]) -> Vec<NamedEndpoint> {
+    let of = |scheme| endpoints.iter().filter(move |endpoint| endpoint.scheme() == scheme);
     schemes.iter().flat_map(|&scheme| of(scheme)).cloned().collect()
 }
+
+/// A beacon asks six times within two seconds; who has not answered then is not there.
+const LOOKING: Duration = Duration::from_secs(3);

@@ -2,3 +2,4 @@
 
 pub(crate) mod clock;
 pub(crate) mod identity_file;
+pub(crate) mod lan;

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod beacon;
 mod config;
 mod connect_options;
 mod contact;
@@ -12,6 +13,12 @@ mod road;
 mod scope;
 mod service;
 
+pub use crate::beacon::{
+    BeaconEndpoints, BeaconMarker, Disabled, Dynamic, EnableError, Enabled, Lan, LanError,
+    ServiceBeaconReceiver, ServiceBeaconState,
+};
+#[doc(no_inline)]
+pub use ::beacon::{BeaconError, Warning as LanWarning};
 pub use config::{Config, ConfigError, ParseDurationError, parse_duration};
 pub use connect_options::ConnectOptions;
 pub use contact::{Contact, ContactError, ParseContactError};

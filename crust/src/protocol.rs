@@ -1,4 +1,6 @@
 //! Pure protocol code: bytes and text in, meaning out.
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
+pub(crate) mod announcement;
 pub(crate) mod contact_wire;
+pub(crate) mod neighbours;

@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use transport::{Identity, Listener, ListenerSet, Transport};
 
-use crate::{Config, IdentityFile, ServiceController, ServiceListener, StartError, controller::Dialling};
+use crate::{
+    Config, IdentityFile, ServiceBeaconReceiver, ServiceBeaconState, ServiceController, ServiceListener,
+    StartError, controller::Dialling, io::lan::LanBeacon,
+};
 
 /// A peer that is up: it listens, and it can dial.
 ///
@@ -30,6 +33,10 @@ use crate::{Config, IdentityFile, ServiceController, ServiceListener, StartError
 pub struct Service {
     /// Gives the streams that peers open.
     pub acceptor: ServiceListener,
+    /// Announces this service on the local network, or does not, as at first.
+    pub beacon_state: ServiceBeaconState,
+    /// Hears who is announced on the local network.
+    pub beacon_receiver: ServiceBeaconReceiver,
     /// Does everything else; its drop is the shutdown.
     pub controller: ServiceController,
 }
@@ -62,9 +69,13 @@ impl Service {
         }
         let dialling = Dialling { schemes: config.schemes().to_vec(), deadline: config.dial_deadline() };
         let token = config.token().cloned();
+        let (lan, port) = config.beacon();
+        let lan = Arc::new(LanBeacon::new(lan, port, transport.public_key(), Arc::clone(&listeners)));
         Ok(Self {
             acceptor: ServiceListener::new(Arc::clone(&listeners)),
-            controller: ServiceController::new(transport, listeners, dialling, token),
+            beacon_state: ServiceBeaconState::new(Arc::clone(&lan)),
+            beacon_receiver: ServiceBeaconReceiver::new(Arc::clone(&lan)),
+            controller: ServiceController::new(transport, listeners, lan, dialling, token),
         })
     }
 }

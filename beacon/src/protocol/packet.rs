@@ -279,6 +279,29 @@ mod tests {
     }
 
     #[test]
+    fn the_golden_bytes_of_the_documents_are_what_is_written_and_read() {
+        let document = include_str!("../../../docs/wire.md");
+        let rows = document.split("## Beacon").nth(1).expect("it has a section").lines();
+        for (number, &kind) in (0..).zip(KINDS) {
+            let row =
+                rows.clone().find(|row| row.starts_with(&format!("| {number} |"))).expect("each has a row");
+            let golden = row.split('`').nth(1).expect("each row shows bytes").split(' ');
+            let golden: Vec<u8> = golden.map(|byte| u8::from_str_radix(byte, 16).expect("hex")).collect();
+            let data: &[u8] = if matches!(kind, Kind::Goodbye | Kind::Seek) { b"" } else { b"x" };
+            let known: &[Tag] = if kind == Kind::Ask { &[[1, 2, 3, 4]] } else { &[] };
+            let interval = Duration::from_secs(1);
+            let packet = Packet { kind, sequence: 7, interval, id: b"id", data, known };
+
+            let (said, filled) = (packet.encode().expect("small"), golden.len());
+
+            assert_eq!(said[..filled], golden, "{kind:?}");
+            assert!(said[filled..].iter().all(|&byte| byte == 0));
+            assert_eq!(said.len(), if kind.asks() { ASK_BYTES } else { filled });
+            assert_eq!(Packet::decode(&golden), Ok(packet));
+        }
+    }
+
+    #[test]
     fn every_answer_is_at_most_64_bytes_larger_than_any_ask() {
         let smallest_ask =
             Packet { kind: Kind::Ask, sequence: 0, interval: Duration::ZERO, id: &[], data: &[], known: &[] };

@@ -8,6 +8,8 @@ use toml::{
 };
 use transport::ListenEndpoint;
 
+use crate::Lan;
+
 use super::{
     Config, ConfigError,
     nearest::nearest,
@@ -143,6 +145,36 @@ const SETTINGS: &[Setting] = &[
         write: |config| {
             Some(config.allow.as_ref().map_or_else(|| quoted("any"), |keys| printed_list(keys.iter())))
         },
+    },
+    Setting {
+        name: "lan",
+        meaning: "Finding each other on the local network: \"on\", \"loopback\" (this machine only) or \"off\".",
+        read: |config, value| {
+            config.lan = match string(value)? {
+                "on" => Lan::On,
+                "loopback" => Lan::Loopback,
+                "off" => Lan::Off,
+                _ => return Err("must be \"on\", \"loopback\" or \"off\"".to_owned()),
+            };
+            Ok(())
+        },
+        write: |config| {
+            Some(quoted(match config.lan {
+                Lan::On => "on",
+                Lan::Loopback => "loopback",
+                Lan::Off => "off",
+            }))
+        },
+    },
+    Setting {
+        name: "lan_port",
+        meaning: "The UDP port on which that is done, the same for all; 0 lets the system choose.",
+        read: |config, value| {
+            config.lan_port =
+                u16::try_from(integer(value, 0, 65_535)?).expect("within the bounds just checked");
+            Ok(())
+        },
+        write: |config| Some(config.lan_port.to_string()),
     },
     Setting {
         name: "deadline",
@@ -315,7 +347,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_as_the_same_configuration() {
-        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\n\
+        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nlan = 'loopback'\nlan_port = 0\n\
                    deadline = '2m'\nhandshake_timeout = '1500ms'\ndead_after = 'never'\nlinger = '0s'\n\
                    max_mtu = 1_452\n[limits]\npending_handshakes = 1\npending_handshakes_per_prefix = 2\n\
                    accept_queue = 3\nstreams_per_connection = 4\nstream_receive_bytes = 0x10000\n\

@@ -82,7 +82,7 @@ fn address_of(host: &str) -> Option<IpAddr> {
     }
 }
 
-fn push_record(bytes: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
+pub(super) fn push_record(bytes: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     let length: usize = parts.iter().map(|part| part.len()).sum();
     bytes.push(kind);
     bytes.extend_from_slice(
@@ -113,7 +113,7 @@ fn decode(bytes: &[u8]) -> Result<Contact, ParseContactError> {
     Ok(contact)
 }
 
-fn next_record(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn next_record(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[kind, high, low], rest) = bytes.split_first_chunk::<3>()?;
     let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
     Some((kind, value, rest))
@@ -163,7 +163,7 @@ fn named(key: PublicKey, value: &[u8]) -> Result<Option<NamedEndpoint>, ParseCon
     format!("{scheme}://{host}:{port}?pubkey={key}").parse().map(Some).map_err(|_| BAD_HOST)
 }
 
-fn scheme_code(scheme: Scheme) -> u8 {
+pub(super) fn scheme_code(scheme: Scheme) -> u8 {
     match scheme {
         Scheme::Quic => 0,
         Scheme::Tcp => 1,
@@ -171,7 +171,7 @@ fn scheme_code(scheme: Scheme) -> u8 {
     }
 }
 
-fn scheme_of(code: u8) -> Option<Scheme> {
+pub(super) fn scheme_of(code: u8) -> Option<Scheme> {
     match code {
         0 => Some(Scheme::Quic),
         1 => Some(Scheme::Tcp),
@@ -192,8 +192,8 @@ const CHECKSUM_BYTES: usize = 4;
 pub(crate) const MAX_BYTES: usize = 640;
 /// Five bits a character.
 pub(crate) const MAX_TEXT_BYTES: usize = PREFIX.len() + MAX_BYTES * 8 / 5;
-const ENDPOINT_V4: u8 = 1;
-const ENDPOINT_V6: u8 = 2;
+pub(super) const ENDPOINT_V4: u8 = 1;
+pub(super) const ENDPOINT_V6: u8 = 2;
 const ENDPOINT_NAMED: u8 = 3;
 const TOKEN: u8 = 4;
 const CUT_SHORT: ParseContactError = ParseContactError::Content { reason: "a record is cut short" };
