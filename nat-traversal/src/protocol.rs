@@ -13,6 +13,8 @@ mod random;
 mod rendezvous;
 mod retry;
 pub mod stun;
+#[cfg(feature = "turn")]
+pub mod turn;
 
 pub use candidate::{AddrKind, MappedSocketAddr, PortRule};
 pub use machine::{Datagram, Machine, SocketIndex, Transmit};

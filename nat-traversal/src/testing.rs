@@ -34,11 +34,15 @@ mod link;
 mod nat;
 mod net;
 mod program;
+#[cfg(feature = "turn")]
+mod relay;
 
 pub use link::Link;
 pub use nat::{Nat, PortChoice, Rule, Unsolicited};
 pub use net::{Arrived, Net, NodeId, Passage, TraceEntry};
 pub use program::{Program, Running};
+#[cfg(feature = "turn")]
+pub use relay::{Relay, RelayRules};
 
 /// An instant to count virtual time from.
 #[must_use]

@@ -116,6 +116,12 @@ impl Net {
         self.nodes[host.0].addresses.push(address.parse().expect("an IP address"));
     }
 
+    /// The first address of a host, or the outside one of a NAT.
+    #[must_use]
+    pub fn address(&self, node: NodeId) -> IpAddr {
+        self.nodes[node.0].addresses[0]
+    }
+
     /// Opens a socket of a host at its first address.
     pub fn bind(&mut self, host: NodeId, port: u16) -> SocketIndex {
         let address = SocketAddr::new(self.nodes[host.0].addresses[0], port);

@@ -52,6 +52,11 @@ impl<M: Machine> Running<M> {
         &self.machine
     }
 
+    /// The machine, to tell it something between two runs.
+    pub const fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
     /// What it has told, and when.
     pub fn events(&self) -> &[(Instant, M::Event)] {
         &self.events

@@ -43,6 +43,18 @@ pub struct Method(pub u16);
 impl Method {
     /// "Which address do you see?"
     pub const BINDING: Self = Self(1);
+    /// "Relay for me" ([RFC 8656](https://www.rfc-editor.org/rfc/rfc8656), as all that follow).
+    pub const ALLOCATE: Self = Self(3);
+    /// "Go on relaying", or "stop".
+    pub const REFRESH: Self = Self(4);
+    /// Data for a peer.
+    pub const SEND: Self = Self(6);
+    /// Data of a peer.
+    pub const DATA: Self = Self(7);
+    /// "Let this peer send to me."
+    pub const CREATE_PERMISSION: Self = Self(8);
+    /// "Call this peer by a number from now on."
+    pub const CHANNEL_BIND: Self = Self(9);
 }
 
 /// Whether a message asks or answers.
@@ -90,11 +102,23 @@ pub mod attribute {
     pub const MESSAGE_INTEGRITY: u16 = 0x0008;
     pub const ERROR_CODE: u16 = 0x0009;
     pub const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
+    pub const CHANNEL_NUMBER: u16 = 0x000C;
+    pub const LIFETIME: u16 = 0x000D;
+    pub const XOR_PEER_ADDRESS: u16 = 0x0012;
+    pub const DATA: u16 = 0x0013;
+    pub const REALM: u16 = 0x0014;
+    pub const NONCE: u16 = 0x0015;
+    pub const XOR_RELAYED_ADDRESS: u16 = 0x0016;
+    pub const REQUESTED_ADDRESS_FAMILY: u16 = 0x0017;
+    pub const REQUESTED_TRANSPORT: u16 = 0x0019;
     pub const MESSAGE_INTEGRITY_SHA256: u16 = 0x001C;
+    pub const PASSWORD_ALGORITHM: u16 = 0x001D;
     pub const XOR_MAPPED_ADDRESS: u16 = 0x0020;
     pub const USE_CANDIDATE: u16 = 0x0025;
     pub const PADDING: u16 = 0x0026;
+    pub const PASSWORD_ALGORITHMS: u16 = 0x8002;
     pub const SOFTWARE: u16 = 0x8022;
+    pub const ALTERNATE_SERVER: u16 = 0x8023;
     pub const FINGERPRINT: u16 = 0x8028;
     pub const RESPONSE_ORIGIN: u16 = 0x802B;
     pub const OTHER_ADDRESS: u16 = 0x802C;
@@ -198,17 +222,26 @@ impl<'a> Message<'a> {
     /// The address that the answerer saw. The plain form is read too, as some old servers send nothing else.
     #[must_use]
     pub fn mapped_address(&self) -> Option<SocketAddr> {
-        let hidden = self.find(attribute::XOR_MAPPED_ADDRESS);
-        hidden.and_then(|found| address::decode(found.value, Some(self.transaction()))).or_else(|| {
-            let plain = self.find(attribute::MAPPED_ADDRESS)?;
-            address::decode(plain.value, None)
-        })
+        let hidden = self.xor_address(attribute::XOR_MAPPED_ADDRESS);
+        hidden.or_else(|| self.plain_address(attribute::MAPPED_ADDRESS))
+    }
+
+    /// The address in an attribute that hides it as XOR-MAPPED-ADDRESS does.
+    #[must_use]
+    pub fn xor_address(&self, kind: u16) -> Option<SocketAddr> {
+        address::decode(self.find(kind)?.value, Some(self.transaction()))
+    }
+
+    /// The address in an attribute that has it in the clear.
+    #[must_use]
+    pub fn plain_address(&self, kind: u16) -> Option<SocketAddr> {
+        address::decode(self.find(kind)?.value, None)
     }
 
     /// The server's other address and port (RFC 5780), if it has both.
     #[must_use]
     pub fn other_address(&self) -> Option<SocketAddr> {
-        address::decode(self.find(attribute::OTHER_ADDRESS)?.value, None)
+        self.plain_address(attribute::OTHER_ADDRESS)
     }
 
     /// The number of an error: 420, say.
@@ -305,8 +338,14 @@ impl MessageBuilder {
     /// Adds XOR-MAPPED-ADDRESS.
     #[must_use]
     pub fn mapped_address(self, address: SocketAddr) -> Self {
+        self.xor_address(attribute::XOR_MAPPED_ADDRESS, address)
+    }
+
+    /// Adds an address, hidden as in XOR-MAPPED-ADDRESS.
+    #[must_use]
+    pub fn xor_address(self, kind: u16, address: SocketAddr) -> Self {
         let value = address::encode(address, Some(self.transaction));
-        self.attribute(attribute::XOR_MAPPED_ADDRESS, &value)
+        self.attribute(kind, &value)
     }
 
     /// Adds ERROR-CODE with its reason.
