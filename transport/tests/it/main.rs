@@ -8,4 +8,5 @@ mod proxy;
 mod shutdown;
 mod stream_set;
 mod support;
+mod tails;
 mod tcp;
