@@ -3,6 +3,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::error::ContextError;
 use crate::io::interrupt::Interrupter;
+use crate::protocol::{MappedSocketAddr, Mapper};
 use crate::{MappingConfig, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
@@ -49,6 +50,26 @@ impl MappingContext {
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {
         self.interrupter.clone()
+    }
+
+    /// For programs that share a socket between this and another protocol: a machine that asks this context's servers for
+    /// the addresses of a socket bound to `local`, as [`MappedUdpSocket::map`](crate::MappedUdpSocket::map) does with a
+    /// socket of its own. Begins now; it ends by itself after
+    /// [`MappingConfig::map_timeout`](crate::MappingConfig::map_timeout) at the latest, at once if there are no servers.
+    #[must_use]
+    pub fn mapper(&self, local: SocketAddr) -> Mapper {
+        let now = io::clock::now();
+        Mapper::new(now, &self.stun_servers(local), io::entropy::seed(), now + self.config.map_time())
+    }
+
+    /// The addresses of this host at which a socket bound to `local` is reached; loopback only if it is bound to that.
+    ///
+    /// # Errors
+    ///
+    /// If the system does not tell its network interfaces.
+    pub fn host_endpoints(&self, local: SocketAddr) -> std::io::Result<Vec<MappedSocketAddr>> {
+        let hosts = io::interfaces::host_addresses(local)?;
+        Ok(hosts.into_iter().map(MappedSocketAddr::host).collect())
     }
 
     /// The STUN servers of one address family.

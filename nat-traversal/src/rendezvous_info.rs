@@ -46,12 +46,19 @@ impl PrivRendezvousInfo {
     }
 
     /// The addresses that the peer was told.
-    pub(crate) fn endpoints(&self) -> &[MappedSocketAddr] {
+    #[must_use]
+    pub fn endpoints(&self) -> &[MappedSocketAddr] {
         self.public.endpoints()
     }
 
-    /// Agrees on keys with the peer.
-    pub(crate) fn agree(self, theirs: &PubRendezvousInfo) -> Result<PunchKeys, PunchError> {
+    /// Agrees on keys with the peer, which uses this half up. For programs that drive a
+    /// [`UdpPuncher`](crate::protocol::UdpPuncher) themselves, such as one that punches from a socket it shares with another
+    /// protocol.
+    ///
+    /// # Errors
+    ///
+    /// [`PunchError::Info`] if the peer's half is our own or was made to break the agreement.
+    pub fn agree(self, theirs: &PubRendezvousInfo) -> Result<PunchKeys, PunchError> {
         let peer = UnparsedPublicKey::new(&X25519, theirs.public_key());
         let (ours, theirs) = (self.public.to_bytes(), theirs.to_bytes());
         agree_ephemeral(self.secret, &peer, |secret| PunchKeys::derive(secret, &ours, &theirs))

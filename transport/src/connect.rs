@@ -10,7 +10,7 @@ use std::{
 use crate::{
     Interrupter, Stream, Transport,
     admission::Refusal,
-    connect_options::{ConnectOptions, Limit},
+    connect_options::ConnectOptions,
     endpoint::{NamedEndpoint, ToEndpoints},
     error::{ConnectAttempt, ConnectError},
     io::{
@@ -84,11 +84,7 @@ struct Call<'t> {
 impl<'t> Call<'t> {
     fn new(shared: &'t Arc<Shared>, options: &'t ConnectOptions, early: bool) -> Self {
         let begun = clock::now();
-        let deadline = match options.limit {
-            Some(Limit::At(deadline)) => deadline,
-            Some(Limit::After(timeout)) => begun + timeout.min(LONGEST),
-            None => begun + shared.config.connect_timeout.min(LONGEST),
-        };
+        let deadline = options.deadline_of(begun, shared.config.connect_timeout);
         let outcomes = Outcomes::new(shared.crank.slot());
         Self { shared, options, early, begun, deadline, outcomes }
     }
@@ -180,6 +176,8 @@ impl<'t> Call<'t> {
             scheme: candidate.endpoint.scheme(),
             remote: candidate.addr,
             local: self.options.local,
+            via: None,
+            punched: false,
             expected: candidate.endpoint.public_key(),
             preface: Preface {
                 purpose: Purpose::Direct,
@@ -208,7 +206,7 @@ impl<'t> Call<'t> {
             DialError::WrongPeer => ConnectError::WrongPeer { endpoint },
             DialError::Refused(reason) => ConnectError::Refused { endpoint, reason },
             DialError::TimedOut => ConnectError::TimedOut { endpoint, waited },
-            DialError::RefusedByUs | DialError::Handshake(_) => {
+            DialError::RefusedByUs | DialError::NotChosen | DialError::Handshake(_) => {
                 ConnectError::Handshake { endpoint, reason: error.to_string() }
             }
         });
@@ -254,7 +252,5 @@ fn summary(mut attempts: Vec<ConnectAttempt>) -> ConnectError {
     attempts.pop().map_or(ConnectError::NoEndpoint, |attempt| *attempt.error)
 }
 
-/// Nobody waits for a year; and adding more to an `Instant` may overflow on some systems.
-const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A name may have any number of addresses, a contact too; trying more of them would be a port scan.
 const MAX_CANDIDATES: usize = 32;

@@ -78,6 +78,19 @@ impl ConnectOptions {
         self
     }
 
+    /// When a call that begins now must be over.
+    pub(crate) fn deadline_of(&self, begun: Instant, usual: Duration) -> Instant {
+        match self.limit {
+            Some(Limit::At(deadline)) => deadline,
+            Some(Limit::After(timeout)) => begun + timeout.min(LONGEST),
+            None => begun + usual.min(LONGEST),
+        }
+    }
+
+    pub(crate) fn is_interrupted(&self) -> bool {
+        self.interrupter.as_ref().is_some_and(Interrupter::is_interrupted)
+    }
+
     /// Gives the stream a QUIC connection that no other stream shares, with congestion control and windows of its own: for
     /// bulk beside others. Costs a handshake, each time. Default: QUIC streams to one endpoint share a connection. TCP streams
     /// never do.
@@ -94,3 +107,6 @@ impl ConnectOptions {
         self
     }
 }
+
+/// Nobody waits for a year; and adding more to an `Instant` may overflow on some systems.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);

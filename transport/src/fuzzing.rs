@@ -106,7 +106,7 @@ fn shake_hands(operations: &mut impl Iterator<Item = u8>) -> Option<(TlsCore, Tl
         (dialler.client.clone(), Arc::clone(&acceptor.server), *expected)
     });
     let preface = Preface { purpose: Purpose::Direct, label: crate::ProtocolLabel::default(), token: None };
-    let mut dialer = Handshake::dial(client, expected, preface).ok()?;
+    let mut dialer = Handshake::dial(client, expected, preface, false).ok()?;
     let mut acceptor = Handshake::accept(server).ok()?;
     // Half of the inputs leave the handshake alone, so that what comes after it is reached.
     let spoil = operations.next()? & 1 == 1;

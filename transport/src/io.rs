@@ -13,6 +13,7 @@ pub(crate) mod lock;
 pub(crate) mod pool;
 pub(crate) mod quic;
 pub(crate) mod ready_list;
+pub(crate) mod rendezvous;
 pub(crate) mod resolve;
 pub(crate) mod slot;
 pub(crate) mod sources;

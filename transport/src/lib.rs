@@ -17,6 +17,7 @@ mod listener;
 mod listener_set;
 mod path;
 mod protocol;
+mod rendezvous;
 mod stats;
 mod stream;
 mod stream_set;
@@ -36,6 +37,10 @@ pub use label_listener::{LabelListener, LabelTaken};
 pub use listener::{EndpointIterator, Incoming, Listener};
 pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};
+pub use protocol::offer::OfferError;
+pub use rendezvous::{
+    Rendezvous, RendezvousError, RendezvousFailure, RendezvousOffer, RendezvousOptions, RendezvousRoad,
+};
 pub use stats::StreamStats;
 pub use stream::{ReadStream, Stream, WriteStream};
 pub use stream_set::{AddError, Readiness, SetWaker, StreamKey, StreamSet};

@@ -12,6 +12,7 @@ use crate::{
     endpoint::{Endpoint, ListenEndpoint, Scheme, ToListenEndpoints},
     error::{AcceptError, BindError},
     io::{accept_queue::AcceptQueue, acceptor::TcpAcceptor, lock::Lock as _, slot::Wakes, udp::UdpSocket},
+    rendezvous::Listening,
     transport::Shared,
 };
 
@@ -144,6 +145,13 @@ impl Listener {
         let key = self.shared.public_key;
         let endpoints: Vec<_> = addrs.into_iter().map(|addr| Endpoint::new(scheme, addr, key)).collect();
         Ok(EndpointIterator(endpoints.into_iter()))
+    }
+
+    pub(crate) fn tell_socket(&self, listening: &mut Listening) {
+        match &self.socket {
+            Socket::Quic(socket) => listening.udp.push(socket.clone()),
+            Socket::Tcp(_) => listening.tcp.push(self.local.addr()),
+        }
     }
 
     /// Sends the streams to the queue of a set from now on, with those that wait.

@@ -11,6 +11,7 @@ use crate::{
     error::AcceptError,
     io::{accept_queue::AcceptQueue, lock::Lock as _, slot::Wakes},
     listener::Listener,
+    rendezvous::Listening,
     transport::Shared,
 };
 
@@ -78,6 +79,15 @@ impl ListenerSet {
             endpoints.extend(listener.endpoints()?);
         }
         Ok(endpoints)
+    }
+
+    /// The sockets of the members.
+    pub(crate) fn listening(&self) -> (&Arc<Shared>, Listening) {
+        let mut listening = Listening::default();
+        for listener in &*self.listeners.hold() {
+            listener.tell_socket(&mut listening);
+        }
+        (&self.shared, listening)
     }
 
     /// Blocks until a stream has come in.

@@ -38,12 +38,16 @@ pub enum PathKind {
 
 impl PathKind {
     /// What a path to a dialled or seen address is.
-    pub(crate) fn of(remote: SocketAddr) -> Self {
+    pub(crate) fn of(remote: SocketAddr, punched: bool) -> Self {
         let local = match remote.ip().to_canonical() {
             IpAddr::V4(addr) => addr.is_loopback() || addr.is_private() || addr.is_link_local(),
             IpAddr::V6(addr) => addr.is_loopback() || addr.is_unique_local() || addr.is_unicast_link_local(),
         };
-        if local { Self::Lan } else { Self::Direct }
+        match (local, punched) {
+            (true, _) => Self::Lan,
+            (false, true) => Self::Punched,
+            (false, false) => Self::Direct,
+        }
     }
 }
 

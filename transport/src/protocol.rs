@@ -3,6 +3,8 @@
 
 pub(crate) mod demux;
 pub(crate) mod handshake;
+pub(crate) mod meetings;
+pub(crate) mod offer;
 pub(crate) mod paths;
 pub(crate) mod pending;
 pub(crate) mod preface;

@@ -16,7 +16,7 @@ use crate::{
     error::{StartError, TurnError},
     identity::{Identity, PublicKey},
     io::{
-        accept_queue::{AcceptQueue, Place},
+        accept_queue::{AcceptQueue, MeetingTable, Place},
         clock,
         crank::{Crank, Waited},
         driver::{Driver, WAKER},
@@ -30,10 +30,12 @@ use crate::{
         tcp::TcpConnection,
     },
     protocol::{
+        meetings::Stray,
         pending::Pending,
-        preface::{Preface, Purpose},
+        preface::{Preface, Purpose, RendezvousTag},
         raw_key::TlsConfigs,
     },
+    rendezvous::Listening,
     transport_stats::TransportStats,
 };
 
@@ -89,6 +91,7 @@ impl Transport {
             counters: Mutex::default(),
             resolver: Resolver::default(),
             pool: Pool::default(),
+            meetings: Arc::default(),
             quic,
             config,
         });
@@ -188,6 +191,7 @@ pub(crate) struct Shared {
     pub(crate) resolver: Resolver,
     pub(crate) pool: Pool,
     pub(crate) quic: QuicIo,
+    pub(crate) meetings: Arc<MeetingTable>,
     admission: Mutex<Arc<Admission>>,
     /// Established TCP streams, to end their blocked calls; keyed by a number of their own.
     connections: Mutex<Connections>,
@@ -222,15 +226,12 @@ impl Shared {
         &self,
         peer: &PublicKey,
         preface: &Preface,
-        queue: &Arc<AcceptQueue>,
+        queue: Option<&Arc<AcceptQueue>>,
     ) -> Result<Place, Refusal> {
-        let label = self.label(&preface.label);
-        let (admission, queue) = match &label {
-            Some(label) => (label.0.clone(), &label.1),
-            None => (self.admission.hold().clone(), queue),
+        let verdict = match preface.purpose {
+            Purpose::Rendezvous(tag) => self.meet(tag, peer, preface),
+            Purpose::Direct => self.judge_direct(peer, preface, queue),
         };
-        let verdict =
-            self.admit(peer, preface, &admission).and_then(|()| queue.reserve().ok_or(Refusal::Full));
         if let Err(reason) = &verdict {
             tracing::debug!(%peer, %reason, "a stream was refused");
             self.counters.hold().count_refusal(*reason);
@@ -238,14 +239,38 @@ impl Shared {
         verdict
     }
 
+    fn judge_direct(
+        &self,
+        peer: &PublicKey,
+        preface: &Preface,
+        queue: Option<&Arc<AcceptQueue>>,
+    ) -> Result<Place, Refusal> {
+        let label = self.label(&preface.label);
+        let (admission, queue) = match &label {
+            Some((admission, queue)) => (admission.clone(), Some(queue)),
+            None => (self.admission.hold().clone(), queue),
+        };
+        self.admit(peer, preface, &admission)?;
+        queue.and_then(AcceptQueue::reserve).ok_or(Refusal::Full)
+    }
+
     fn admit(&self, peer: &PublicKey, preface: &Preface, admission: &Admission) -> Result<(), Refusal> {
         if *peer == self.public_key {
             return Err(Refusal::Myself);
         }
-        if let Purpose::Rendezvous(_) = preface.purpose {
-            return Err(Refusal::Rendezvous);
-        }
         admission.judge(peer, &preface.label, preface.token.as_ref())
+    }
+
+    /// A stream that comes for a rendezvous goes to whoever asked for it, and nowhere else.
+    fn meet(&self, tag: RendezvousTag, peer: &PublicKey, preface: &Preface) -> Result<Place, Refusal> {
+        let arrived = self.meetings.hold().arrived(clock::now(), tag, peer, &preface.label);
+        match arrived {
+            Ok(queue) => Place::of_rendezvous(&queue, &self.meetings, tag).ok_or(Refusal::Rendezvous),
+            Err(stray) => {
+                self.counters.hold().count_stray(stray);
+                Err(if stray == Stray::OtherLabel { Refusal::Label } else { Refusal::Rendezvous })
+            }
+        }
     }
 
     fn label(&self, label: &ProtocolLabel) -> Option<(Arc<Admission>, Arc<AcceptQueue>)> {
@@ -297,6 +322,19 @@ impl Shared {
         if self.is_closed() {
             connection.interrupt();
         }
+    }
+
+    /// Where streams come in now.
+    pub(crate) fn listening(&self) -> Listening {
+        let mut listening = Listening::default();
+        for (_, source) in self.sources.hold().all() {
+            match source {
+                Source::Udp(socket) if socket.queue().is_some() => listening.udp.push(socket),
+                Source::Acceptor(acceptor) => listening.tcp.extend(acceptor.local()),
+                _ => {}
+            }
+        }
+        listening
     }
 
     /// Forgets a stream.

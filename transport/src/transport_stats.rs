@@ -1,4 +1,4 @@
-use crate::admission::Refusal;
+use crate::{admission::Refusal, protocol::meetings::Stray};
 
 /// Counters of one [`Transport`](crate::Transport), since its start unless said otherwise.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +18,12 @@ pub struct TransportStats {
     pub refused_full: u64,
     /// Streams refused for any other reason.
     pub refused_other: u64,
+    /// Streams that came for a rendezvous that we know nothing of, with its tag or from the peer it is with.
+    pub rendezvous_unknown: u64,
+    /// Streams that came for a rendezvous that was over.
+    pub rendezvous_late: u64,
+    /// Streams that came for a rendezvous when another stream had been chosen.
+    pub rendezvous_repeated: u64,
     /// Connections turned away since too many handshakes from their network were in progress.
     pub refused_prefix_full: u64,
 }
@@ -29,8 +35,20 @@ impl TransportStats {
             Refusal::Label => &mut self.refused_label,
             Refusal::Token => &mut self.refused_token,
             Refusal::Full => &mut self.refused_full,
+            // Counted by what was wrong with it.
+            Refusal::Rendezvous => return,
             _ => &mut self.refused_other,
         };
         *counter += 1;
+    }
+
+    pub(crate) fn count_stray(&mut self, stray: Stray) {
+        match stray {
+            Stray::Unknown => self.rendezvous_unknown += 1,
+            Stray::Late => self.rendezvous_late += 1,
+            Stray::Repeated => self.rendezvous_repeated += 1,
+            // A refusal of its own.
+            Stray::OtherLabel => {}
+        }
     }
 }

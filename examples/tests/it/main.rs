@@ -3,5 +3,4 @@
 
 mod connect;
 mod echo;
-mod lan_discovery;
 mod support;

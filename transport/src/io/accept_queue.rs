@@ -12,7 +12,11 @@ use super::{
     lock::Lock as _,
     slot::{Slot, Wakes},
 };
-use crate::{AcceptError, SetWaker, Stream, transport::Shared};
+use crate::{
+    AcceptError, SetWaker, Stream,
+    protocol::{meetings::Meetings, preface::RendezvousTag},
+    transport::Shared,
+};
 
 /// A bounded queue between those who judge streams and those who accept them.
 #[derive(Debug)]
@@ -51,7 +55,17 @@ impl AcceptQueue {
             return None;
         }
         state.reserved += 1;
-        Some(Place { queue: Some(self.clone()) })
+        Some(Place { queue: Some(self.clone()), rendezvous: None })
+    }
+
+    /// The stream that has come in, if one has.
+    pub(crate) fn take(&self) -> Option<Stream> {
+        self.receiver.try_recv().ok()
+    }
+
+    /// Has the slot woken when a stream comes in, for as long as the guard lives.
+    pub(crate) fn watch(&self, slot: &Arc<Slot>) -> Waiting<'_> {
+        Waiting::enter(self, slot.clone())
     }
 
     /// Has the waits of a set return whenever a stream has come.
@@ -109,16 +123,33 @@ impl AcceptQueue {
     }
 }
 
+/// The rendezvous of a transport, each with the queue where its one stream is awaited.
+pub(crate) type MeetingTable = Mutex<Meetings<Arc<AcceptQueue>>>;
+
 /// A promised place, given back if no stream comes.
 #[derive(Debug)]
 pub(crate) struct Place {
     queue: Option<Arc<AcceptQueue>>,
+    /// Told if no stream comes.
+    rendezvous: Option<(Arc<MeetingTable>, RendezvousTag)>,
 }
 
 impl Place {
+    /// The place of the stream that a rendezvous waits for.
+    pub(crate) fn of_rendezvous(
+        queue: &Arc<AcceptQueue>,
+        meetings: &Arc<MeetingTable>,
+        tag: RendezvousTag,
+    ) -> Option<Self> {
+        let mut place = queue.reserve()?;
+        place.rendezvous = Some((meetings.clone(), tag));
+        Some(place)
+    }
+
     /// Puts the stream where `accept` finds it.
     pub(crate) fn deliver(mut self, stream: Stream, wakes: &mut Wakes) {
         let Some(queue) = self.queue.take() else { return };
+        self.rendezvous = None;
         let (refused, set) = {
             let mut state = queue.state.hold();
             state.reserved -= 1;
@@ -142,11 +173,15 @@ impl Drop for Place {
         if let Some(queue) = &self.queue {
             queue.state.hold().reserved -= 1;
         }
+        if let Some((meetings, tag)) = &self.rendezvous {
+            meetings.hold().arrival_failed(*tag);
+        }
     }
 }
 
 /// One waiting `accept`, taken off the list on drop.
-struct Waiting<'q> {
+#[derive(Debug)]
+pub(crate) struct Waiting<'q> {
     queue: &'q AcceptQueue,
     slot: Arc<Slot>,
 }

@@ -55,6 +55,10 @@ impl TcpAcceptor {
         self.token
     }
 
+    pub(crate) fn local(&self) -> Option<SocketAddr> {
+        self.socket.local_addr().ok()
+    }
+
     pub(crate) fn queue(&self) -> Arc<AcceptQueue> {
         self.queue.hold().clone()
     }

@@ -9,16 +9,21 @@ use std::{
 use mio::Token;
 
 use super::{
+    clock,
     handshake::TcpHandshake,
     lock::Lock as _,
     quic::QuicDial,
     slot::{Slot, Wakes},
+    udp::UdpSocket,
 };
 use crate::{
     Scheme, Stream,
     admission::Refusal,
     identity::PublicKey,
-    protocol::{handshake::HandshakeError, preface::Preface},
+    protocol::{
+        handshake::HandshakeError,
+        preface::{Preface, Purpose},
+    },
     transport::Shared,
 };
 
@@ -29,8 +34,12 @@ pub(crate) struct DialOrder {
     pub(crate) scheme: Scheme,
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<SocketAddr>,
+    /// The UDP socket to dial from; else one for dialling.
+    pub(crate) via: Option<Arc<UdpSocket>>,
     pub(crate) expected: PublicKey,
     pub(crate) preface: Preface,
+    /// The way was opened by a hole punch.
+    pub(crate) punched: bool,
     /// Hand the stream out before the verdict.
     pub(crate) early: bool,
     /// Share no connection with other dials; on QUIC.
@@ -47,12 +56,25 @@ impl DialOrder {
         wakes.push(&self.outcomes.slot);
     }
 
+    /// Whether the preface may be sent now: a rendezvous asks on one connection only.
+    pub(crate) fn may_ask(&self, shared: &Shared) -> bool {
+        match self.preface.purpose {
+            Purpose::Direct => true,
+            Purpose::Rendezvous(tag) => shared.meetings.hold().may_ask(clock::now(), tag, self.attempt),
+        }
+    }
+
+    /// Whether it has to ask before it sends the preface.
+    pub(crate) fn is_held(&self) -> bool {
+        matches!(self.preface.purpose, Purpose::Rendezvous(_))
+    }
+
     /// Begins the attempt, which ends when the returned value is dropped.
     pub(crate) fn begin(self, shared: &Arc<Shared>) -> io::Result<Dial> {
         Ok(match self.scheme {
             Scheme::Tcp => {
                 let token = TcpHandshake::dial(shared, self)?;
-                Dial::Tcp(TcpDial { shared: shared.clone(), token })
+                Dial::Tcp(TcpDial::new(shared, token))
             }
             Scheme::Quic => {
                 let dial = shared.quic.dial(shared, self)?;
@@ -97,6 +119,12 @@ pub(crate) struct TcpDial {
     token: Token,
 }
 
+impl TcpDial {
+    pub(crate) fn new(shared: &Arc<Shared>, token: Token) -> Self {
+        Self { shared: shared.clone(), token }
+    }
+}
+
 impl Drop for TcpDial {
     fn drop(&mut self) {
         // After success or failure the token finds nothing.
@@ -116,6 +144,8 @@ pub(crate) enum DialError {
     Refused(Refusal),
     #[error("refused by us")]
     RefusedByUs,
+    #[error("another way was chosen")]
+    NotChosen,
     #[error("too slow")]
     TimedOut,
     #[error("{0}")]

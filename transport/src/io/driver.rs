@@ -23,16 +23,14 @@ pub(crate) struct Driver {
     events: Events,
     shared: Weak<Shared>,
     wakes: Wakes,
-    /// Listeners that have more to accept than there is room for: looked at again without an event, once there is.
+    /// Sources that have more to give than one turn takes: looked at again without an event.
     again: Vec<Token>,
-    /// UDP sockets that have more to give than one turn takes.
-    unread: Vec<Token>,
 }
 
 impl Driver {
     pub(crate) fn new(poll: Poll, shared: Weak<Shared>) -> Self {
         let events = Events::with_capacity(EVENTS_PER_TURN);
-        Self { poll, events, shared, wakes: Wakes::default(), again: Vec::new(), unread: Vec::new() }
+        Self { poll, events, shared, wakes: Wakes::default(), again: Vec::new() }
     }
 
     fn sleep(&mut self, shared: &Shared, deadline: Option<Instant>, sleep: &Sleep) {
@@ -41,7 +39,7 @@ impl Driver {
         let until = [deadline, timer, shared.quic.next_timer()].into_iter().flatten().min();
         sleep.until(until);
         let mut timeout = until.map(|until| until.saturating_duration_since(clock::now()));
-        if !self.unread.is_empty() || shared.has_room_again(&self.again) {
+        if shared.has_room_again(&self.again) {
             timeout = Some(std::time::Duration::ZERO);
         }
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
@@ -62,30 +60,25 @@ impl Driver {
 
     fn handle_events(&mut self, shared: &Arc<Shared>) {
         let mut tokens = std::mem::take(&mut self.again);
-        tokens.append(&mut self.unread);
         tokens.extend(self.events.iter().map(mio::event::Event::token).filter(|&token| token != WAKER));
         for token in tokens {
             let Some(source) = shared.sources.hold().find(token) else { continue };
-            self.handle_ready(shared, token, source);
+            if self.handle_ready(shared, source) {
+                self.again.push(token);
+            }
         }
     }
 
-    fn handle_ready(&mut self, shared: &Arc<Shared>, token: Token, source: Source) {
+    /// Tells whether the source is to be looked at again without an event.
+    fn handle_ready(&mut self, shared: &Arc<Shared>, source: Source) -> bool {
         match source {
-            Source::Acceptor(acceptor) => {
-                if acceptor.handle_ready(shared) {
-                    self.again.push(token);
-                }
-            }
+            Source::Acceptor(acceptor) => return acceptor.handle_ready(shared),
             Source::Ending(ending) => ending.handle_ready(shared),
             Source::Handshake(handshake) => handshake.handle_ready(shared, &mut self.wakes),
             Source::Writer(end) => end.handle_ready(shared),
-            Source::Udp(socket) => {
-                if shared.quic.handle_ready(shared, &socket, &mut self.wakes) {
-                    self.unread.push(token);
-                }
-            }
+            Source::Udp(socket) => return shared.quic.handle_ready(shared, &socket, &mut self.wakes),
         }
+        false
     }
 
     fn handle_timers(&mut self, shared: &Arc<Shared>, now: Instant) {

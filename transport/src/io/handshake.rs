@@ -41,7 +41,11 @@ pub(crate) struct TcpHandshake {
 #[derive(Debug)]
 enum Role {
     Dialer(DialOrder),
-    Acceptor { listener: Arc<TcpAcceptor>, source: IpAddr },
+    Acceptor {
+        /// Where plain dials go. `None`: the connection was punched, and only its rendezvous is served.
+        listener: Option<Arc<TcpAcceptor>>,
+        source: IpAddr,
+    },
 }
 
 struct State {
@@ -77,7 +81,22 @@ impl TcpHandshake {
             Err(error) if !is_in_progress(&error) => return Err(error),
             _ => {}
         }
-        Self::watch(shared, TcpStream::from_std(socket.into()), Role::Dialer(order), None)
+        Self::dial_over(shared, socket.into(), order)
+    }
+
+    /// The same over a connection that is being made, or is there.
+    pub(crate) fn dial_over(
+        shared: &Arc<Shared>,
+        socket: std::net::TcpStream,
+        order: DialOrder,
+    ) -> io::Result<Token> {
+        Self::watch(shared, TcpStream::from_std(socket), Role::Dialer(order), None)
+    }
+
+    /// Begins the handshake over a punched connection as the one who waits for the preface of its rendezvous.
+    pub(crate) fn accept_punched(shared: &Arc<Shared>, socket: std::net::TcpStream) -> io::Result<Token> {
+        let source = socket.peer_addr()?.ip();
+        Self::accept_as(shared, TcpStream::from_std(socket), Role::Acceptor { listener: None, source })
     }
 
     /// Begins the handshake of a connection that came in.
@@ -87,13 +106,17 @@ impl TcpHandshake {
         source: SocketAddr,
         listener: Arc<TcpAcceptor>,
     ) -> io::Result<()> {
+        let role = Role::Acceptor { listener: Some(listener), source: source.ip() };
+        Self::accept_as(shared, socket, role).map(drop)
+    }
+
+    fn accept_as(shared: &Arc<Shared>, socket: TcpStream, role: Role) -> io::Result<Token> {
         let handshake = Handshake::accept(shared.tls.server.clone()).map_err(io::Error::other)?;
-        let role = Role::Acceptor { listener, source: source.ip() };
         let token = Self::watch(shared, socket, role, Some(handshake))?;
         let timer = clock::now() + shared.config.handshake_timeout;
         shared.sources.hold().set_timer(token, Some(timer));
         shared.crank.poke(timer);
-        Ok(())
+        Ok(token)
     }
 
     fn watch(
@@ -163,7 +186,7 @@ impl TcpHandshake {
             Role::Acceptor { source, .. } => {
                 tracing::debug!(%source, %error, "an incoming handshake failed");
                 shared.counters.hold().handshakes_failed += 1;
-                shared.leave_pending(*source);
+                self.role.leave_pending(shared);
             }
         }
     }
@@ -176,16 +199,17 @@ impl TcpHandshake {
         let handshake = state.handshake.take().expect("only a connected socket becomes a stream");
         let established = handshake.into_established();
         let socket = std::net::TcpStream::from(state.socket);
+        let punched = self.role.is_punched();
         let (label, place) = match &self.role {
             Role::Dialer(order) => (order.preface.label.clone(), None),
-            Role::Acceptor { source, .. } => {
-                shared.leave_pending(*source);
+            Role::Acceptor { .. } => {
+                self.role.leave_pending(shared);
                 let (label, place) = state.admitted.expect("an acceptor admits before it establishes");
                 (label, Some(place))
             }
         };
         let early = matches!(self.role, Role::Dialer(_)) && !state.accepted;
-        let stream = TcpConnection::new(socket, established, early, label, shared)
+        let stream = TcpConnection::new(socket, established, early, label, punched, shared)
             .map(Stream::from_tcp)
             .map_err(DialError::Socket);
         match (&self.role, place, stream) {
@@ -194,6 +218,22 @@ impl TcpHandshake {
             (Role::Acceptor { source, .. }, _, stream) => {
                 tracing::debug!(%source, error = ?stream.err(), "an accepted connection broke at once");
             }
+        }
+    }
+}
+
+impl Role {
+    fn is_punched(&self) -> bool {
+        match self {
+            Self::Dialer(order) => order.punched,
+            Self::Acceptor { listener, .. } => listener.is_none(),
+        }
+    }
+
+    /// What was punched was never counted.
+    fn leave_pending(&self, shared: &Shared) {
+        if let Self::Acceptor { listener: Some(_), source } = self {
+            shared.leave_pending(*source);
         }
     }
 }
@@ -248,17 +288,23 @@ impl State {
             Err(error) => return Err(DialError::Socket(error)),
         }
         let config = shared.tls.client.clone();
-        self.handshake = Some(Handshake::dial(config, order.expected, order.preface.clone())?);
+        let held = order.is_held();
+        self.handshake = Some(Handshake::dial(config, order.expected, order.preface.clone(), held)?);
         Ok(true)
     }
 
     fn handle_event(&mut self, event: HandshakeEvent, shared: &Shared, role: &Role) -> Result<(), DialError> {
         match (event, role) {
+            (HandshakeEvent::Ready, Role::Dialer(order)) if order.may_ask(shared) => {
+                self.handshake_mut().ask()?;
+            }
+            (HandshakeEvent::Ready, _) => return Err(DialError::NotChosen),
             (HandshakeEvent::Finished, _) => self.finished = true,
             (HandshakeEvent::Verdict(Verdict::Accepted), _) => self.accepted = true,
             (HandshakeEvent::Verdict(Verdict::Refused(reason)), _) => return Err(DialError::Refused(reason)),
             (HandshakeEvent::Preface { peer, preface }, Role::Acceptor { listener, .. }) => {
-                let verdict = match shared.judge(&peer, &preface, &listener.queue()) {
+                let queue = listener.as_ref().map(|listener| listener.queue());
+                let verdict = match shared.judge(&peer, &preface, queue.as_ref()) {
                     Ok(place) => {
                         self.admitted = Some((preface.label, place));
                         Verdict::Accepted

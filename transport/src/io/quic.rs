@@ -12,7 +12,7 @@ mod table;
 mod timers;
 
 use std::{
-    fmt, io, iter,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Instant,
@@ -24,7 +24,7 @@ pub(crate) use stream::QuicStream;
 
 use self::{
     link::Touch,
-    table::{Answer, Inputs, Table},
+    table::{Answer, Table},
     timers::Timers,
 };
 use super::{
@@ -33,13 +33,14 @@ use super::{
     lock::Lock as _,
     slot::Wakes,
     sources::Source,
-    udp::{InterfaceMtus, Received, Receiver, UdpSocket},
+    udp::{InterfaceMtus, Received, Receiver, StunMessage, UdpSocket},
 };
 use crate::{
     Identity, StartError,
     config::TransportConfig,
     protocol::{
-        quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings},
+        demux::is_stun,
+        quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings, ToConnection},
         raw_key::TlsConfigs,
     },
     transport::Shared,
@@ -59,8 +60,9 @@ pub(crate) struct QuicIo {
 struct Receiving {
     receiver: Receiver,
     received: Vec<Received>,
-    inputs: Inputs,
+    inputs: Vec<(Arc<Link>, Option<ToConnection>)>,
     answers: Vec<Answer>,
+    stun: Vec<StunMessage>,
 }
 
 impl QuicIo {
@@ -83,8 +85,9 @@ impl QuicIo {
             receiving: Mutex::new(Receiving {
                 receiver: Receiver::new(),
                 received: Vec::new(),
-                inputs: Inputs::default(),
+                inputs: Vec::new(),
                 answers: Vec::new(),
+                stun: Vec::new(),
             }),
             dialling: Mutex::default(),
             mtus: Mutex::default(),
@@ -119,7 +122,19 @@ impl QuicIo {
     /// No stranger comes in here any more; the socket goes with the last connection over it.
     pub(crate) fn stop_listening(&self, shared: &Shared, socket: &Arc<UdpSocket>) {
         socket.set_queue(None);
-        if !self.table.hold().uses(socket) {
+        self.release(shared, socket);
+    }
+
+    /// A socket for a spray of punches: kept only if a connection comes to use it.
+    pub(crate) fn bind_further(&self, shared: &Shared, addr: SocketAddr) -> io::Result<Arc<UdpSocket>> {
+        let socket = self.bind(shared, addr)?;
+        socket.set_queue(None);
+        Ok(socket)
+    }
+
+    /// Whoever used it besides its connections does no more: it goes with the last of these, or now.
+    pub(crate) fn release(&self, shared: &Shared, socket: &Arc<UdpSocket>) {
+        if socket.is_retired() && !self.table.hold().uses(socket) {
             Self::unbind(shared, socket);
         }
     }
@@ -132,7 +147,7 @@ impl QuicIo {
     }
 
     /// A socket to dial from: bound to `local`, or one of its own for the family of `remote`.
-    fn dialling_socket(
+    pub(crate) fn dialling_socket(
         &self,
         shared: &Shared,
         remote: SocketAddr,
@@ -162,7 +177,7 @@ impl QuicIo {
         wakes: &mut Wakes,
     ) -> bool {
         for link in socket.take_blocked(&shared.registry) {
-            link.touch(shared, wakes, Touch::Flush, iter::empty());
+            link.touch(shared, wakes, Touch::Flush, Vec::new());
         }
         let mut receiving = self.receiving.hold();
         for _ in 0..BATCHES_PER_TURN {
@@ -191,15 +206,23 @@ impl QuicIo {
         wakes: &mut Wakes,
     ) {
         let now = clock::now();
-        let welcome = socket.queue().map(|_| {
+        let welcome = socket.is_open().then(|| {
             let initial = receiving.received.iter().find(|received| received.is_initial());
             initial.map_or(NOBODYS_PATH, |initial| self.mtus.hold().of_path(initial.to, initial.from))
         });
         {
             let mut table = self.table.hold();
             for received in receiving.received.drain(..) {
+                if is_stun(&received.bytes) {
+                    let (source, bytes) = (received.from, received.bytes.freeze());
+                    receiving.stun.push(StunMessage { socket: socket.number(), source, bytes });
+                    continue;
+                }
                 table.route(now, socket, received, welcome, &mut receiving.inputs, &mut receiving.answers);
             }
+        }
+        for message in receiving.stun.drain(..) {
+            socket.deliver_stun(&message, wakes);
         }
         for answer in receiving.answers.drain(..) {
             let outgoing = Outgoing { bytes: answer.bytes.len(), segment_bytes: None, ecn: None };
@@ -207,10 +230,13 @@ impl QuicIo {
                 tracing::debug!(%error, to = %answer.to, "an answer was not sent");
             }
         }
-        let Inputs { links, events } = &mut receiving.inputs;
-        let mut events = events.drain(..);
-        for (link, count) in links.drain(..) {
-            link.touch(shared, wakes, Touch::Datagrams, events.by_ref().take(count));
+        let mut inputs = receiving.inputs.drain(..).peekable();
+        while let Some((link, first)) = inputs.next() {
+            let mut batch: Vec<ToConnection> = first.into_iter().collect();
+            while let Some((_, input)) = inputs.next_if(|(next, _)| Arc::ptr_eq(next, &link)) {
+                batch.extend(input);
+            }
+            link.touch(shared, wakes, Touch::Datagrams, batch);
         }
     }
 
@@ -222,7 +248,7 @@ impl QuicIo {
         loop {
             let expired = self.timers.hold().pop_expired(now);
             let Some(link) = expired else { return };
-            link.touch(shared, wakes, Touch::Timer, iter::empty());
+            link.touch(shared, wakes, Touch::Timer, Vec::new());
         }
     }
 

@@ -45,6 +45,7 @@ pub(crate) struct TcpConnection {
     socket: StreamSocket,
     local: SocketAddr,
     remote: SocketAddr,
+    punched: bool,
     peer: PublicKey,
     label: ProtocolLabel,
     receive: Mutex<Receive>,
@@ -67,6 +68,7 @@ impl TcpConnection {
         established: Established,
         early: bool,
         label: ProtocolLabel,
+        punched: bool,
         shared: &Arc<Shared>,
     ) -> io::Result<Arc<Self>> {
         let socket = StreamSocket::new(socket, shared.config.dead_after)?;
@@ -79,6 +81,7 @@ impl TcpConnection {
             socket,
             local,
             remote,
+            punched,
             peer,
             label,
             receive: Mutex::new(Receive::new(incoming, plaintext, early)),
@@ -262,7 +265,7 @@ impl TcpConnection {
     }
 
     pub(crate) fn path(&self) -> Path {
-        let kind = PathKind::of(self.remote);
+        let kind = PathKind::of(self.remote, self.punched);
         Path { kind, scheme: Scheme::Tcp, local: self.local, remote: self.remote, round_trip: None }
     }
 

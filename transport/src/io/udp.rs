@@ -1,9 +1,12 @@
 //! UDP sockets: batches in, batches out, nothing understood.
 
+mod hops;
 mod interface_mtu;
+mod machine;
 mod receive;
 
 use std::{
+    collections::VecDeque,
     fmt, io,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
@@ -14,9 +17,10 @@ use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub(crate) use interface_mtu::InterfaceMtus;
+pub(crate) use machine::{SharedMachine, StunInbox, StunMessage};
 pub(crate) use receive::{Received, Receiver};
 
-use super::{accept_queue::AcceptQueue, lock::Lock as _, quic::Link};
+use super::{accept_queue::AcceptQueue, lock::Lock as _, quic::Link, slot::Wakes};
 use crate::protocol::quic::{Outgoing, QuicEcn};
 
 /// One UDP socket, shared by all connections over it.
@@ -28,15 +32,22 @@ pub(crate) struct UdpSocket {
     local: SocketAddr,
     /// Only for telling the poll what we wait for; a duplicate of `socket`.
     polled: Mutex<Polled>,
-    /// Where streams of strangers go; `None`: nobody listens here.
-    queue: Mutex<Queue>,
+    /// Who is served here besides the connections there are.
+    users: Mutex<Users>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct Users {
+    /// Where streams of strangers go; `None`: nobody listens here.
     queue: Option<Arc<AcceptQueue>>,
-    /// Somebody listened here, and does no more.
+    /// It is kept for its connections only: somebody listened here, and does no more.
     retired: bool,
+    /// Rendezvous under way, whose streams may come in here though nobody listens.
+    rendezvous: usize,
+    /// Machines that want to see STUN messages.
+    inboxes: Vec<Arc<StunInbox>>,
+    /// Addresses to which holes were punched from here, the latest last.
+    punched: VecDeque<SocketAddr>,
 }
 
 struct Polled {
@@ -67,7 +78,7 @@ impl UdpSocket {
         let local = socket.local_addr()?;
         let source = mio::net::UdpSocket::from_std(socket.try_clone()?);
         let polled = Mutex::new(Polled { source, token: None, blocked: Vec::new() });
-        Ok(Self { number, socket, state, local, polled, queue: Mutex::default() })
+        Ok(Self { number, socket, state, local, polled, users: Mutex::default() })
     }
 
     pub(crate) fn number(&self) -> usize {
@@ -80,18 +91,62 @@ impl UdpSocket {
 
     /// Where streams of strangers go, if anybody listens here.
     pub(crate) fn queue(&self) -> Option<Arc<AcceptQueue>> {
-        self.queue.hold().queue.clone()
+        self.users.hold().queue.clone()
     }
 
     pub(crate) fn set_queue(&self, queue: Option<Arc<AcceptQueue>>) {
-        let mut place = self.queue.hold();
-        place.retired = queue.is_none();
-        place.queue = queue;
+        let mut users = self.users.hold();
+        users.retired = queue.is_none();
+        users.queue = queue;
     }
 
     /// Whether it is kept for its connections only.
     pub(crate) fn is_retired(&self) -> bool {
-        self.queue.hold().retired
+        let users = self.users.hold();
+        users.retired && users.rendezvous == 0
+    }
+
+    /// Whether connections of strangers may begin here.
+    pub(crate) fn is_open(&self) -> bool {
+        let users = self.users.hold();
+        users.queue.is_some() || users.rendezvous > 0
+    }
+
+    /// A rendezvous begins whose stream may come in here.
+    pub(crate) fn rendezvous_begins(&self) {
+        self.users.hold().rendezvous += 1;
+    }
+
+    pub(crate) fn rendezvous_ends(&self) {
+        self.users.hold().rendezvous -= 1;
+    }
+
+    pub(crate) fn add_inbox(&self, inbox: &Arc<StunInbox>) {
+        self.users.hold().inboxes.push(inbox.clone());
+    }
+
+    pub(crate) fn remove_inbox(&self, inbox: &Arc<StunInbox>) {
+        self.users.hold().inboxes.retain(|known| !Arc::ptr_eq(known, inbox));
+    }
+
+    /// Hands a STUN message to whoever may want it.
+    pub(crate) fn deliver_stun(&self, message: &StunMessage, wakes: &mut Wakes) {
+        for inbox in &self.users.hold().inboxes {
+            wakes.push(inbox.push(message.clone()));
+        }
+    }
+
+    /// There is a hole to that address.
+    pub(crate) fn note_punched(&self, remote: SocketAddr) {
+        let mut users = self.users.hold();
+        if users.punched.len() >= MAX_PUNCHED {
+            users.punched.pop_front();
+        }
+        users.punched.push_back(remote);
+    }
+
+    pub(crate) fn has_punched(&self, remote: SocketAddr) -> bool {
+        self.users.hold().punched.contains(&remote)
     }
 
     /// Has the poll report what can be read.
@@ -159,6 +214,14 @@ impl UdpSocket {
         self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
     }
 
+    /// Sends one small datagram, that routers drop after so many hops if they are given.
+    pub(crate) fn send_one(&self, bytes: &[u8], to: SocketAddr, hops: Option<u8>) -> io::Result<()> {
+        match hops {
+            Some(hops) => hops::send(&self.socket, bytes, to, hops),
+            None => self.socket.send_to(bytes, to).map(drop),
+        }
+    }
+
     /// How many datagrams of that size one call may send.
     pub(crate) fn max_segments(&self, mtu: u16) -> usize {
         // With IPv4 the whole batch counts as one datagram of at most 64 KiB.
@@ -183,5 +246,7 @@ pub(crate) fn is_too_large(error: &io::Error) -> bool {
 
 /// Several windows of a fast path; the kernel gives what its administrator allows.
 const KERNEL_BUFFER_BYTES: usize = 4 << 20;
+/// Only the description of a path needs it, so that forgetting one does no harm.
+const MAX_PUNCHED: usize = 256;
 /// The largest UDP payload over IPv4.
 const MAX_BATCH_BYTES: usize = 65_507;

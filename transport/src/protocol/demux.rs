@@ -25,6 +25,11 @@ pub(crate) fn classify(bytes: &[u8]) -> Datagram {
     }
 }
 
+/// Whether it may be a STUN message: 0 in the first two bits, and the magic cookie (RFC 8489 §5).
+pub(crate) fn is_stun(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(|first| first & 0xc0 == 0) && bytes.get(4..8) == Some(&MAGIC_COOKIE[..])
+}
+
 fn id_at(bytes: &[u8], start: usize) -> Option<u64> {
     let id = bytes.get(start..start + ID_BYTES)?;
     Some(u64::from_be_bytes(id.try_into().expect("the slice has that length")))
@@ -32,6 +37,7 @@ fn id_at(bytes: &[u8], start: usize) -> Option<u64> {
 
 /// Length of the connection ids we issue: enough that none is guessed or drawn twice.
 pub(crate) const ID_BYTES: usize = 8;
+const MAGIC_COOKIE: [u8; 4] = [0x21, 0x12, 0xa4, 0x42];
 const FIXED_BIT: u8 = 0x40;
 const LONG_HEADER: u8 = 0x80;
 
@@ -48,6 +54,8 @@ mod tests {
 
     #[test]
     fn stun_and_stumps_are_something_else_or_nameless() {
+        assert!(is_stun(b"\0\x01\0\0\x21\x12\xa4\x42") && !is_stun(b"\x40\x01\0\0\x21\x12\xa4\x42"));
+        assert!(!is_stun(b"\0\x01\0\0\x21\x12\xa4") && !is_stun(b""));
         assert_eq!(classify(b"\0\x01\0\0\x21\x12\xa4\x42"), Datagram::Other);
         assert_eq!(classify(b""), Datagram::Other);
         assert_eq!(classify(b"\xc0\0\0"), Datagram::Other);

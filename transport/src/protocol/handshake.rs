@@ -5,6 +5,7 @@
 //!    ClientHello ────────────────────────────────►
 //!    ◄──────────── ServerHello … key, proof, Finished
 //!    key as expected? else WrongPeer
+//!  (held: Ready, then ask())
 //!    key, proof, Finished, preface ──────────────►   Preface: judged by the owner, then answer()
 //!  Finished: may write at once (early)
 //!    ◄──────────────────────────────────── verdict
@@ -40,11 +41,12 @@ pub(crate) struct Handshake {
 /// What is awaited next.
 ///
 /// ```text
-///  dialer:    Keys ──► Verdict ──► Over
+///  dialer:    Keys ──(──► Ready)──► Verdict ──► Over
 ///  acceptor:  Keys ──► Preface ──► Answer ──► Over
 /// ```
 enum Stage {
     Keys(Role),
+    Ready { peer: PublicKey, preface: Preface },
     Verdict { peer: PublicKey },
     Preface { peer: PublicKey },
     Answer { peer: PublicKey },
@@ -52,13 +54,15 @@ enum Stage {
 }
 
 enum Role {
-    Dialer { expected: PublicKey, preface: Preface },
+    Dialer { expected: PublicKey, preface: Preface, held: bool },
     Acceptor,
 }
 
 /// What has happened.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum HandshakeEvent {
+    /// The dialer's, if the preface is held: the peer is who it should be, and [`Handshake::ask`] sends the preface.
+    Ready,
     /// The dialer's: the peer is who it should be, the preface is on its way.
     Finished,
     /// The dialer's: the answer to its preface.
@@ -85,9 +89,10 @@ impl Handshake {
         config: Arc<ClientConfig>,
         expected: PublicKey,
         preface: Preface,
+        held: bool,
     ) -> Result<Self, HandshakeError> {
         let core = TlsCore::dial(config, &expected)?;
-        let mut handshake = Self::new(core, Stage::Keys(Role::Dialer { expected, preface }));
+        let mut handshake = Self::new(core, Stage::Keys(Role::Dialer { expected, preface, held }));
         handshake.advance()?;
         Ok(handshake)
     }
@@ -120,7 +125,7 @@ impl Handshake {
     pub(crate) fn handle_end(&mut self) -> HandshakeError {
         HandshakeError::Ended {
             before: match self.stage {
-                Stage::Keys(_) => "keys were exchanged",
+                Stage::Keys(_) | Stage::Ready { .. } => "keys were exchanged",
                 Stage::Preface { .. } => "saying what it wanted",
                 Stage::Verdict { .. } => "answering what we asked for",
                 Stage::Answer { .. } | Stage::Over { .. } => "the stream began",
@@ -165,13 +170,26 @@ impl Handshake {
         self.stage = match role {
             Role::Acceptor => Stage::Preface { peer },
             Role::Dialer { expected, .. } if *expected != peer => return Err(HandshakeError::WrongPeer),
-            Role::Dialer { preface, .. } => {
-                let preface = preface.encode();
-                self.send(&preface)?;
-                self.events.push_back(HandshakeEvent::Finished);
-                Stage::Verdict { peer }
+            Role::Dialer { preface, held, .. } => {
+                let (preface, held) = (preface.clone(), *held);
+                self.stage = Stage::Ready { peer, preface };
+                if held {
+                    self.events.push_back(HandshakeEvent::Ready);
+                    return Ok(());
+                }
+                return self.ask();
             }
         };
+        Ok(())
+    }
+
+    /// Sends the preface that was held.
+    pub(crate) fn ask(&mut self) -> Result<(), HandshakeError> {
+        let Stage::Ready { peer, preface } = &self.stage else { return Ok(()) };
+        let (peer, preface) = (*peer, preface.encode());
+        self.send(&preface)?;
+        self.events.push_back(HandshakeEvent::Finished);
+        self.stage = Stage::Verdict { peer };
         Ok(())
     }
 
@@ -251,7 +269,7 @@ impl Handshake {
     /// Before that.
     pub(crate) fn into_established(mut self) -> Established {
         let peer = match self.stage {
-            Stage::Keys(_) => panic!("a stream begins after the exchange of keys"),
+            Stage::Keys(_) | Stage::Ready { .. } => panic!("a stream begins after the exchange of keys"),
             Stage::Verdict { peer }
             | Stage::Preface { peer }
             | Stage::Answer { peer }

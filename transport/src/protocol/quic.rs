@@ -15,7 +15,6 @@ mod endpoint;
 mod receive_budget;
 mod settings;
 mod stream;
-mod tail;
 mod window;
 
 #[cfg(test)]

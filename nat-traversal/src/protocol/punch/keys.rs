@@ -10,6 +10,7 @@ pub struct PunchKeys {
     pub(super) ours: hmac::Key,
     pub(super) theirs: hmac::Key,
     pub(super) leads: bool,
+    export: hmac::Key,
 }
 
 /// Why no keys could be agreed on.
@@ -42,14 +43,21 @@ impl PunchKeys {
         let leader = hmac::Key::new(hmac::HMAC_SHA256, &key(b"leader"));
         let follower = hmac::Key::new(hmac::HMAC_SHA256, &key(b"follower"));
         let tag = key(b"tag")[..TAG_BYTES].try_into().expect("a part of 32 bytes");
+        let export = hmac::Key::new(hmac::HMAC_SHA256, &key(b"export"));
         let (ours, theirs) = if leads { (leader, follower) } else { (follower, leader) };
-        Ok(Self { tag, ours, theirs, leads })
+        Ok(Self { tag, ours, theirs, leads, export })
     }
 
     /// Whether we choose the pair of addresses that is used in the end.
     #[must_use]
     pub const fn leads(&self) -> bool {
         self.leads
+    }
+
+    /// A secret of the two peers for another purpose, the same on both sides. It tells nothing about other secrets.
+    #[must_use]
+    pub fn export(&self, purpose: &[u8]) -> [u8; 32] {
+        hmac::sign(&self.export, purpose).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 
@@ -74,6 +82,8 @@ mod tests {
         assert!(hmac::verify(&b.theirs, b"x", hmac::sign(&a.ours, b"x").as_ref()).is_ok());
         assert!(hmac::verify(&a.theirs, b"x", hmac::sign(&b.ours, b"x").as_ref()).is_ok());
         assert!(hmac::verify(&a.theirs, b"x", hmac::sign(&a.ours, b"x").as_ref()).is_err(), "a reflection");
+        assert_eq!(a.export(b"tag"), b.export(b"tag"));
+        assert_ne!(a.export(b"tag"), a.export(b"gat"));
     }
 
     #[test]

@@ -32,7 +32,10 @@ impl QuicIo {
         now: Instant,
         wakes: &mut Wakes,
     ) -> io::Result<()> {
-        let socket = self.dialling_socket(shared, order.remote, order.local)?;
+        let socket = match &order.via {
+            Some(socket) => socket.clone(),
+            None => self.dialling_socket(shared, order.remote, order.local)?,
+        };
         let to = UdpSource { socket: socket.number(), addr: order.remote };
         let alone = order.own_connection;
         let path_mtu = self.mtus.hold().of_path(order.local.map(|local| local.ip()), order.remote);
@@ -49,7 +52,9 @@ impl QuicIo {
             link
         };
         link.change(shared, wakes, Touch::Flush, |core, _| {
-            core.connection.open(ticket, &order.preface);
+            if !order.is_held() {
+                core.connection.open(ticket, &order.preface);
+            }
             core.opening.insert(ticket, order);
             // A connection that ended a moment ago tells its dials once more.
             core.connection.repeat_end();

@@ -29,7 +29,10 @@ pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, 
                 turn.wakes.push(&handle.writer);
             }
         }
-        QuicEvent::Connected { .. } => turn.left.connected = true,
+        QuicEvent::Connected { .. } => {
+            turn.left.connected = true;
+            ask_for_rendezvous(core, turn);
+        }
         QuicEvent::WindowWanted(bytes) => turn.left.window_wanted += bytes,
         QuicEvent::Preface { stream, preface } => {
             judge(link, core, stream, preface, turn);
@@ -43,10 +46,25 @@ pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, 
     false
 }
 
+/// A rendezvous asks for its stream on one connection only; the others have served.
+fn ask_for_rendezvous(core: &mut Core, turn: &mut Turn<'_>) {
+    let held = core.opening.iter().filter(|(_, order)| order.is_held());
+    for ticket in held.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+        let Some(order) = core.opening.get(&ticket) else { continue };
+        if order.may_ask(turn.shared) {
+            core.connection.open(ticket, &order.preface);
+        } else if let Some(order) = core.opening.remove(&ticket) {
+            turn.left.outcomes.push((ticket, order, Err(DialError::NotChosen)));
+            core.connection.close(turn.now);
+        }
+    }
+}
+
 fn judge(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, preface: Preface, turn: &mut Turn<'_>) {
-    let verdict = match (core.connection.peer(), link.socket().queue()) {
-        (Some(peer), Some(queue)) => turn.shared.judge(&peer, &preface, &queue).map(|place| (peer, place)),
-        _ => Err(Refusal::Full),
+    let queue = link.socket().queue();
+    let verdict = match core.connection.peer() {
+        Some(peer) => turn.shared.judge(&peer, &preface, queue.as_ref()).map(|place| (peer, place)),
+        None => Err(Refusal::Full),
     };
     match verdict {
         Ok((peer, place)) => {

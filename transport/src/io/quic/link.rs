@@ -73,8 +73,6 @@ pub(crate) enum Touch {
     Timer,
     /// Something is to be sent.
     Flush,
-    /// Something was written; what does not fill a batch may wait for the next write.
-    Write,
 }
 
 impl Link {
@@ -140,7 +138,7 @@ impl Link {
         shared: &Arc<Shared>,
         wakes: &mut Wakes,
         touch: Touch,
-        inputs: impl Iterator<Item = ToConnection>,
+        inputs: Vec<ToConnection>,
     ) {
         self.change(shared, wakes, touch, |core, now| {
             for input in inputs {
@@ -192,9 +190,6 @@ impl Link {
     fn settle(self: &Arc<Self>, core: &mut Core, touch: Touch, turn: &mut Turn<'_>) {
         if core.gone {
             return;
-        }
-        if matches!(touch, Touch::Datagrams | Touch::Flush) {
-            core.connection.release_tail();
         }
         let mut told_leader = false;
         while let Some(event) = core.connection.poll_event(turn.now) {
@@ -315,7 +310,7 @@ impl Core {
 
     /// Whether something should be sent before anybody waits.
     pub(super) fn owes(&self) -> bool {
-        self.owes || self.connection.owes()
+        self.owes
     }
 
     pub(super) fn end_error(&self) -> Option<StreamError> {

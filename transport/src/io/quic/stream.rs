@@ -153,7 +153,7 @@ impl QuicStream {
         let _one = self.writing.hold();
         let mut until = None;
         loop {
-            let look = self.change_by(Touch::Write, |core, _| {
+            let look = self.change(|core, _| {
                 let Some(handle) = core.streams.get_mut(&self.id) else { return Err(StreamError::Closed) };
                 match core.connection.write(self.id, bytes) {
                     Ok(taken) => {
@@ -296,7 +296,8 @@ impl QuicStream {
     pub(crate) fn path(&self) -> Path {
         let round_trip = Some(self.link.look(|core| core.connection.figures().round_trip));
         let remote = self.link.remote();
-        let (kind, local) = (PathKind::of(remote), self.link.local());
+        let punched = self.link.socket().has_punched(remote);
+        let (kind, local) = (PathKind::of(remote, punched), self.link.local());
         Path { kind, scheme: Scheme::Quic, local, remote, round_trip }
     }
 
@@ -342,12 +343,8 @@ impl QuicStream {
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Core, Instant) -> R) -> R {
-        self.change_by(Touch::Flush, change)
-    }
-
-    fn change_by<R>(&self, touch: Touch, change: impl FnOnce(&mut Core, Instant) -> R) -> R {
         let mut wakes = Wakes::default();
-        let result = self.link.change(&self.shared, &mut wakes, touch, change);
+        let result = self.link.change(&self.shared, &mut wakes, Touch::Flush, change);
         wakes.fire();
         result
     }

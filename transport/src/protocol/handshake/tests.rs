@@ -107,7 +107,7 @@ fn early_bytes_after_the_preface_wait_for_the_stream() {
 fn a_preface_of_another_version_is_answered_and_names_both() {
     let mut pair = Pair::new();
     pair.dialer.stage =
-        Stage::Keys(Role::Dialer { expected: identity(2).public_key(), preface: our_preface() });
+        Stage::Keys(Role::Dialer { expected: identity(2).public_key(), preface: our_preface(), held: false });
     // The dialer of a later version: its preface begins with another byte.
     let mut pair = pair.without_preface();
     pair.run();
@@ -174,7 +174,7 @@ impl Pair {
 
     fn with(dialer: &TlsConfigs, acceptor: &TlsConfigs, expected: PublicKey) -> Self {
         Self {
-            dialer: Handshake::dial(dialer.client.clone(), expected, our_preface()).unwrap(),
+            dialer: Handshake::dial(dialer.client.clone(), expected, our_preface(), false).unwrap(),
             acceptor: Handshake::accept(acceptor.server.clone()).unwrap(),
             to_dialer: Vec::new(),
             to_acceptor: Vec::new(),

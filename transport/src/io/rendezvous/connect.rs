@@ -1,0 +1,427 @@
+use std::{
+    net::{SocketAddr, TcpStream},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nat_traversal::{
+    MappingConfig, MappingContext, PrivRendezvousInfo, PunchError,
+    protocol::{PunchEvent, Seed, SocketIndex, UdpPuncher},
+    tcp_punch_hole,
+};
+
+use super::{
+    Hold,
+    traces::{EndPunches, Expected, TcpFinds},
+};
+use crate::{
+    Scheme, Stream,
+    admission::Refusal,
+    connect_options::ConnectOptions,
+    identity::PublicKey,
+    io::{
+        clock,
+        crank::Waited,
+        dial::{Dial, DialError, DialOrder, Outcomes, TcpDial},
+        entropy,
+        handshake::TcpHandshake,
+        lock::Lock as _,
+        slot::Slot,
+        udp::{SharedMachine, UdpSocket},
+    },
+    protocol::{
+        offer::{Hole, Offer},
+        preface::{Preface, Purpose},
+    },
+    rendezvous::{Rendezvous, RendezvousError, RendezvousFailure, RendezvousRoad},
+    transport::Shared,
+};
+
+/// Meets the peer by whatever way works first.
+pub(crate) fn connect(
+    ours: Rendezvous,
+    theirs: &Offer,
+    options: &ConnectOptions,
+) -> Result<Stream, RendezvousError> {
+    let Rendezvous { shared, offer, meeting, udp, tcp, .. } = ours;
+    let begun = clock::now();
+    let deadline = options.deadline_of(begun, shared.config.connect_timeout);
+    let keys = meeting.agree(&theirs.meeting).map_err(|_| RendezvousError::Offer)?;
+    if theirs.public_key == shared.public_key {
+        return Err(RendezvousError::Offer);
+    }
+    let slot = shared.crank.slot();
+    let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
+    let expected = Expected::begin(&shared, &keys, theirs.public_key, options, deadline)?;
+    let context = MappingContext::new(MappingConfig::new()).map_err(std::io::Error::other)?;
+    let finds = TcpFinds { slot: slot.clone(), found: Mutex::default() };
+    thread::scope(|scope| {
+        // However this ends, so do they.
+        let _ending = EndPunches(&context);
+        let mut call = Call::new(&shared, &slot, &expected, theirs, begun, deadline, options);
+        call.dialable = !offer.listeners.is_empty();
+        for (hole, info, socket) in tcp {
+            let Some(told) = &theirs.holes[hole as usize] else { continue };
+            let (context, finds) = (&context, &finds);
+            let punch = move || finds.report(hole, tcp_punch_hole(socket, info, told, context, deadline));
+            match thread::Builder::new().name("transport-punch".into()).spawn_scoped(scope, punch) {
+                Ok(_) => call.tcp_punches += 1,
+                Err(error) => call.fail(RendezvousRoad::TcpPunch { v6: hole == Hole::TcpV6 }, begun, &error),
+            }
+        }
+        for (hole, info, hold) in udp {
+            call.begin_udp(hole, info, hold, theirs)?;
+        }
+        call.run(&finds)
+    })
+}
+
+/// One call, on the caller's thread.
+struct Call<'c> {
+    shared: &'c Arc<Shared>,
+    slot: &'c Arc<Slot>,
+    expected: &'c Expected<'c>,
+    options: &'c ConnectOptions,
+    peer: PublicKey,
+    leads: bool,
+    begun: Instant,
+    deadline: Instant,
+    outcomes: Arc<Outcomes>,
+    punches: Vec<Punch>,
+    tcp_punches: usize,
+    /// Where the peer listens.
+    doors: Vec<Door>,
+    attempts: Vec<Attempt>,
+    /// Handshakes in which the peer asks.
+    awaited: Vec<TcpDial>,
+    /// Kept until the call is over: streams may come in on them.
+    holds: Vec<Hold>,
+    failures: Vec<RendezvousFailure>,
+    /// The peer may come in by itself.
+    dialable: bool,
+    /// There is a hole for QUIC on which the peer may ask.
+    may_be_asked: bool,
+}
+
+struct Punch {
+    hole: Hole,
+    machine: SharedMachine<UdpPuncher>,
+}
+
+/// Where the peer listens: dialled again and again, as the peer may come to the rendezvous later than we.
+struct Door {
+    scheme: Scheme,
+    remote: SocketAddr,
+    /// When to dial it; `None` while a dial is under way, or when there is no use.
+    due: Option<Instant>,
+    pause: Duration,
+}
+
+/// One connection on which a stream may be asked for.
+struct Attempt {
+    road: RendezvousRoad,
+    /// The door it dials.
+    door: Option<usize>,
+    begun: Instant,
+    dial: Option<Dial>,
+}
+
+impl<'c> Call<'c> {
+    fn new(
+        shared: &'c Arc<Shared>,
+        slot: &'c Arc<Slot>,
+        expected: &'c Expected<'c>,
+        theirs: &Offer,
+        begun: Instant,
+        deadline: Instant,
+        options: &'c ConnectOptions,
+    ) -> Self {
+        Self {
+            shared,
+            slot,
+            expected,
+            options,
+            peer: theirs.public_key,
+            leads: expected.leads,
+            begun,
+            deadline,
+            outcomes: Outcomes::new(slot.clone()),
+            punches: Vec::new(),
+            tcp_punches: 0,
+            doors: doors(begun, theirs),
+            attempts: Vec::new(),
+            awaited: Vec::new(),
+            holds: Vec::new(),
+            failures: Vec::new(),
+            dialable: false,
+            may_be_asked: false,
+        }
+    }
+
+    fn begin_udp(
+        &mut self,
+        hole: Hole,
+        info: PrivRendezvousInfo,
+        hold: Hold,
+        theirs: &Offer,
+    ) -> Result<(), RendezvousError> {
+        if let Some(told) = &theirs.holes[hole as usize] {
+            let endpoints = info.endpoints().to_vec();
+            let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
+            let seed = Seed::from_bytes(entropy::bytes());
+            let puncher = UdpPuncher::new(self.begun, &endpoints, told.endpoints(), keys, seed);
+            let machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
+            self.punches.push(Punch { hole, machine });
+        }
+        self.holds.push(hold);
+        Ok(())
+    }
+
+    fn run(&mut self, finds: &TcpFinds) -> Result<Stream, RendezvousError> {
+        let expected = self.expected;
+        let _watch = expected.queue.watch(self.slot);
+        loop {
+            let now = clock::now();
+            for index in 0..self.doors.len() {
+                if self.doors[index].due.is_some_and(|due| due <= now) {
+                    self.knock(index);
+                }
+            }
+            self.turn_punches(now);
+            let found = std::mem::take(&mut *finds.found.hold());
+            for (hole, found) in found {
+                self.tcp_found(hole, found);
+            }
+            if let Some(stream) = self.take_stream()? {
+                return Ok(stream);
+            }
+            if self.options.is_interrupted() {
+                return Err(RendezvousError::Interrupted);
+            }
+            if now >= self.deadline || self.is_hopeless() {
+                return Err(self.failed(now));
+            }
+            let punches = self.punches.iter().filter_map(|punch| punch.machine.timeout());
+            let doors = self.doors.iter().filter_map(|door| door.due);
+            let until = punches.chain(doors).chain([self.deadline]).min();
+            if let Waited::Closed = self.shared.crank.wait(self.slot, until) {
+                return Err(RendezvousError::Closed);
+            }
+        }
+    }
+
+    fn knock(&mut self, index: usize) {
+        let door = &mut self.doors[index];
+        door.due = None;
+        let (scheme, remote) = (door.scheme, door.remote);
+        self.dial(RendezvousRoad::Listener { scheme, remote }, Some(index), None, None);
+    }
+
+    /// Takes in what came for the punches, and what they found.
+    fn turn_punches(&mut self, now: Instant) {
+        let mut index = 0;
+        while index < self.punches.len() {
+            let punch = &mut self.punches[index];
+            let Some(event) = punch.machine.turn(now) else {
+                index += 1;
+                continue;
+            };
+            let Punch { hole, machine } = self.punches.swap_remove(index);
+            match event {
+                PunchEvent::Punched { socket, peer } => self.udp_found(&machine, socket, peer),
+                PunchEvent::Hopeless(obstacle) => self.fail(road_of(hole), self.begun, &obstacle),
+            }
+        }
+    }
+
+    fn udp_found(&mut self, machine: &SharedMachine<UdpPuncher>, index: SocketIndex, remote: SocketAddr) {
+        let Some(socket) = machine.socket(index).cloned() else { return };
+        tracing::debug!(%remote, local = %socket.local(), leads = self.leads, "punched a hole for QUIC");
+        socket.note_punched(remote);
+        let hold = Hold::new(self.shared, socket.clone());
+        self.holds.push(hold);
+        // The leader asks; it comes to the follower, on this very socket.
+        self.may_be_asked |= !self.leads;
+        if self.leads {
+            let road = RendezvousRoad::Punched { scheme: Scheme::Quic, remote: Some(remote) };
+            self.dial(road, None, Some(socket), None);
+        }
+    }
+
+    fn tcp_found(&mut self, hole: Hole, found: Result<TcpStream, PunchError>) {
+        self.tcp_punches -= 1;
+        let road = RendezvousRoad::Punched { scheme: Scheme::Tcp, remote: None };
+        match found {
+            Ok(stream) => match stream.set_nonblocking(true).and_then(|()| stream.peer_addr()) {
+                Ok(remote) => {
+                    tracing::debug!(%remote, leads = self.leads, "punched a hole for TLS");
+                    let road = RendezvousRoad::Punched { scheme: Scheme::Tcp, remote: Some(remote) };
+                    self.shake_hands(road, stream);
+                }
+                Err(error) => self.fail(road, self.begun, &error),
+            },
+            Err(error) => self.fail(road_of(hole), self.begun, &describe(&error)),
+        }
+    }
+
+    fn shake_hands(&mut self, road: RendezvousRoad, stream: TcpStream) {
+        if self.leads {
+            self.dial(road, None, None, Some(stream));
+            return;
+        }
+        match TcpHandshake::accept_punched(self.shared, stream) {
+            Ok(token) => self.awaited.push(TcpDial::new(self.shared, token)),
+            Err(error) => self.fail(road, clock::now(), &error),
+        }
+    }
+
+    /// Begins an attempt, from that socket or over that connection if there is one.
+    fn dial(
+        &mut self,
+        road: RendezvousRoad,
+        door: Option<usize>,
+        via: Option<Arc<UdpSocket>>,
+        connected: Option<TcpStream>,
+    ) {
+        let (RendezvousRoad::Listener { scheme, remote }
+        | RendezvousRoad::Punched { scheme, remote: Some(remote) }) = road
+        else {
+            return;
+        };
+        let attempt = self.attempts.len();
+        let order = DialOrder {
+            attempt,
+            scheme,
+            remote,
+            local: None,
+            punched: matches!(road, RendezvousRoad::Punched { .. }),
+            via,
+            expected: self.peer,
+            preface: Preface {
+                purpose: Purpose::Rendezvous(self.expected.tag),
+                label: self.options.label.clone(),
+                token: None,
+            },
+            early: false,
+            own_connection: true,
+            again: true,
+            outcomes: self.outcomes.clone(),
+        };
+        let begun = clock::now();
+        let dial = match connected {
+            Some(stream) => TcpHandshake::dial_over(self.shared, stream, order)
+                .map(|token| Dial::Tcp(TcpDial::new(self.shared, token))),
+            None => order.begin(self.shared),
+        };
+        let (dial, error) = match dial {
+            Ok(dial) => (Some(dial), None),
+            Err(error) => (None, Some(DialError::Socket(error))),
+        };
+        self.attempts.push(Attempt { road, door, begun, dial });
+        if let Some(error) = error {
+            self.attempt_failed(attempt, &error);
+        }
+    }
+
+    /// The stream, if one is there.
+    fn take_stream(&mut self) -> Result<Option<Stream>, RendezvousError> {
+        if let Some(stream) = self.expected.queue.take() {
+            return Ok(Some(stream));
+        }
+        for (index, outcome) in self.outcomes.take() {
+            match outcome {
+                Ok(stream) => return Ok(Some(stream)),
+                Err(DialError::Refused(reason)) if reason != Refusal::Rendezvous => {
+                    return Err(RendezvousError::Refused { peer: self.peer, reason });
+                }
+                Err(error) => self.attempt_failed(index, &error),
+            }
+        }
+        Ok(None)
+    }
+
+    fn attempt_failed(&mut self, index: usize, error: &DialError) {
+        self.shared.meetings.hold().attempt_failed(self.expected.tag, index);
+        let attempt = &mut self.attempts[index];
+        attempt.dial = None;
+        let (road, begun, door) = (attempt.road, attempt.begun, attempt.door);
+        // Somebody else lives there, as happens with addresses of private networks; and whoever was tried often enough
+        // is left alone.
+        let again = !matches!(error, DialError::WrongPeer) && self.attempts.len() < MAX_ATTEMPTS;
+        if let Some(door) = door.filter(|_| again).and_then(|door| self.doors.get_mut(door)) {
+            door.due = Some(clock::now() + door.pause);
+            door.pause = (door.pause * 2).min(LONGEST_PAUSE);
+        }
+        self.failures.retain(|failure| failure.road != road);
+        self.fail(road, begun, error);
+    }
+
+    /// Nothing is under way, and nothing can come.
+    fn is_hopeless(&self) -> bool {
+        let dialling = self.attempts.iter().any(|attempt| attempt.dial.is_some());
+        let will_dial = self.doors.iter().any(|door| door.due.is_some());
+        !dialling
+            && !will_dial
+            && !self.may_be_asked
+            && !self.dialable
+            && self.punches.is_empty()
+            && self.tcp_punches == 0
+            && self.awaited.is_empty()
+    }
+
+    fn fail(&mut self, road: RendezvousRoad, begun: Instant, reason: &dyn std::fmt::Display) {
+        tracing::debug!(?road, %reason, "a way to meet failed");
+        self.failures.push(RendezvousFailure::new(road, begun, clock::now(), reason));
+    }
+
+    /// What became of each way; what has no end yet ran out of time.
+    fn failed(&mut self, now: Instant) -> RendezvousError {
+        let unfinished = self.attempts.iter().filter(|attempt| attempt.dial.is_some());
+        let unfinished =
+            unfinished.map(|attempt| (attempt.road, attempt.begun, "no answer in time".to_owned()));
+        let punching = self.punches.iter().map(|punch| {
+            let obstacle = punch.machine.machine().obstacle();
+            (road_of(punch.hole), self.begun, obstacle.to_string())
+        });
+        let over: Vec<_> = unfinished.chain(punching).collect();
+        let mut failures = std::mem::take(&mut self.failures);
+        failures
+            .extend(over.into_iter().map(|(road, begun, why)| RendezvousFailure::new(road, begun, now, why)));
+        if self.dialable || !self.leads {
+            let why = "the peer did not come by itself";
+            failures.push(RendezvousFailure::new(RendezvousRoad::Incoming, self.begun, now, why));
+        }
+        let waited = now.saturating_duration_since(self.begun);
+        RendezvousError::Failed { peer: self.peer, waited, failures }
+    }
+}
+
+/// The peer's listeners, a quarter of a second apart (RFC 8305 §5), so that the first has a chance to be the only one.
+fn doors(begun: Instant, theirs: &Offer) -> Vec<Door> {
+    let dues = std::iter::successors(Some(begun), |last| Some(*last + PACE));
+    let doors = theirs.listeners.iter().zip(dues);
+    doors
+        .map(|(&(scheme, remote), due)| Door { scheme, remote, due: Some(due), pause: FIRST_PAUSE })
+        .collect()
+}
+
+fn road_of(hole: Hole) -> RendezvousRoad {
+    let v6 = matches!(hole, Hole::UdpV6 | Hole::TcpV6);
+    if hole.is_udp() { RendezvousRoad::UdpPunch { v6 } } else { RendezvousRoad::TcpPunch { v6 } }
+}
+
+/// The error and what it stands on, in one line.
+fn describe(error: &PunchError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}
+
+const PACE: Duration = Duration::from_millis(250);
+/// Before a listener is dialled again: the peer may be a moment behind us; later it is slow, or never comes.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Dials in all; a rendezvous is no port scan.
+const MAX_ATTEMPTS: usize = 128;

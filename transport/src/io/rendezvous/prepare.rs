@@ -1,0 +1,234 @@
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    ops::ControlFlow,
+    sync::Arc,
+    thread,
+};
+
+use nat_traversal::{
+    MapError, MapFailure, MappedSocketAddr, MappedTcpSocket, MappingContext,
+    protocol::{Mapper, Mapping},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::Hold;
+use crate::{
+    Scheme,
+    io::{
+        clock,
+        crank::Waited,
+        slot::Slot,
+        udp::{SharedMachine, UdpSocket},
+    },
+    protocol::offer::Hole,
+    rendezvous::{Listening, RendezvousError, RendezvousOptions},
+    transport::Shared,
+};
+
+/// What a meeting needs of ours.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) sockets: Vec<(Hole, PunchSocket, Vec<MappedSocketAddr>)>,
+    pub(crate) listeners: Vec<(Scheme, SocketAddr)>,
+    pub(crate) failures: Vec<MapFailure>,
+}
+
+/// What was learned about one socket.
+struct MappedHole {
+    endpoints: Vec<MappedSocketAddr>,
+    failures: Vec<MapFailure>,
+}
+
+/// A socket to punch from.
+#[derive(Debug)]
+pub(crate) enum PunchSocket {
+    Udp(Hold),
+    Tcp(Socket),
+}
+
+pub(crate) fn prepare(
+    shared: &Arc<Shared>,
+    listening: Listening,
+    context: &MappingContext,
+    options: &RendezvousOptions,
+) -> Result<Prepared, RendezvousError> {
+    if shared.is_closed() {
+        return Err(RendezvousError::Closed);
+    }
+    let udp = if options.udp { udp_sockets(shared, &listening)? } else { Vec::new() };
+    let (mapped_udp, mapped_tcp) = thread::scope(|scope| {
+        let tcp = options.tcp.then(|| {
+            let families =
+                [(Hole::TcpV4, Ipv4Addr::UNSPECIFIED.into()), (Hole::TcpV6, Ipv6Addr::UNSPECIFIED.into())];
+            let bound = local_ip(&listening);
+            families.map(|(hole, unspecified)| {
+                let ip =
+                    bound.filter(|ip: &IpAddr| ip.is_ipv4() == (hole == Hole::TcpV4)).unwrap_or(unspecified);
+                (hole, scope.spawn(move || map_tcp(ip, context)))
+            })
+        });
+        let udp = map_udp(shared, &udp, context, options);
+        let tcp: Vec<_> = tcp.into_iter().flatten().map(|(hole, thread)| (hole, thread.join())).collect();
+        (udp, tcp)
+    });
+    let (mut sockets, mut failures) = (Vec::new(), Vec::new());
+    for ((hole, hold), MappedHole { endpoints, failures: failed }) in udp.into_iter().zip(mapped_udp?) {
+        failures.extend(failed);
+        sockets.push((hole, PunchSocket::Udp(hold), endpoints));
+    }
+    for (hole, mapped) in mapped_tcp {
+        match mapped.unwrap_or_else(|_| Err(MapError::Socket(io::Error::other("the thread panicked")))) {
+            Ok(mapped) => {
+                failures.extend(mapped.failures);
+                sockets.push((hole, PunchSocket::Tcp(mapped.socket), mapped.endpoints));
+            }
+            Err(MapError::Interrupted) => return Err(RendezvousError::Interrupted),
+            // A host without that family, mostly.
+            Err(error) => tracing::debug!(%error, ?hole, "no TCP socket to punch from"),
+        }
+    }
+    // Nobody can be told to punch towards nothing.
+    sockets.retain(|(.., endpoints)| !endpoints.is_empty());
+    let mut listeners = options.also_at.clone();
+    if options.listeners {
+        listeners.extend(listener_addrs(&listening, &sockets, context)?);
+    }
+    Ok(Prepared { sockets, listeners, failures })
+}
+
+/// One socket a family: a listener's, one for all interfaces before others; else the one for dialling.
+fn udp_sockets(shared: &Arc<Shared>, listening: &Listening) -> io::Result<Vec<(Hole, Hold)>> {
+    let mut sockets = Vec::new();
+    let families: [(Hole, IpAddr); 2] =
+        [(Hole::UdpV4, Ipv4Addr::UNSPECIFIED.into()), (Hole::UdpV6, Ipv6Addr::UNSPECIFIED.into())];
+    for (hole, unspecified) in families {
+        let of_family = |socket: &&Arc<UdpSocket>| socket.local().is_ipv4() == unspecified.is_ipv4();
+        let mut candidates: Vec<_> = listening.udp.iter().filter(of_family).collect();
+        candidates.sort_by_key(|socket| !socket.local().ip().is_unspecified());
+        if let Some(socket) = candidates.first() {
+            sockets.push((hole, Hold::new(shared, (*socket).clone())));
+        } else if listening.udp.is_empty() {
+            match shared.quic.dialling_socket(shared, SocketAddr::new(unspecified, 0), None) {
+                Ok(socket) => sockets.push((hole, Hold::new(shared, socket))),
+                Err(error) if hole == Hole::UdpV6 => tracing::debug!(%error, "no IPv6 here"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(sockets)
+}
+
+/// If all listeners are bound to one address, so is what is opened beside them.
+fn local_ip(listening: &Listening) -> Option<IpAddr> {
+    let ips = listening.udp.iter().map(|socket| socket.local().ip());
+    let mut ips = ips.chain(listening.tcp.iter().map(SocketAddr::ip));
+    let first = ips.next()?;
+    ips.all(|ip| ip == first).then_some(first)
+}
+
+/// Asks the servers from the sockets, all at once.
+fn map_udp(
+    shared: &Arc<Shared>,
+    sockets: &[(Hole, Hold)],
+    context: &MappingContext,
+    options: &RendezvousOptions,
+) -> Result<Vec<MappedHole>, RendezvousError> {
+    let slot = shared.crank.slot();
+    let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
+    let mut machines: Vec<_> = sockets
+        .iter()
+        .map(|(_, hold)| {
+            let mapper = context.mapper(hold.socket().local());
+            (SharedMachine::new(shared, &slot, hold.socket(), mapper), None)
+        })
+        .collect();
+    loop {
+        match map_some(shared, &slot, &mut machines, options)? {
+            ControlFlow::Break(()) => break,
+            ControlFlow::Continue(()) => {}
+        }
+    }
+    let mapped = sockets.iter().zip(machines).map(|((_, hold), (_, mapping))| {
+        let Mapping { addresses, failures, .. } = mapping.unwrap_or_default();
+        let mut endpoints = context.host_endpoints(hold.socket().local())?;
+        for seen in addresses {
+            // An address of this host that servers see as well has no NAT before it.
+            if endpoints.iter().all(|known| known.addr != seen.addr) {
+                endpoints.push(seen);
+            }
+        }
+        Ok(MappedHole { endpoints, failures })
+    });
+    mapped.collect()
+}
+
+type Mappers = [(SharedMachine<Mapper>, Option<Mapping>)];
+
+/// One round: whatever came or is due; then waits if something is still awaited.
+fn map_some(
+    shared: &Shared,
+    slot: &Arc<Slot>,
+    machines: &mut Mappers,
+    options: &RendezvousOptions,
+) -> Result<ControlFlow<()>, RendezvousError> {
+    let now = clock::now();
+    for (machine, mapping) in machines.iter_mut() {
+        if mapping.is_none() {
+            *mapping = machine.turn(now);
+        }
+    }
+    let waiting = machines.iter().filter(|(_, mapping)| mapping.is_none());
+    let due: Vec<_> = waiting.map(|(machine, _)| machine.timeout()).collect();
+    if due.is_empty() {
+        return Ok(ControlFlow::Break(()));
+    }
+    if options.interrupter.as_ref().is_some_and(crate::Interrupter::is_interrupted) {
+        return Err(RendezvousError::Interrupted);
+    }
+    // A mapper always has a deadline of its own.
+    match shared.crank.wait(slot, due.into_iter().flatten().min()) {
+        Waited::Closed => Err(RendezvousError::Closed),
+        Waited::Ready | Waited::TimedOut => Ok(ControlFlow::Continue(())),
+    }
+}
+
+fn map_tcp(ip: IpAddr, context: &MappingContext) -> Result<MappedTcpSocket, MapError> {
+    let address = SocketAddr::new(ip, 0);
+    let socket = reusable_tcp(address).map_err(|source| MapError::Bind { address, source })?;
+    MappedTcpSocket::map(socket, context)
+}
+
+/// A socket whose port others can share, as TCP punching needs.
+fn reusable_tcp(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Where streams can simply be dialled; not where we punch from, whose addresses the peer has already.
+fn listener_addrs(
+    listening: &Listening,
+    punching: &[(Hole, PunchSocket, Vec<MappedSocketAddr>)],
+    context: &MappingContext,
+) -> io::Result<Vec<(Scheme, SocketAddr)>> {
+    let is_punching = |addr: SocketAddr| {
+        punching.iter().any(|(_, socket, _)| match socket {
+            PunchSocket::Udp(hold) => hold.socket().local() == addr,
+            PunchSocket::Tcp(_) => false,
+        })
+    };
+    let udp = listening.udp.iter().map(|socket| (Scheme::Quic, socket.local()));
+    let udp = udp.filter(|(_, addr)| !is_punching(*addr));
+    let mut addrs = Vec::new();
+    for (scheme, local) in udp.chain(listening.tcp.iter().map(|addr| (Scheme::Tcp, *addr))) {
+        addrs.extend(context.host_endpoints(local)?.into_iter().map(|endpoint| (scheme, endpoint.addr)));
+    }
+    Ok(addrs)
+}

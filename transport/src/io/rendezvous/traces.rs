@@ -1,0 +1,82 @@
+//! What a meeting leaves behind while it lasts, each taken back on drop.
+
+use std::{
+    net::TcpStream,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use nat_traversal::{MappingContext, PunchError, protocol::PunchKeys};
+
+use crate::{
+    connect_options::ConnectOptions,
+    identity::PublicKey,
+    io::{
+        accept_queue::AcceptQueue,
+        lock::Lock as _,
+        slot::{Slot, Wakes},
+    },
+    protocol::{meetings::Meeting, offer::Hole, preface::RendezvousTag},
+    rendezvous::RendezvousError,
+    transport::Shared,
+};
+
+/// Ends the punches of one call.
+pub(super) struct EndPunches<'c>(pub(super) &'c MappingContext);
+
+impl Drop for EndPunches<'_> {
+    fn drop(&mut self) {
+        self.0.interrupter().interrupt();
+    }
+}
+
+/// What came of TCP punches, from their threads.
+pub(super) struct TcpFinds {
+    pub(super) slot: Arc<Slot>,
+    pub(super) found: Mutex<Vec<(Hole, Result<TcpStream, PunchError>)>>,
+}
+
+impl TcpFinds {
+    pub(super) fn report(&self, hole: Hole, found: Result<TcpStream, PunchError>) {
+        self.found.hold().push((hole, found));
+        self.slot.wake();
+    }
+}
+
+/// A rendezvous that the transport knows of, until it is dropped.
+pub(super) struct Expected<'s> {
+    shared: &'s Shared,
+    pub(super) tag: RendezvousTag,
+    pub(super) leads: bool,
+    pub(super) queue: Arc<AcceptQueue>,
+}
+
+impl<'s> Expected<'s> {
+    pub(super) fn begin(
+        shared: &'s Shared,
+        keys: &PunchKeys,
+        peer: PublicKey,
+        options: &ConnectOptions,
+        deadline: Instant,
+    ) -> Result<Self, RendezvousError> {
+        let mut tag = RendezvousTag([0; 16]);
+        tag.0.copy_from_slice(&keys.export(b"rendezvous tag")[..16]);
+        let queue = AcceptQueue::new(1);
+        let (label, leads) = (options.label.clone(), keys.leads());
+        let meeting = Meeting { peer, label, leads, deadline, place: queue.clone() };
+        if !shared.meetings.hold().begin(tag, meeting) {
+            return Err(RendezvousError::Full);
+        }
+        Ok(Self { shared, tag, leads, queue })
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.shared.meetings.hold().end(self.tag);
+        let mut wakes = Wakes::default();
+        // Whatever came in at the last moment ends here.
+        self.queue.close(&mut wakes);
+        wakes.fire();
+    }
+}

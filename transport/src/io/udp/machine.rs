@@ -1,0 +1,157 @@
+//! Machines of `nat_traversal` on sockets that carry QUIC as well: they see the STUN messages, and nothing else.
+
+use std::{
+    collections::VecDeque,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use nat_traversal::protocol::{Datagram, Machine, SocketIndex};
+
+use super::UdpSocket;
+use crate::{
+    io::{lock::Lock as _, slot::Slot},
+    transport::Shared,
+};
+
+/// A machine and the sockets that it shares. Its owner turns it, and waits on the slot meanwhile.
+pub(crate) struct SharedMachine<M> {
+    shared: Arc<Shared>,
+    machine: M,
+    /// The one it was given, then those it asked for.
+    sockets: Vec<Arc<UdpSocket>>,
+    inbox: Arc<StunInbox>,
+}
+
+impl<M: Machine> SharedMachine<M> {
+    /// Has the machine's messages collected from now on; whoever waits on `slot` is to turn it.
+    pub(crate) fn new(shared: &Arc<Shared>, slot: &Arc<Slot>, socket: &Arc<UdpSocket>, machine: M) -> Self {
+        let inbox = Arc::new(StunInbox { slot: slot.clone(), messages: Mutex::default() });
+        socket.add_inbox(&inbox);
+        Self { shared: shared.clone(), machine, sockets: vec![socket.clone()], inbox }
+    }
+
+    /// Takes in what came, does what is due, and sends what follows. The next event, if there is one: turn again then.
+    pub(crate) fn turn(&mut self, now: Instant) -> Option<M::Event> {
+        self.send();
+        while let Some(message) = self.inbox.pop() {
+            let number = self.sockets.iter().position(|socket| socket.number() == message.socket);
+            let Some(index) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
+            let (socket, source) = (SocketIndex(index), message.source);
+            self.machine.handle_datagram(now, Datagram { socket, source, bytes: &message.bytes });
+            self.send();
+        }
+        if self.machine.poll_timeout().is_some_and(|due| due <= now) {
+            self.machine.handle_timeout(now);
+            self.send();
+        }
+        self.machine.poll_event()
+    }
+
+    /// When it is to be turned though nothing came.
+    pub(crate) fn timeout(&self) -> Option<Instant> {
+        self.machine.poll_timeout()
+    }
+
+    pub(crate) fn machine(&self) -> &M {
+        &self.machine
+    }
+
+    pub(crate) fn socket(&self, index: SocketIndex) -> Option<&Arc<UdpSocket>> {
+        self.sockets.get(usize::from(index.0))
+    }
+
+    fn send(&mut self) {
+        while let Some(transmit) = self.machine.poll_transmit() {
+            let Some(socket) = self.socket_for(transmit.socket) else { continue };
+            match socket.send_one(&transmit.bytes, transmit.destination, transmit.hops) {
+                Ok(()) => tracing::trace!(to = %transmit.destination, "sent a STUN message"),
+                // As good as lost, and machines know how to live with losses.
+                Err(error) => {
+                    tracing::debug!(%error, to = %transmit.destination, "a STUN message was not sent")
+                }
+            }
+        }
+    }
+
+    /// Opens sockets like the first one until there are as many as the machine names.
+    fn socket_for(&mut self, index: SocketIndex) -> Option<Arc<UdpSocket>> {
+        while self.sockets.len() <= usize::from(index.0) {
+            let mut addr = self.sockets[0].local();
+            addr.set_port(0);
+            match self.shared.quic.bind_further(&self.shared, addr) {
+                Ok(socket) => {
+                    socket.add_inbox(&self.inbox);
+                    self.sockets.push(socket);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, sockets = self.sockets.len(), "no further socket");
+                    return None;
+                }
+            }
+        }
+        Some(self.sockets[usize::from(index.0)].clone())
+    }
+}
+
+impl<M> Drop for SharedMachine<M> {
+    fn drop(&mut self) {
+        for (index, socket) in self.sockets.iter().enumerate() {
+            socket.remove_inbox(&self.inbox);
+            if index > 0 {
+                self.shared.quic.release(&self.shared, socket);
+            }
+        }
+    }
+}
+
+impl<M> fmt::Debug for SharedMachine<M> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("SharedMachine").field("sockets", &self.sockets.len()).finish_non_exhaustive()
+    }
+}
+
+/// STUN messages that wait for a machine.
+pub(crate) struct StunInbox {
+    slot: Arc<Slot>,
+    messages: Mutex<VecDeque<StunMessage>>,
+}
+
+/// One message and how it came.
+#[derive(Debug, Clone)]
+pub(crate) struct StunMessage {
+    pub(crate) socket: usize,
+    pub(crate) source: SocketAddr,
+    pub(crate) bytes: Bytes,
+}
+
+impl StunInbox {
+    /// Takes a message in, if there is room. The slot is to be woken then.
+    pub(crate) fn push(&self, message: StunMessage) -> &Arc<Slot> {
+        let mut messages = self.messages.hold();
+        // Machines repeat what is lost.
+        if messages.len() < MAX_MESSAGES {
+            messages.push_back(message);
+        }
+        &self.slot
+    }
+
+    fn pop(&self) -> Option<StunMessage> {
+        self.messages.hold().pop_front()
+    }
+}
+
+impl fmt::Debug for StunInbox {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("StunInbox")
+            .field("messages", &self.messages.hold().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A punch sends some hundred messages in all; a flood must not grow into memory.
+const MAX_MESSAGES: usize = 256;

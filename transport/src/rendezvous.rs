@@ -1,0 +1,388 @@
+//! Meeting a peer that cannot simply be dialled: each side tells the other how it may be reached, and both try at once.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use nat_traversal::{MapFailure, MappingContext, PrivRendezvousInfo};
+
+use crate::{
+    Stream, Transport,
+    admission::Refusal,
+    connect_options::ConnectOptions,
+    endpoint::{Endpoint, Scheme},
+    identity::PublicKey,
+    interrupter::Interrupter,
+    io::{
+        rendezvous::{self, Hold, PunchSocket},
+        udp::UdpSocket,
+    },
+    listener_set::ListenerSet,
+    protocol::offer::{Hole, Offer, OfferError},
+    transport::Shared,
+};
+
+/// Our half of one meeting with one peer. It serves once; dropping it gives the meeting up.
+///
+/// ```
+/// use std::{io::{Read, Write}, thread};
+/// use nat_traversal::{MappingConfig, MappingContext};
+/// use transport::{
+///     ConnectOptions, Identity, Listener, Rendezvous, RendezvousOffer, RendezvousOptions, Transport, TransportConfig,
+/// };
+///
+/// let context = MappingContext::new(MappingConfig::new())?;
+/// let peer = || -> Result<_, Box<dyn std::error::Error>> {
+///     let transport = Transport::new(Identity::generate(), TransportConfig::default())?;
+///     // With a listener its socket is the one to punch from; loopback keeps this example on this host.
+///     let listener = Listener::bind(&transport, "quic://127.0.0.1:0")?;
+///     let (offer, rendezvous) = Rendezvous::prepare(&transport, &context, &RendezvousOptions::new())?;
+///     Ok((transport, listener, offer, rendezvous))
+/// };
+/// let (_transport, _listener, my_offer, mine) = peer()?;
+/// let (_other, _other_listener, your_offer, yours) = peer()?;
+///
+/// // The offers go to the other side as bytes, by any channel.
+/// let my_offer = RendezvousOffer::from_bytes(&my_offer.to_bytes())?;
+/// thread::scope(|scope| {
+///     scope.spawn(move || {
+///         let mut stream = yours.connect(&my_offer, &ConnectOptions::new()).unwrap();
+///         stream.write_all(b"hello").unwrap();
+///     });
+///     let mut stream = mine.connect(&your_offer, &ConnectOptions::new())?;
+///     let mut text = String::new();
+///     stream.read_to_string(&mut text)?;
+///     assert_eq!((text.as_str(), stream.public_key()), ("hello", your_offer.public_key()));
+///     Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Rendezvous {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) offer: Offer,
+    pub(crate) meeting: PrivRendezvousInfo,
+    pub(crate) udp: Vec<(Hole, PrivRendezvousInfo, Hold)>,
+    pub(crate) tcp: Vec<(Hole, PrivRendezvousInfo, socket2::Socket)>,
+    /// Sources of addresses that did not help.
+    failures: Vec<MapFailure>,
+}
+
+impl Rendezvous {
+    /// Finds out how this transport may be reached, and opens what a meeting needs.
+    ///
+    /// The sockets to punch from are those of the transport's QUIC listeners, whose addresses stay what they are; for lack of
+    /// one, the socket that dials go from. TCP gets a socket of its own. Addresses of other listeners are told as well.
+    ///
+    /// Blocks while the servers of `context` are asked, for UDP and TCP at the same time: a round trip or two, at most
+    /// [`MappingConfig::map_timeout`](nat_traversal::MappingConfig::map_timeout); not at all without servers.
+    ///
+    /// # Errors
+    ///
+    /// [`RendezvousError::Socket`] if no socket can be bound, [`RendezvousError::Interrupted`] and
+    /// [`RendezvousError::Closed`]. That servers do not answer is no error; see [`Rendezvous::failures`].
+    pub fn prepare(
+        transport: &Transport,
+        context: &MappingContext,
+        options: &RendezvousOptions,
+    ) -> Result<(RendezvousOffer, Self), RendezvousError> {
+        let shared = transport.shared();
+        let listening = shared.listening();
+        Self::prepare_with(shared, listening, context, options)
+    }
+
+    pub(crate) fn prepare_with(
+        shared: &Arc<Shared>,
+        listening: Listening,
+        context: &MappingContext,
+        options: &RendezvousOptions,
+    ) -> Result<(RendezvousOffer, Self), RendezvousError> {
+        let prepared = rendezvous::prepare(shared, listening, context, options)?;
+        let (meeting, public) = nat_traversal::gen_rendezvous_info(Vec::new());
+        let mut holes = [const { None }; Hole::ALL.len()];
+        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
+        for (hole, socket, endpoints) in prepared.sockets {
+            let (ours, told) = nat_traversal::gen_rendezvous_info(endpoints);
+            holes[hole as usize] = Some(told);
+            match socket {
+                PunchSocket::Udp(socket) => udp.push((hole, ours, socket)),
+                PunchSocket::Tcp(socket) => tcp.push((hole, ours, socket)),
+            }
+        }
+        let listeners = prepared.listeners;
+        let offer = Offer { public_key: shared.public_key, meeting: public, holes, listeners };
+        let told = RendezvousOffer { offer: offer.clone() };
+        let ours = Self { shared: shared.clone(), offer, meeting, udp, tcp, failures: prepared.failures };
+        Ok((told, ours))
+    }
+
+    /// Meets the peer, which must do the same with our offer within a few seconds. Blocks until there is a stream: both keys
+    /// proved, and the other end in the hands of the peer's call.
+    ///
+    /// UDP punch, TCP punch and dials to the peer's listeners go on side by side, and the peer may dial ours; the first that
+    /// works is used, and ends the rest. Both calls return the two ends of one stream; no `accept` ever sees it. Blocks for
+    /// at most [`TransportConfig::connect_timeout`](crate::TransportConfig::connect_timeout) or what the options say. The
+    /// options' label must be the same on both sides; their token and local address are not used, and who calls this admits
+    /// the peer, whatever the transport's admission says.
+    ///
+    /// # Errors
+    ///
+    /// [`RendezvousError::Failed`] with what became of each way, at the deadline or as soon as none is left; the others are
+    /// about the call itself.
+    pub fn connect(
+        self,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<Stream, RendezvousError> {
+        rendezvous::connect(self, &theirs.offer, options)
+    }
+
+    /// Sources of addresses that did not help, and why.
+    #[must_use]
+    pub fn failures(&self) -> &[MapFailure] {
+        &self.failures
+    }
+}
+
+impl fmt::Debug for Rendezvous {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Rendezvous").field("offer", &self.offer).finish_non_exhaustive()
+    }
+}
+
+impl Stream {
+    /// [`Rendezvous::connect`] by the name it has in the RFC.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn rendezvous_connect(
+        ours: Rendezvous,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<Self, RendezvousError> {
+        ours.connect(theirs, options)
+    }
+}
+
+impl ListenerSet {
+    /// [`Rendezvous::prepare`] with the listeners of this set only.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn prepare_rendezvous(
+        &self,
+        context: &MappingContext,
+        options: &RendezvousOptions,
+    ) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
+        let (shared, listening) = self.listening();
+        Rendezvous::prepare_with(shared, listening, context, options)
+    }
+
+    /// [`Rendezvous::connect`]: the stream may come in by one of the listeners, and is returned here, never by
+    /// [`accept`](ListenerSet::accept).
+    ///
+    /// # Errors
+    ///
+    /// As there; [`RendezvousError::Closed`] as well if `ours` was prepared by another transport.
+    pub fn rendezvous_connect(
+        &self,
+        ours: Rendezvous,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<Stream, RendezvousError> {
+        if !Arc::ptr_eq(self.listening().0, &ours.shared) {
+            return Err(RendezvousError::Closed);
+        }
+        ours.connect(theirs, options)
+    }
+}
+
+/// What a peer must know to meet us: our key, addresses, and a public key for this one meeting.
+///
+/// Whoever carries it can read the addresses but cannot take part in the meeting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RendezvousOffer {
+    offer: Offer,
+}
+
+impl RendezvousOffer {
+    /// The key that the sender will have to prove.
+    #[must_use]
+    pub fn public_key(&self) -> PublicKey {
+        self.offer.public_key
+    }
+
+    /// The byte form, drawn in `docs/wire.md`: at most 3 KiB, mostly some hundred bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        self.offer.encode()
+    }
+
+    /// Reads the byte form.
+    ///
+    /// # Errors
+    ///
+    /// [`OfferError`] if it is none, or of another version.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, OfferError> {
+        Ok(Self { offer: Offer::decode(bytes)? })
+    }
+}
+
+/// What to prepare for a meeting.
+#[derive(Debug, Clone)]
+pub struct RendezvousOptions {
+    pub(crate) udp: bool,
+    pub(crate) tcp: bool,
+    pub(crate) listeners: bool,
+    pub(crate) also_at: Vec<(Scheme, SocketAddr)>,
+    pub(crate) interrupter: Option<Interrupter>,
+}
+
+impl Default for RendezvousOptions {
+    fn default() -> Self {
+        Self { udp: true, tcp: true, listeners: true, also_at: Vec::new(), interrupter: None }
+    }
+}
+
+impl RendezvousOptions {
+    /// The defaults: all ways.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether to punch UDP. Default: yes.
+    #[must_use]
+    pub fn udp(mut self, udp: bool) -> Self {
+        self.udp = udp;
+        self
+    }
+
+    /// Whether to punch TCP, which costs a socket and connections to the servers. Default: yes.
+    #[must_use]
+    pub fn tcp(mut self, tcp: bool) -> Self {
+        self.tcp = tcp;
+        self
+    }
+
+    /// Whether to tell the peer where we listen. Default: yes.
+    #[must_use]
+    pub fn listeners(mut self, listeners: bool) -> Self {
+        self.listeners = listeners;
+        self
+    }
+
+    /// Tells the peer that our listeners are reached there too, such as at an address that a router forwards.
+    #[must_use]
+    pub fn also_at(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
+        self.also_at.extend(endpoints.into_iter().map(|endpoint| (endpoint.scheme(), endpoint.addr())));
+        self
+    }
+
+    /// Lets another thread end [`Rendezvous::prepare`].
+    #[must_use]
+    pub fn interrupter(mut self, interrupter: &Interrupter) -> Self {
+        self.interrupter = Some(interrupter.clone());
+        self
+    }
+}
+
+/// The sockets on which streams come in.
+#[derive(Debug, Default)]
+pub(crate) struct Listening {
+    pub(crate) udp: Vec<Arc<UdpSocket>>,
+    pub(crate) tcp: Vec<SocketAddr>,
+}
+
+/// Why no meeting came about.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RendezvousError {
+    /// The offer is our own, or was tampered with.
+    #[error("the peer's offer is our own or was tampered with")]
+    Offer,
+    /// No socket could be bound, or the system does not tell its interfaces.
+    #[error("the operating system refused what a rendezvous needs")]
+    Socket(#[from] io::Error),
+    /// The peer is there and wants another protocol.
+    #[error("{peer} refused: {reason}")]
+    Refused {
+        /// The peer.
+        peer: PublicKey,
+        /// Why.
+        reason: Refusal,
+    },
+    /// Every way failed, or none had worked at the deadline.
+    #[error("no way to {peer} after {waited:.1?} ({} tried)", .failures.len())]
+    Failed {
+        /// The peer.
+        peer: PublicKey,
+        /// How long it took.
+        waited: Duration,
+        /// What became of each way that was tried.
+        failures: Vec<RendezvousFailure>,
+    },
+    /// Too many rendezvous at once, or this one was begun before.
+    #[error("too many rendezvous at once")]
+    Full,
+    /// Someone called [`Interrupter::interrupt`].
+    #[error("interrupted")]
+    Interrupted,
+    /// The transport is shut down.
+    #[error("the transport is closed")]
+    Closed,
+}
+
+/// One way that did not lead to the peer.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RendezvousFailure {
+    /// The way.
+    pub road: RendezvousRoad,
+    /// From its start to its end.
+    pub waited: Duration,
+    /// Why, for a person to read.
+    pub reason: String,
+}
+
+/// A way to meet a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RendezvousRoad {
+    /// A hole punched for UDP, over IPv6 or IPv4.
+    UdpPunch {
+        /// Whether over IPv6.
+        v6: bool,
+    },
+    /// A hole punched for TCP.
+    TcpPunch {
+        /// Whether over IPv6.
+        v6: bool,
+    },
+    /// QUIC or TLS over a hole that was punched.
+    Punched {
+        /// The scheme.
+        scheme: Scheme,
+        /// The peer's end of the hole; not known for TCP that was broken off.
+        remote: Option<SocketAddr>,
+    },
+    /// A dial to where the peer listens.
+    Listener {
+        /// The scheme.
+        scheme: Scheme,
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// The peer's own dials to us.
+    Incoming,
+}
+
+impl RendezvousFailure {
+    pub(crate) fn new(road: RendezvousRoad, begun: Instant, now: Instant, reason: impl fmt::Display) -> Self {
+        Self { road, waited: now.saturating_duration_since(begun), reason: reason.to_string() }
+    }
+}

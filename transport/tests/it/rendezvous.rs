@@ -1,0 +1,256 @@
+//! Two peers on this host meet: holes are punched over loopback, listeners dialled, and no `accept` sees any of it.
+
+use std::{
+    io::{Read as _, Write as _},
+    thread,
+    time::{Duration, Instant},
+};
+
+use nat_traversal::{MappingConfig, MappingContext};
+use transport::{
+    AcceptError, ConnectOptions, Endpoint, Interrupter, Listener, ListenerSet, Path, Rendezvous,
+    RendezvousError, RendezvousOffer, RendezvousOptions, Scheme, Stream, Transport,
+};
+
+use crate::support::{PROMPTLY, interrupted, soon, transport};
+
+struct Peer {
+    transport: Transport,
+    set: ListenerSet,
+}
+
+impl Peer {
+    fn new(listeners: &[&str]) -> Self {
+        let transport = transport();
+        let set = ListenerSet::new(&transport);
+        for listener in listeners {
+            set.add_listener(Listener::bind(&transport, *listener).unwrap());
+        }
+        Self { transport, set }
+    }
+
+    fn prepare(&self, options: &RendezvousOptions) -> (RendezvousOffer, Rendezvous) {
+        self.set.prepare_rendezvous(&context(), options).unwrap()
+    }
+
+    fn saw_nobody(&self) -> bool {
+        let soon = Instant::now() + Duration::from_millis(20);
+        matches!(self.set.accept_deadline(soon), Err(AcceptError::TimedOut))
+    }
+}
+
+fn context() -> MappingContext {
+    MappingContext::new(MappingConfig::new()).unwrap()
+}
+
+fn within(seconds: u64) -> ConnectOptions {
+    ConnectOptions::new().timeout(Duration::from_secs(seconds))
+}
+
+/// Both meet, and what one writes the other reads.
+fn meet(peers: [&Peer; 2], options: [&RendezvousOptions; 2]) -> [Path; 2] {
+    let (first_offer, first) = peers[0].prepare(options[0]);
+    let (second_offer, second) = peers[1].prepare(options[1]);
+    let first_offer = RendezvousOffer::from_bytes(&first_offer.to_bytes()).unwrap();
+    thread::scope(|scope| {
+        let other =
+            scope.spawn(|| peers[1].set.rendezvous_connect(second, &first_offer, &within(20)).unwrap());
+        let stream = peers[0].set.rendezvous_connect(first, &second_offer, &within(20)).unwrap();
+        let other = other.join().unwrap();
+        exchange(&stream, &other);
+        assert_eq!(stream.public_key(), peers[1].transport.public_key());
+        assert_eq!(other.public_key(), peers[0].transport.public_key());
+        [stream.path(), other.path()]
+    })
+}
+
+fn exchange(mut one: &Stream, mut other: &Stream) {
+    let mut word = [0; 5];
+    one.write_all(b"hello").unwrap();
+    other.read_exact(&mut word).unwrap();
+    other.write_all(&word).unwrap();
+    one.read_exact(&mut word).unwrap();
+    assert_eq!(&word, b"hello");
+}
+
+#[test]
+fn a_hole_for_quic_is_punched_from_the_listening_sockets() {
+    let peers = [Peer::new(&["quic://127.0.0.1:0"]), Peer::new(&["quic://127.0.0.1:0"])];
+    let udp = RendezvousOptions::new().tcp(false).listeners(false);
+    let paths = meet([&peers[0], &peers[1]], [&udp, &udp]);
+    for (side, path) in paths.iter().enumerate() {
+        let ports = [0, 1].map(|side: usize| peers[side].set.local_endpoints()[0].addr().port());
+        assert_eq!(path.scheme, Scheme::Quic);
+        assert_eq!((path.local.port(), path.remote.port()), (ports[side], ports[1 - side]));
+    }
+    assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+#[test]
+fn a_hole_for_tcp_is_punched_where_udp_does_not_pass() {
+    let peers = [Peer::new(&["tcp://127.0.0.1:0"]), Peer::new(&["tcp://127.0.0.1:0"])];
+    let tcp = RendezvousOptions::new().udp(false).listeners(false);
+    let paths = meet([&peers[0], &peers[1]], [&tcp, &tcp]);
+    assert_eq!(paths.map(|path| path.scheme), [Scheme::Tcp; 2]);
+    assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+#[test]
+fn one_side_listens_and_the_other_dials_whoever_leads() {
+    let alone = RendezvousOptions::new().udp(false).tcp(false);
+    // Who leads is drawn for each meeting; twelve see both cases but once in two thousand runs.
+    for scheme in ["tcp", "quic"] {
+        for round in 0..12 {
+            let peers = [Peer::new(&[]), Peer::new(&[&format!("{scheme}://127.0.0.1:0")])];
+            let paths = meet([&peers[0], &peers[1]], [&alone, &alone]);
+            assert_eq!(paths[1].scheme.to_string(), scheme, "round {round}");
+            assert!(peers[1].saw_nobody());
+        }
+    }
+}
+
+#[test]
+fn everything_at_once_still_gives_one_stream() {
+    for _ in 0..8 {
+        let listeners = ["quic://127.0.0.1:0", "tcp://127.0.0.1:0"];
+        let peers = [Peer::new(&listeners), Peer::new(&listeners)];
+        let all = RendezvousOptions::new();
+        let paths = meet([&peers[0], &peers[1]], [&all, &all]);
+        assert_eq!(paths[0].local.port(), paths[1].remote.port());
+        assert!(peers.iter().all(Peer::saw_nobody));
+    }
+}
+
+#[test]
+fn a_transport_without_listeners_meets_by_its_dialling_socket() {
+    let peers = [transport(), transport()];
+    let endpoint = |offer: &RendezvousOffer| RendezvousOffer::from_bytes(&offer.to_bytes()).unwrap();
+    let options = RendezvousOptions::new();
+    let (first_offer, first) = Rendezvous::prepare(&peers[0], &context(), &options).unwrap();
+    let (second_offer, second) = Rendezvous::prepare(&peers[1], &context(), &options).unwrap();
+    thread::scope(|scope| {
+        let theirs = endpoint(&first_offer);
+        let other = scope.spawn(move || Stream::rendezvous_connect(second, &theirs, &within(20)));
+        let stream = Stream::rendezvous_connect(first, &endpoint(&second_offer), &within(20));
+        match (stream, other.join().unwrap()) {
+            (Ok(stream), Ok(other)) => exchange(&stream, &other),
+            // A host without any network but loopback has no address to tell.
+            (Err(RendezvousError::Failed { .. }), Err(RendezvousError::Failed { .. })) => {}
+            other => panic!("{other:?}"),
+        }
+    });
+}
+
+#[test]
+fn a_hundred_rendezvous_and_a_hundred_dials_do_not_mix() {
+    let listeners = ["quic://127.0.0.1:0", "tcp://127.0.0.1:0"];
+    let peers = [Peer::new(&listeners), Peer::new(&listeners)];
+    let endpoints: Vec<Endpoint> = peers[1].set.endpoints().unwrap();
+    let options = RendezvousOptions::new().tcp(false);
+    thread::scope(|scope| {
+        for number in 0..100_u8 {
+            let (first_offer, first) = peers[0].prepare(&options);
+            let (second_offer, second) = peers[1].prepare(&options);
+            let endpoint = endpoints[usize::from(number) % 2];
+            let [one, other] = &peers;
+            scope.spawn(move || {
+                let mut stream = one.set.rendezvous_connect(first, &second_offer, &within(30)).unwrap();
+                stream.write_all(&[b'r', number]).unwrap();
+                assert_eq!(read_two(&mut stream), [b'm', number]);
+            });
+            scope.spawn(move || {
+                let mut stream = other.set.rendezvous_connect(second, &first_offer, &within(30)).unwrap();
+                stream.write_all(&[b'm', number]).unwrap();
+                assert_eq!(read_two(&mut stream), [b'r', number]);
+            });
+            scope.spawn(move || {
+                let mut stream = Stream::connect_with(&one.transport, endpoint, &within(30)).unwrap();
+                stream.write_all(&[b'd', number]).unwrap();
+                assert_eq!(read_two(&mut stream), [b'd', number]);
+            });
+        }
+        let mut seen = [false; 100];
+        for _ in 0..100 {
+            let mut stream = peers[1].set.accept_deadline(soon()).unwrap();
+            let [what, number] = read_two(&mut stream);
+            assert_eq!(what, b'd', "accept got a stream of a rendezvous");
+            assert!(!std::mem::replace(&mut seen[usize::from(number)], true));
+            stream.write_all(&[what, number]).unwrap();
+        }
+    });
+    assert!(peers.iter().all(Peer::saw_nobody));
+    assert_eq!(
+        peers[0].transport.stats().rendezvous_unknown + peers[1].transport.stats().rendezvous_unknown,
+        0
+    );
+}
+
+fn read_two(stream: &mut Stream) -> [u8; 2] {
+    let mut two = [0; 2];
+    stream.read_exact(&mut two).unwrap();
+    two
+}
+
+#[test]
+fn a_peer_that_never_comes_is_missed_at_the_deadline_and_its_late_dial_is_counted() {
+    let peers = [Peer::new(&["tcp://127.0.0.1:0"]), Peer::new(&["tcp://127.0.0.1:0"])];
+    let options = RendezvousOptions::new();
+    let (first_offer, first) = peers[0].prepare(&options);
+    let (second_offer, second) = peers[1].prepare(&options);
+    let begun = Instant::now();
+    let short = ConnectOptions::new().timeout(Duration::from_millis(300));
+    let error = first.connect(&second_offer, &short).unwrap_err();
+    assert!(begun.elapsed() < Duration::from_millis(300) + PROMPTLY, "{:?}", begun.elapsed());
+    let RendezvousError::Failed { failures, .. } = &error else { panic!("{error:?}") };
+    assert!(!failures.is_empty() && error.to_string().contains("no way to"), "{error}");
+    // It dialled the other's listener, which expected nobody.
+    let unknown = peers[1].transport.stats().rendezvous_unknown;
+    second.connect(&first_offer, &short).unwrap_err();
+    let late = peers[0].transport.stats().rendezvous_late;
+    // Only the leader asks when both could; whoever asked was turned away and counted.
+    assert!(unknown + late >= 1, "unknown {unknown}, late {late}");
+    assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+#[test]
+fn two_labels_do_not_meet() {
+    let peers = [Peer::new(&["quic://127.0.0.1:0"]), Peer::new(&["quic://127.0.0.1:0"])];
+    let options = RendezvousOptions::new().tcp(false);
+    let (first_offer, first) = peers[0].prepare(&options);
+    let (second_offer, second) = peers[1].prepare(&options);
+    let other = transport::ProtocolLabel::new("other").unwrap();
+    thread::scope(|scope| {
+        let short = within(2).protocol(other);
+        let theirs = scope.spawn(move || second.connect(&first_offer, &short).unwrap_err());
+        let ours = first.connect(&second_offer, &within(2)).unwrap_err();
+        let refused = |error: &RendezvousError| matches!(error, RendezvousError::Refused { .. });
+        assert!(refused(&ours) || refused(&theirs.join().unwrap()), "{ours}");
+    });
+}
+
+#[test]
+fn ones_own_offer_is_none() {
+    let peer = Peer::new(&["quic://127.0.0.1:0"]);
+    let (offer, ours) = peer.prepare(&RendezvousOptions::new().tcp(false));
+    assert!(matches!(ours.connect(&offer, &within(2)), Err(RendezvousError::Offer)));
+}
+
+#[test]
+fn a_rendezvous_ends_with_its_transport_or_by_interruption() {
+    for close in [true, false] {
+        let peer = Peer::new(&["quic://127.0.0.1:0"]);
+        let other = Peer::new(&["quic://127.0.0.1:0"]);
+        let (_, ours) = peer.prepare(&RendezvousOptions::new());
+        let (offer, _theirs) = other.prepare(&RendezvousOptions::new());
+        let interrupter = Interrupter::default();
+        let options = within(30).interrupter(&interrupter);
+        let transport = peer.transport.clone();
+        let (outcome, took) = interrupted(
+            move || ours.connect(&offer, &options),
+            || if close { transport.close() } else { interrupter.interrupt() },
+        );
+        let expected = if close { "the transport is closed" } else { "interrupted" };
+        assert_eq!(outcome.unwrap_err().to_string(), expected);
+        assert!(took < PROMPTLY, "{took:?}");
+    }
+}
