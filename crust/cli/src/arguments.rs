@@ -28,7 +28,7 @@ pub(crate) enum Command {
     /// A pipe to a peer that listens
     #[command(after_help = "Example:\n  tar c photos | crust connect crust1aeq…")]
     Connect {
-        /// A contact, or an endpoint such as quic://192.0.2.1:4433?pubkey=…
+        /// A contact, an endpoint such as quic://192.0.2.1:4433?pubkey=…, or a key that is announced on this network
         #[arg(value_parser = parse_peer)]
         peer: Contact,
     },
@@ -62,6 +62,13 @@ pub(crate) enum Command {
             crust forward --to 127.0.0.1:5432\n  crust forward 127.0.0.1:15432 crust1aeq…"
     )]
     Forward(ForwardArguments),
+    /// Prints who is announced on the local network
+    #[command(after_help = "Example, one machine then another:\n  crust listen\n  crust discover")]
+    Discover {
+        /// How long to listen
+        #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
+        time: Duration,
+    },
     /// Measures connect time, round trips and throughput to a peer
     #[command(
         override_usage = "crust perf [OPTIONS] --serve\n       crust perf [OPTIONS] <PEER>",
@@ -120,6 +127,9 @@ pub(crate) struct Common {
     /// Admit this key only, or `any` for everybody; repeatable
     #[arg(long, global = true, value_name = "KEY|any")]
     pub(crate) allow: Vec<Allow>,
+    /// Neither be announced on the local network nor look for others there
+    #[arg(long, global = true)]
+    pub(crate) no_lan: bool,
     /// How long connecting may take, such as 10s
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) deadline: Option<Duration>,
@@ -143,7 +153,7 @@ impl std::str::FromStr for Allow {
     }
 }
 
-/// A contact or an endpoint; a bare key is told apart, since it looks like a way to reach someone and is none.
+/// A contact, an endpoint, or a bare key, which is looked for on the local network.
 fn parse_peer(text: &str) -> Result<Contact, String> {
     let text = text.trim();
     if text.contains("://") {
@@ -152,10 +162,8 @@ fn parse_peer(text: &str) -> Result<Contact, String> {
             .map(Contact::from)
             .map_err(|error| crate::events::chain(&error));
     }
-    if text.parse::<PublicKey>().is_ok() {
-        return Err(
-            "this is a public key alone, which does not say where the peer is: give its contact".to_owned()
-        );
+    if let Ok(key) = text.parse::<PublicKey>() {
+        return Ok(key.into());
     }
     text.parse::<Contact>().map_err(|error| crate::events::chain(&error))
 }
@@ -184,9 +192,9 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_key_is_not_a_way_to_reach_a_peer() {
+    fn a_peer_is_a_key_an_endpoint_or_a_contact() {
         let key = crust::Identity::from_seed([1; 32]).public_key();
-        assert!(parse_peer(&key.to_string()).unwrap_err().contains("does not say where"));
+        assert_eq!(parse_peer(&key.to_string()), Ok(Contact::new(key)));
         assert!(parse_peer(&format!("tcp://localhost:5?pubkey={key}")).is_ok());
         assert!(parse_peer("nonsense").unwrap_err().contains("crust1"));
     }

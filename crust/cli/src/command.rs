@@ -3,6 +3,7 @@
 mod config;
 mod connect;
 mod demo;
+mod discover;
 mod forward;
 mod id;
 mod listen;
@@ -12,11 +13,14 @@ mod send;
 
 use std::sync::Arc;
 
-use crust::{AccessToken, Config, Service, ServiceController, ServiceListener};
+use crust::{
+    AccessToken, Config, LanError, Service, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
+    ServiceListener,
+};
 
 use crate::{
     arguments::{Command, Common},
-    events::{Event, Output},
+    events::{Event, Output, chain},
     failure::Failure,
     interrupt::Interrupt,
 };
@@ -31,6 +35,7 @@ pub(crate) fn run(command: Command, common: &Common, output: Output) -> Result<(
             receive::run(&peer, &receive::Into { folder: &into, overwrite }, common, output)
         }
         Command::Forward(arguments) => forward::run(&arguments, common, output),
+        Command::Discover { time } => discover::run(time, common, output),
         Command::Perf(arguments) => perf::run(&arguments, common, output),
         Command::Config => config::run(common, output),
         Command::Demo => demo::run(output),
@@ -47,26 +52,37 @@ impl Command {
 /// A service that Ctrl-C ends.
 struct Running {
     acceptor: ServiceListener,
+    beacon_state: ServiceBeaconState,
+    beacon_receiver: ServiceBeaconReceiver,
     controller: Arc<ServiceController>,
     interrupt: Interrupt,
 }
 
 impl Running {
     fn start(config: Config) -> Result<Self, Failure> {
-        let Service { acceptor, controller, .. } = Service::new_from_config(config)?;
+        let Service { acceptor, beacon_state, beacon_receiver, controller, .. } =
+            Service::new_from_config(config)?;
         let controller = Arc::new(controller);
         let interrupt = Interrupt::install(&controller)?;
-        Ok(Self { acceptor, controller, interrupt })
+        Ok(Self { acceptor, beacon_state, beacon_receiver, controller, interrupt })
     }
 
-    /// Tells how to reach this peer; gives the contact as text.
-    fn announce(&self, output: Output) -> Result<String, Failure> {
+    /// Tells how to reach this peer, here and on the local network; gives the contact as text.
+    fn announce(&mut self, output: Output) -> Result<String, Failure> {
+        match self.beacon_state.set_enabled(true) {
+            Ok(()) | Err(LanError::Off) => {}
+            // Who has the contact gets here all the same.
+            Err(error) => {
+                output.note(&format!("not announced on the local network: {}", chain(&error)));
+            }
+        }
         let contact = self.controller.contact().map_err(|error| Failure::of("system", &error))?;
         let text = contact.to_string();
         output.event(&Event::Listening {
             id: contact.public_key().to_string(),
             contact: Some(text.clone()),
             endpoints: contact.endpoints().iter().map(ToString::to_string).collect(),
+            lan_port: self.controller.lan_port(),
         });
         Ok(text)
     }

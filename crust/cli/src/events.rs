@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crust::{ConnectError, Path, Road, Stream};
+use crust::{ConnectError, Endpoint, Path, PublicKey, Road, Stream};
 use serde::Serialize;
 
 /// What a command reports: a line of JSON each with `--json`, else a line for a person.
@@ -12,7 +12,8 @@ use serde::Serialize;
 #[derive(Debug, Serialize)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub(crate) enum Event {
-    Listening { id: String, contact: Option<String>, endpoints: Vec<String> },
+    Listening { id: String, contact: Option<String>, endpoints: Vec<String>, lan_port: Option<u16> },
+    Discovered { peer: String, endpoints: Vec<String> },
     Connected(Connected),
     Progress { bytes: u64, total_bytes: u64 },
     Perf(Perf),
@@ -66,6 +67,12 @@ impl Event {
         })
     }
 
+    /// A beacon said where a peer is.
+    pub(crate) fn discovered(peer: PublicKey, endpoints: &[Endpoint]) -> Self {
+        let endpoints = endpoints.iter().map(ToString::to_string).collect();
+        Self::Discovered { peer: peer.to_string(), endpoints }
+    }
+
     pub(crate) fn failed(error: &ConnectError) -> Self {
         let attempts = error.attempts().iter().map(|attempt| Attempt {
             road: attempt.road.to_string(),
@@ -99,6 +106,7 @@ impl Event {
             }
             Self::Error { message, .. } => Some(format!("crust: {message}")),
             Self::Listening { .. }
+            | Self::Discovered { .. }
             | Self::Progress { .. }
             | Self::Perf(_)
             | Self::Closed { .. }

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use crust::Config;
+use crust::{Config, Lan};
 use etcetera::BaseStrategy as _;
 
 use crate::{
@@ -35,6 +35,9 @@ pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config
     }
     if !common.listen.is_empty() {
         config = config.listen(common.listen.iter().copied());
+    }
+    if common.no_lan {
+        config = config.lan(Lan::Off);
     }
     if let Some(deadline) = common.deadline {
         config = config.deadline(deadline);

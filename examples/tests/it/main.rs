@@ -3,4 +3,5 @@
 
 mod connect;
 mod echo;
+mod lan_discovery;
 mod support;

@@ -1,8 +1,8 @@
 //! Runs a program with a bound in time.
 
 use std::{
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
     thread,
     time::{Duration, Instant},
@@ -11,12 +11,16 @@ use std::{
 /// A program under way. It does not outlive the test.
 pub(crate) struct Program {
     child: Child,
+    input: Option<ChildStdin>,
     lines: Receiver<String>,
 }
 
 impl Program {
     pub(crate) fn start(path: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(path).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut command = Command::new(path);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let input = child.stdin.take();
         let stdout = child.stdout.take().unwrap();
         let (tell, lines) = channel();
         thread::spawn(move || {
@@ -24,7 +28,17 @@ impl Program {
                 let _ = tell.send(line);
             }
         });
-        Self { child, lines }
+        Self { child, input, lines }
+    }
+
+    /// Gives it a line to read.
+    pub(crate) fn say(&mut self, line: &str) {
+        writeln!(self.input.as_mut().unwrap(), "{line}").unwrap();
+    }
+
+    /// Ends its input.
+    pub(crate) fn hang_up(&mut self) {
+        self.input = None;
     }
 
     /// The next line that it prints.

@@ -23,14 +23,16 @@ pub(crate) struct Driver {
     events: Events,
     shared: Weak<Shared>,
     wakes: Wakes,
-    /// Sources that have more to give than one turn takes: looked at again without an event.
+    /// Listeners that have more to accept than there is room for: looked at again without an event, once there is.
     again: Vec<Token>,
+    /// UDP sockets that have more to give than one turn takes.
+    unread: Vec<Token>,
 }
 
 impl Driver {
     pub(crate) fn new(poll: Poll, shared: Weak<Shared>) -> Self {
         let events = Events::with_capacity(EVENTS_PER_TURN);
-        Self { poll, events, shared, wakes: Wakes::default(), again: Vec::new() }
+        Self { poll, events, shared, wakes: Wakes::default(), again: Vec::new(), unread: Vec::new() }
     }
 
     fn sleep(&mut self, shared: &Shared, deadline: Option<Instant>, sleep: &Sleep) {
@@ -39,7 +41,7 @@ impl Driver {
         let until = [deadline, timer, shared.quic.next_timer()].into_iter().flatten().min();
         sleep.until(until);
         let mut timeout = until.map(|until| until.saturating_duration_since(clock::now()));
-        if shared.has_room_again(&self.again) {
+        if !self.unread.is_empty() || shared.has_room_again(&self.again) {
             timeout = Some(std::time::Duration::ZERO);
         }
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
@@ -60,25 +62,30 @@ impl Driver {
 
     fn handle_events(&mut self, shared: &Arc<Shared>) {
         let mut tokens = std::mem::take(&mut self.again);
+        tokens.append(&mut self.unread);
         tokens.extend(self.events.iter().map(mio::event::Event::token).filter(|&token| token != WAKER));
         for token in tokens {
             let Some(source) = shared.sources.hold().find(token) else { continue };
-            if self.handle_ready(shared, source) {
-                self.again.push(token);
-            }
+            self.handle_ready(shared, token, source);
         }
     }
 
-    /// Tells whether the source is to be looked at again without an event.
-    fn handle_ready(&mut self, shared: &Arc<Shared>, source: Source) -> bool {
+    fn handle_ready(&mut self, shared: &Arc<Shared>, token: Token, source: Source) {
         match source {
-            Source::Acceptor(acceptor) => return acceptor.handle_ready(shared),
+            Source::Acceptor(acceptor) => {
+                if acceptor.handle_ready(shared) {
+                    self.again.push(token);
+                }
+            }
             Source::Ending(ending) => ending.handle_ready(shared),
             Source::Handshake(handshake) => handshake.handle_ready(shared, &mut self.wakes),
             Source::Writer(end) => end.handle_ready(shared),
-            Source::Udp(socket) => return shared.quic.handle_ready(shared, &socket, &mut self.wakes),
+            Source::Udp(socket) => {
+                if shared.quic.handle_ready(shared, &socket, &mut self.wakes) {
+                    self.unread.push(token);
+                }
+            }
         }
-        false
     }
 
     fn handle_timers(&mut self, shared: &Arc<Shared>, now: Instant) {

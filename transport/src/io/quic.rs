@@ -12,7 +12,7 @@ mod table;
 mod timers;
 
 use std::{
-    fmt, io,
+    fmt, io, iter,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Instant,
@@ -24,7 +24,7 @@ pub(crate) use stream::QuicStream;
 
 use self::{
     link::Touch,
-    table::{Answer, Table},
+    table::{Answer, Inputs, Table},
     timers::Timers,
 };
 use super::{
@@ -40,7 +40,7 @@ use crate::{
     config::TransportConfig,
     protocol::{
         demux::is_stun,
-        quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings, ToConnection},
+        quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings},
         raw_key::TlsConfigs,
     },
     transport::Shared,
@@ -60,7 +60,7 @@ pub(crate) struct QuicIo {
 struct Receiving {
     receiver: Receiver,
     received: Vec<Received>,
-    inputs: Vec<(Arc<Link>, Option<ToConnection>)>,
+    inputs: Inputs,
     answers: Vec<Answer>,
     stun: Vec<StunMessage>,
 }
@@ -85,7 +85,7 @@ impl QuicIo {
             receiving: Mutex::new(Receiving {
                 receiver: Receiver::new(),
                 received: Vec::new(),
-                inputs: Vec::new(),
+                inputs: Inputs::default(),
                 answers: Vec::new(),
                 stun: Vec::new(),
             }),
@@ -177,7 +177,7 @@ impl QuicIo {
         wakes: &mut Wakes,
     ) -> bool {
         for link in socket.take_blocked(&shared.registry) {
-            link.touch(shared, wakes, Touch::Flush, Vec::new());
+            link.touch(shared, wakes, Touch::Flush, iter::empty());
         }
         let mut receiving = self.receiving.hold();
         for _ in 0..BATCHES_PER_TURN {
@@ -230,13 +230,10 @@ impl QuicIo {
                 tracing::debug!(%error, to = %answer.to, "an answer was not sent");
             }
         }
-        let mut inputs = receiving.inputs.drain(..).peekable();
-        while let Some((link, first)) = inputs.next() {
-            let mut batch: Vec<ToConnection> = first.into_iter().collect();
-            while let Some((_, input)) = inputs.next_if(|(next, _)| Arc::ptr_eq(next, &link)) {
-                batch.extend(input);
-            }
-            link.touch(shared, wakes, Touch::Datagrams, batch);
+        let Inputs { links, events } = &mut receiving.inputs;
+        let mut events = events.drain(..);
+        for (link, count) in links.drain(..) {
+            link.touch(shared, wakes, Touch::Datagrams, events.by_ref().take(count));
         }
     }
 
@@ -248,7 +245,7 @@ impl QuicIo {
         loop {
             let expired = self.timers.hold().pop_expired(now);
             let Some(link) = expired else { return };
-            link.touch(shared, wakes, Touch::Timer, Vec::new());
+            link.touch(shared, wakes, Touch::Timer, iter::empty());
         }
     }
 

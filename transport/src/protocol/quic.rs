@@ -15,6 +15,7 @@ mod endpoint;
 mod receive_budget;
 mod settings;
 mod stream;
+mod tail;
 mod window;
 
 #[cfg(test)]

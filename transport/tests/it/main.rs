@@ -9,4 +9,5 @@ mod rendezvous;
 mod shutdown;
 mod stream_set;
 mod support;
+mod tails;
 mod tcp;

@@ -35,6 +35,12 @@ pub(super) fn dial(
 ) -> Result<Stream, Failure> {
     let started = Instant::now();
     let stream = controller.connect_with(peer, options).map_err(|error| Failure::connect(&error))?;
+    if peer.endpoints().is_empty() {
+        let found = controller.lan_peers().into_iter().find(|(key, _)| *key == peer.public_key());
+        if let Some((key, endpoints)) = found {
+            output.event(&Event::discovered(key, &endpoints));
+        }
+    }
     output.event(&Event::connected(&stream, Some(started.elapsed())));
     Ok(stream)
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, bounded};
-use crust::AccessToken;
+use crust::{AccessToken, Contact};
 use serde_json::Value;
 
 use crate::{
@@ -16,7 +16,8 @@ use crate::{
     failure::Failure,
 };
 
-/// Two peers as processes of their own, on loopback: they connect, exchange a file, and the file is compared.
+/// Two peers as processes of their own, on loopback: one finds the other by its beacon, they connect and exchange a file,
+/// and the file is compared.
 pub(super) fn run(output: Output) -> Result<(), Failure> {
     let started = Instant::now();
     let deadline = started + DEADLINE;
@@ -26,6 +27,7 @@ pub(super) fn run(output: Output) -> Result<(), Failure> {
         write_file(&file).map_err(|error| failed(&format!("cannot write {}: {error}", file.display())))?;
     output.print(&format!("a file of {} MiB is ready", FILE_BYTES >> 20));
     for scheme in SCHEMES {
+        configure(&folder.path, 0).map_err(|error| failed(&error.to_string()))?;
         exchange(scheme, &folder.path, &file, hash, deadline, output)?;
     }
     let total = FILE_BYTES * SCHEMES.len() as u64;
@@ -49,9 +51,12 @@ fn exchange(
         file,
     )?;
     let listening = sender.event("listening", deadline)?;
-    let contact = listening["contact"].as_str().ok_or_else(|| failed("the sender printed no contact"))?;
+    let contact = key_and_token(&listening)?;
     output.print(&format!("{scheme}: one peer sends, as {}", listening["id"].as_str().unwrap_or("?")));
-    let mut receiver = Peer::start(folder, &["receive", "--only", scheme, "--json", contact, "-o"], &into)?;
+    let port = listening["lan_port"].as_u64().ok_or_else(|| failed("the sender is not announced"))?;
+    configure(folder, port).map_err(|error| failed(&error.to_string()))?;
+    let mut receiver = Peer::start(folder, &["receive", "--only", scheme, "--json", &contact, "-o"], &into)?;
+    receiver.event("discovered", deadline)?;
     let connected = receiver.event("connected", deadline)?;
     let done = receiver.event("done", deadline)?;
     receiver.end(deadline)?;
@@ -65,11 +70,24 @@ fn exchange(
     #[expect(clippy::cast_precision_loss, reason = "a rate is not exact to the byte")]
     let rate = FILE_BYTES as f64 / f64::from(1 << 20) / seconds;
     output.print(&format!(
-        "{scheme}: another connected to it in {:.1} ms and received the file in {seconds:.2} s, {rate:.0} MiB/s, on disk and verified",
+        "{scheme}: another found it by its beacon and connected in {:.1} ms, and received the file in {seconds:.2} s, {rate:.0} MiB/s, on disk and verified",
         milliseconds(&connected),
     ));
     output.event(&Event::done(FILE_BYTES, Duration::from_secs_f64(seconds.max(0.0))));
     Ok(())
+}
+
+/// The sender's contact without any address: where it is, a beacon must say.
+fn key_and_token(listening: &Value) -> Result<String, Failure> {
+    let contact = listening["contact"].as_str().and_then(|text| text.parse::<Contact>().ok());
+    let contact = contact.ok_or_else(|| failed("the sender printed no contact"))?;
+    let token = contact.token().cloned().ok_or_else(|| failed("the sender asks for no token"))?;
+    Ok(Contact::new(contact.public_key()).access_token(token).to_string())
+}
+
+/// Has the processes started from now on use this port for beacons; 0 lets the system choose one.
+fn configure(folder: &Path, lan_port: u64) -> io::Result<()> {
+    fs::write(folder.join("config.toml"), format!("lan = \"loopback\"\nlan_port = {lan_port}\n"))
 }
 
 /// A process of this very program. It does not outlive us.
@@ -160,8 +178,7 @@ struct Scratch {
 impl Scratch {
     fn new() -> Result<Self, Failure> {
         let path = std::env::temp_dir().join(format!("crust-demo-{}", AccessToken::generate()));
-        let made = fs::create_dir(&path).and_then(|()| fs::write(path.join("config.toml"), ""));
-        made.map_err(|error| failed(&format!("cannot make {}: {error}", path.display())))?;
+        fs::create_dir(&path).map_err(|error| failed(&format!("cannot make {}: {error}", path.display())))?;
         Ok(Self { path })
     }
 }

@@ -38,7 +38,7 @@ fn to_service(to: &str, common: &Common, output: Output) -> Result<(), Failure> 
         return Err(Failure::usage(format!("--to {to} is not of the form HOST:PORT")));
     }
     let config = guarded(setup::config(common, Who::Known, output)?, common);
-    let running = Running::start(config.protocols([label()]))?;
+    let mut running = Running::start(config.protocols([label()]))?;
     let contact = running.announce(output)?;
     output.print(&format!("crust forward 127.0.0.1:0 {contact}"));
     let result = each(&running, running.acceptor.receiver(), |stream: Stream| {
@@ -57,7 +57,7 @@ fn from_port(local: &str, peer: &Contact, common: &Common, output: Output) -> Re
     let addr = listener.local_addr().map_err(cannot)?;
     let running = Running::start(dialling(setup::config(common, Who::Fresh, output)?))?;
     let id = running.controller.public_key().to_string();
-    output.event(&Event::Listening { id, contact: None, endpoints: vec![addr.to_string()] });
+    output.event(&Event::Listening { id, contact: None, endpoints: vec![addr.to_string()], lan_port: None });
     output.print(&format!("listening on {addr}"));
     let (give, sockets) = bounded(1);
     // An accept of the system's cannot be interrupted: this thread ends with the process.

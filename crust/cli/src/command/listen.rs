@@ -11,7 +11,7 @@ use crate::{
 
 /// Prints a contact; serves one stream at a time, the next one waits.
 pub(super) fn run(once: bool, common: &Common, output: Output) -> Result<(), Failure> {
-    let running = Running::start(setup::config(common, Who::Known, output)?)?;
+    let mut running = Running::start(setup::config(common, Who::Known, output)?)?;
     let contact = running.announce(output)?;
     output.note(&format!("on the other side: crust connect {contact}"));
     let stdin = Stdin::open();

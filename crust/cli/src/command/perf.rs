@@ -29,7 +29,7 @@ pub(super) fn run(arguments: &PerfArguments, common: &Common, output: Output) ->
 
 fn serve(common: &Common, output: Output) -> Result<(), Failure> {
     let config = setup::config(common, Who::Known, output)?;
-    let running = Running::start(config.protocols([label()]))?;
+    let mut running = Running::start(config.protocols([label()]))?;
     let contact = running.announce(output)?;
     output.print(&format!("crust perf {contact}"));
     thread::scope(|scope| {

@@ -28,7 +28,7 @@ pub(super) fn run(paths: &[PathBuf], keep: bool, common: &Common, output: Output
         output.note(&format!("skipped, neither file nor folder: {}", path.display()));
     }
     let config = guarded(setup::config(common, Who::Known, output)?, common);
-    let running = Running::start(config.protocols([transfer::label()]))?;
+    let mut running = Running::start(config.protocols([transfer::label()]))?;
     let contact = running.announce(output)?;
     output.print(&format!("crust receive {contact}"));
     let result = serve_all(&running, &source, keep, output);

@@ -1,6 +1,7 @@
 //! The built command, as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod discover;
 mod forward;
 mod key_and_config;
 mod measure;

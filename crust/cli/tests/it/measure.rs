@@ -29,7 +29,7 @@ fn the_demo_holds_in_every_step() {
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
     for scheme in SCHEMES {
-        assert!(text.contains(&format!("{scheme}: another connected")), "{text}");
+        assert!(text.contains(&format!("{scheme}: another found it by its beacon and connected")), "{text}");
     }
     assert_eq!(text.matches("verified").count(), SCHEMES.len(), "{text}");
     assert!(!home.path("data").exists(), "the user's own key stays out of it");

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crust::{Config, Lan, Service};
+
 use crate::support::Home;
 
 /// Each block in a folder of its own.
@@ -20,7 +22,15 @@ pub(crate) fn check(document: &str, name: &str) {
     assert!(!blocks.is_empty(), "{name} has no transcripts");
     for block in blocks {
         let home = Home::new();
-        home.file("config/crust/config.toml", br#"listen = ["quic://127.0.0.1:0", "tcp://127.0.0.1:0"]"#);
+        // Holds a port for beacons that no other test uses, and is not seen there.
+        let config = Config::new().listen([]).lan(Lan::Loopback).lan_port(0);
+        let service = Service::new_from_config(config).unwrap();
+        service.beacon_receiver.receiver().unwrap();
+        let config = format!(
+            "listen = [\"quic://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\nlan = \"loopback\"\nlan_port = {}\n",
+            service.controller.lan_port().unwrap()
+        );
+        home.file("config/crust/config.toml", config.as_bytes());
         Session { home: &home, running: Vec::new(), contact: None, block: &block }.run();
     }
 }

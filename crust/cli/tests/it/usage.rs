@@ -2,8 +2,8 @@ use std::process::Stdio;
 
 use crate::support::Home;
 
-const COMMANDS: [&str; 9] =
-    ["id", "listen", "connect", "send", "receive", "forward", "perf", "config", "demo"];
+const COMMANDS: [&str; 10] =
+    ["id", "listen", "connect", "send", "receive", "forward", "discover", "perf", "config", "demo"];
 
 #[test]
 fn every_help_carries_an_example_and_ends_with_status_0() {
@@ -27,7 +27,8 @@ fn wrong_usage_ends_with_status_2_and_an_error() {
     for arguments in [
         &["connect"][..],
         &["connect", "nonsense"],
-        &["connect", &key],
+        &["discover", "--for", "ever"],
+        &["discover", "--no-lan"],
         &["connect", "tcp://127.0.0.1:1"],
         &["send"],
         &["receive", "crust1aaaa"],

@@ -73,6 +73,8 @@ pub(crate) enum Touch {
     Timer,
     /// Something is to be sent.
     Flush,
+    /// Something was written; what does not fill a batch may wait for the next write.
+    Write,
 }
 
 impl Link {
@@ -138,7 +140,7 @@ impl Link {
         shared: &Arc<Shared>,
         wakes: &mut Wakes,
         touch: Touch,
-        inputs: Vec<ToConnection>,
+        inputs: impl Iterator<Item = ToConnection>,
     ) {
         self.change(shared, wakes, touch, |core, now| {
             for input in inputs {
@@ -190,6 +192,9 @@ impl Link {
     fn settle(self: &Arc<Self>, core: &mut Core, touch: Touch, turn: &mut Turn<'_>) {
         if core.gone {
             return;
+        }
+        if matches!(touch, Touch::Datagrams | Touch::Flush) {
+            core.connection.release_tail();
         }
         let mut told_leader = false;
         while let Some(event) = core.connection.poll_event(turn.now) {
@@ -310,7 +315,7 @@ impl Core {
 
     /// Whether something should be sent before anybody waits.
     pub(super) fn owes(&self) -> bool {
-        self.owes
+        self.owes || self.connection.owes()
     }
 
     pub(super) fn end_error(&self) -> Option<StreamError> {

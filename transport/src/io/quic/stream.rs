@@ -153,7 +153,7 @@ impl QuicStream {
         let _one = self.writing.hold();
         let mut until = None;
         loop {
-            let look = self.change(|core, _| {
+            let look = self.change_by(Touch::Write, |core, _| {
                 let Some(handle) = core.streams.get_mut(&self.id) else { return Err(StreamError::Closed) };
                 match core.connection.write(self.id, bytes) {
                     Ok(taken) => {
@@ -343,8 +343,12 @@ impl QuicStream {
     }
 
     fn change<R>(&self, change: impl FnOnce(&mut Core, Instant) -> R) -> R {
+        self.change_by(Touch::Flush, change)
+    }
+
+    fn change_by<R>(&self, touch: Touch, change: impl FnOnce(&mut Core, Instant) -> R) -> R {
         let mut wakes = Wakes::default();
-        let result = self.link.change(&self.shared, &mut wakes, Touch::Flush, change);
+        let result = self.link.change(&self.shared, &mut wakes, touch, change);
         wakes.fire();
         result
     }

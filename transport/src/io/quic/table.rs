@@ -38,6 +38,25 @@ pub(super) struct Answer {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What one batch of datagrams brought for connections. Flat, since it is large and moved about.
+#[derive(Debug, Default)]
+pub(super) struct Inputs {
+    /// Each with how many of the events are its own.
+    pub(super) links: Vec<(Arc<Link>, usize)>,
+    pub(super) events: Vec<ToConnection>,
+}
+
+impl Inputs {
+    fn push(&mut self, link: &Arc<Link>, event: Option<ToConnection>) {
+        let count = usize::from(event.is_some());
+        match self.links.last_mut() {
+            Some((last, counted)) if Arc::ptr_eq(last, link) => *counted += count,
+            _ => self.links.push((link.clone(), count)),
+        }
+        self.events.extend(event);
+    }
+}
+
 impl Table {
     pub(super) fn new(endpoint: QuicEndpoint) -> Self {
         Self {
@@ -77,7 +96,7 @@ impl Table {
         socket: &Arc<UdpSocket>,
         received: Received,
         welcome: Option<PathMtu>,
-        inputs: &mut Vec<(Arc<Link>, Option<ToConnection>)>,
+        inputs: &mut Inputs,
         answers: &mut Vec<Answer>,
     ) {
         let Received { from, to, ecn, bytes } = received;
@@ -85,12 +104,12 @@ impl Table {
         match self.endpoint.handle_datagram(now, source, ecn, bytes, welcome) {
             Routed::Connection(handle, input) => {
                 if let Some(link) = self.links.get(&handle.0) {
-                    inputs.push((link.clone(), Some(input)));
+                    inputs.push(link, Some(input));
                 }
             }
             Routed::New(handle, connection) => {
                 let link = self.enter(handle, connection, socket, from, to, false);
-                inputs.push((link, None));
+                inputs.push(&link, None);
             }
             Routed::Answer(bytes) => answers.push(Answer { to: from, from: to, bytes }),
             Routed::Nothing => {}

@@ -16,6 +16,7 @@ use super::{
     receive_budget::FLOOR_BYTES,
     settings::{FIRST_SEND_WINDOW, FIRST_STREAMS, QuicSettings, var_int},
     stream::Stream,
+    tail::{Batch, Tail},
     window::Window,
 };
 use crate::{PublicKey, protocol::raw_key::peer_key};
@@ -46,7 +47,8 @@ pub(crate) struct QuicConnection {
     max_streams: u32,
     most_streams: u32,
     last_heard: Instant,
-    owes_credit: bool,
+    credit: Credit,
+    tail: Tail,
     timers: Timers,
     handshake_timeout: Duration,
 }
@@ -59,6 +61,17 @@ enum Role {
         kept: Duration,
     },
     Acceptor,
+}
+
+/// Leave for the peer to send more that it was not told of yet.
+#[derive(Debug, Default)]
+struct Credit {
+    /// The engine has some to tell.
+    due: bool,
+    /// Bytes read since the last transmission.
+    read: u64,
+    /// The end of a stream was read, which the peer may wait to hear.
+    urgent: bool,
 }
 
 /// Our own deadlines; those that only move away are moved when they fire.
@@ -110,7 +123,8 @@ impl QuicConnection {
             max_streams: FIRST_STREAMS.min(limits.streams_per_connection),
             most_streams: limits.streams_per_connection,
             last_heard: now,
-            owes_credit: false,
+            credit: Credit::default(),
+            tail: Tail::default(),
             timers: Timers {
                 dead_after,
                 silence: dead_after.map(|silence| now + silence),
@@ -130,6 +144,9 @@ impl QuicConnection {
 
     /// Does whatever is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        if self.inner.poll_timeout().into_iter().chain(self.tail.due()).any(|due| due <= now) {
+            self.tail.release();
+        }
         self.inner.handle_timeout(now);
         if self.end.is_some() {
             return;
@@ -165,7 +182,7 @@ impl QuicConnection {
             return engine;
         }
         let Timers { silence, admission, unused, prefaces, .. } = self.timers;
-        [silence, admission, unused, prefaces].into_iter().flatten().chain(engine).min()
+        [silence, admission, unused, prefaces, self.tail.due()].into_iter().flatten().chain(engine).min()
     }
 
     /// Datagrams to send, written into `buffer`, which is emptied first.
@@ -176,13 +193,36 @@ impl QuicConnection {
         buffer: &mut Vec<u8>,
     ) -> Option<Outgoing> {
         buffer.clear();
-        self.owes_credit = false;
+        let batch = Batch { segments: max_segments, segment_bytes: self.inner.current_mtu() };
+        if self.tail.waits(now, batch) {
+            return None;
+        }
+        self.credit = Credit::default();
         let (round_trip, least) = (self.inner.rtt(), self.inner.min_rtt());
         if let Some(more) = self.window.wants(now, round_trip, least) {
             self.events.push_back(QuicEvent::WindowWanted(more));
         }
-        let transmit = self.inner.poll_transmit(now, max_segments, buffer)?;
+        let Some(transmit) = self.inner.poll_transmit(now, max_segments, buffer) else {
+            self.tail.nothing_to_send();
+            return None;
+        };
+        self.tail.sent(transmit.size, batch);
         Some(Outgoing { bytes: transmit.size, segment_bytes: transmit.segment_size, ecn: transmit.ecn })
+    }
+
+    /// Lets go out what a write may have left for the next one to take along, see [`Tail`].
+    pub(crate) fn release_tail(&mut self) {
+        self.tail.release();
+    }
+
+    /// Whether there is such a rest.
+    pub(super) fn holds_tail(&self) -> bool {
+        self.tail.due().is_some()
+    }
+
+    /// Whether something waits for the next transmission that should go out before anybody waits for the peer.
+    pub(crate) fn owes(&self) -> bool {
+        self.credit.due || self.holds_tail()
     }
 
     pub(crate) fn poll_endpoint_event(&mut self) -> Option<ToEndpoint> {

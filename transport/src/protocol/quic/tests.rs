@@ -216,6 +216,34 @@ fn a_reader_that_keeps_up_gets_a_larger_window() {
 }
 
 #[test]
+fn the_rest_of_a_long_write_waits_a_millisecond_at_most_and_a_short_write_not_at_all() {
+    let mut pair = Pair::new(Link { delay: MS, ..Link::default() });
+    let (ours, theirs, stream) = pair.connect();
+    // The congestion window begins with less than a batch of the test's wire, which is 10 datagrams.
+    let mut buffer = vec![0; 100_000];
+    let mut left = buffer.len();
+    assert_eq!(pair.dialer.connection(ours).write(stream, &buffer), Ok(left));
+    pair.run(Duration::from_secs(2), |pair| {
+        left -= pair.acceptor.connection(theirs).read(stream, &mut buffer).unwrap_or(0);
+        false
+    });
+    assert_eq!(left, 0);
+
+    let sent_by_writing = |pair: &mut Pair, bytes: usize| {
+        let before = pair.dialer.sent.len();
+        assert_eq!(pair.dialer.connection(ours).write(stream, &vec![1; bytes]), Ok(bytes));
+        pair.flush();
+        pair.dialer.sent.len() - before
+    };
+    let payload = usize::from(pair.dialer.connection(ours).mtu()) - 40;
+    assert_eq!(sent_by_writing(&mut pair, payload), 1);
+    assert_eq!(sent_by_writing(&mut pair, 10 * payload + 1_000), 10);
+    let (written, sent) = (pair.now, pair.dialer.sent.len());
+    assert!(pair.run(MS * 10, |pair| pair.dialer.sent.len() > sent));
+    assert_eq!((pair.now - written, pair.dialer.sent.len() - sent), (MS, 1));
+}
+
+#[test]
 fn a_hundred_streams_open_side_by_side_beyond_the_first_allowance() {
     let mut pair = Pair::new(Link::default());
     let (ours, ..) = pair.connect();

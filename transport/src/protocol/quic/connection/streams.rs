@@ -111,11 +111,12 @@ impl QuicConnection {
         match stream.read(&mut self.inner, buffer) {
             Ok(read) => {
                 self.window.consume(read.bytes);
-                self.owes_credit |= read.credit_due;
+                self.credit.due |= read.credit_due;
+                self.credit.read = self.credit.read.saturating_add(read.bytes as u64);
                 if read.ended {
                     // Its sender may wait to hear that everything arrived; an acknowledgement alone would be held back.
                     self.inner.ping();
-                    self.owes_credit = true;
+                    self.credit.urgent = true;
                 }
                 Ok(read.bytes)
             }
@@ -127,13 +128,25 @@ impl QuicConnection {
         }
     }
 
-    /// Whether the peer should soon be told that it may send more.
+    /// Whether the peer should be told at once that it may send more: else it soon has nothing left to do.
     pub(crate) fn owes_credit(&self) -> bool {
-        self.owes_credit
+        let window = self.window.bytes().min(self.stream_window);
+        self.credit.urgent || (self.credit.due && self.credit.read >= window / CREDIT_PART)
     }
 
-    /// Takes as much as there is room for.
+    /// Takes as much as there is room for. A short rest of it may wait up to a millisecond for the next write, see
+    /// [`super::super::tail::Tail`]; [`Self::release_tail`] sends it.
     pub(crate) fn write(&mut self, stream: StreamId, bytes: &[u8]) -> Result<usize, WriteEnd> {
+        let result = self.write_now(stream, bytes);
+        match &result {
+            Ok(taken) => self.tail.wrote(*taken),
+            // The writer is about to wait for what the peer says to what it has.
+            Err(_) => self.tail.release(),
+        }
+        result
+    }
+
+    fn write_now(&mut self, stream: StreamId, bytes: &[u8]) -> Result<usize, WriteEnd> {
         if let Some(end) = &self.end {
             return Err(WriteEnd::Failed(end.stream_error()));
         }
@@ -233,5 +246,7 @@ impl QuicConnection {
     }
 }
 
+/// The engine would tell after an eighth of the window, and whoever is about to wait tells anyway.
+const CREDIT_PART: u64 = 4;
 /// What one writer can make us hold: twice 1 Gbit/s at 100 ms.
 const MAX_SEND_WINDOW: u64 = 25_000_000;
