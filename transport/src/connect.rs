@@ -101,6 +101,9 @@ impl<'t> Call<'t> {
             if interrupter.is_some_and(Interrupter::is_interrupted) {
                 return Err(ConnectError::Interrupted);
             }
+            if self.shared.is_closed() {
+                return Err(ConnectError::Closed);
+            }
             while let Some(index) = race.poll_start(clock::now()) {
                 if let Err(error) = self.start(index, &mut candidates[index]) {
                     self.note_failure(&mut candidates[index], DialError::Socket(error));

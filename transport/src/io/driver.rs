@@ -61,16 +61,23 @@ impl Driver {
     }
 
     fn handle_events(&mut self, shared: &Arc<Shared>) {
-        let mut tokens = std::mem::take(&mut self.again);
-        tokens.append(&mut self.unread);
-        tokens.extend(self.events.iter().map(mio::event::Event::token).filter(|&token| token != WAKER));
-        for token in tokens {
-            let Some(source) = shared.sources.hold().find(token) else { continue };
-            self.handle_ready(shared, token, source);
+        let mut again = std::mem::take(&mut self.again);
+        again.append(&mut self.unread);
+        for token in again {
+            self.handle_ready(shared, token, false);
         }
+        let events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            self.handle_ready(shared, event.token(), event.is_read_closed() || event.is_error());
+        }
+        self.events = events;
     }
 
-    fn handle_ready(&mut self, shared: &Arc<Shared>, token: Token, source: Source) {
+    /// Looks at one source; `last` when the end of its input may have come.
+    fn handle_ready(&mut self, shared: &Arc<Shared>, token: Token, last: bool) {
+        // The table is not held while the source works.
+        let source = shared.sources.hold().find(token);
+        let Some(source) = source else { return };
         match source {
             Source::Acceptor(acceptor) => {
                 if acceptor.handle_ready(shared) {
@@ -78,7 +85,7 @@ impl Driver {
                 }
             }
             Source::Ending(ending) => ending.handle_ready(shared),
-            Source::Handshake(handshake) => handshake.handle_ready(shared, &mut self.wakes),
+            Source::Handshake(handshake) => handshake.handle_ready(shared, last, &mut self.wakes),
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {
                 if shared.quic.handle_ready(shared, &socket, &mut self.wakes) {

@@ -53,7 +53,9 @@ impl Ending {
     fn watch(shared: &Shared, mut state: State) -> io::Result<()> {
         let mut sources = shared.sources.hold();
         let token = sources.reserve();
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Asked for room while there is some, the poll would answer at once and for nothing.
+        let interest =
+            if state.write_ended { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
         if let Err(error) = shared.registry.register(&mut state.socket, token, interest) {
             sources.remove(token);
             return Err(error);

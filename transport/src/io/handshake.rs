@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
@@ -19,7 +19,7 @@ use super::{
     lock::Lock as _,
     slot::Wakes,
     sources::Source,
-    tcp::TcpConnection,
+    tcp::{Origin, TcpConnection},
 };
 use crate::{
     Stream,
@@ -44,14 +44,16 @@ enum Role {
     Acceptor {
         /// Where plain dials go. `None`: the connection was punched, and only its rendezvous is served.
         listener: Option<Arc<TcpAcceptor>>,
-        source: IpAddr,
+        source: SocketAddr,
     },
 }
 
 struct State {
     socket: TcpStream,
-    handshake: Option<Handshake>,
+    handshake: Handshake,
     unsent: Vec<u8>,
+    /// The poll tells of room for what is unsent.
+    watches_room: bool,
     /// The acceptor's: what the stream is for and where it will wait, once it was judged.
     admitted: Option<(ProtocolLabel, Place)>,
     /// The acceptor has refused: nothing but the verdict is left to send.
@@ -84,18 +86,27 @@ impl TcpHandshake {
         Self::dial_over(shared, socket.into(), order)
     }
 
-    /// The same over a connection that is being made, or is there.
+    /// The same over a connection that is being made, or is there. The first flight is made while the network carries the
+    /// SYN, and goes at once where that was quick.
     pub(crate) fn dial_over(
         shared: &Arc<Shared>,
         socket: std::net::TcpStream,
         order: DialOrder,
     ) -> io::Result<Token> {
-        Self::watch(shared, TcpStream::from_std(socket), Role::Dialer(order), None)
+        // The handshake's small flights must not wait for each other.
+        socket.set_nodelay(true)?;
+        let config = shared.tls.client.clone();
+        let handshake = Handshake::dial(config, order.expected, order.preface.clone(), order.is_held());
+        let mut state = State::new(TcpStream::from_std(socket), handshake.map_err(io::Error::other)?);
+        state.collect();
+        state.try_send()?;
+        Self::watch(shared, state, Role::Dialer(order))
     }
 
     /// Begins the handshake over a punched connection as the one who waits for the preface of its rendezvous.
     pub(crate) fn accept_punched(shared: &Arc<Shared>, socket: std::net::TcpStream) -> io::Result<Token> {
-        let source = socket.peer_addr()?.ip();
+        let source = socket.peer_addr()?;
+        socket.set_nodelay(true)?;
         Self::accept_as(shared, TcpStream::from_std(socket), Role::Acceptor { listener: None, source })
     }
 
@@ -106,54 +117,44 @@ impl TcpHandshake {
         source: SocketAddr,
         listener: Arc<TcpAcceptor>,
     ) -> io::Result<()> {
-        let role = Role::Acceptor { listener: Some(listener), source: source.ip() };
+        let role = Role::Acceptor { listener: Some(listener), source };
         Self::accept_as(shared, socket, role).map(drop)
     }
 
     fn accept_as(shared: &Arc<Shared>, socket: TcpStream, role: Role) -> io::Result<Token> {
         let handshake = Handshake::accept(shared.tls.server.clone()).map_err(io::Error::other)?;
-        let token = Self::watch(shared, socket, role, Some(handshake))?;
+        let token = Self::watch(shared, State::new(socket, handshake), role)?;
         let timer = clock::now() + shared.config.handshake_timeout;
         shared.sources.hold().set_timer(token, Some(timer));
         shared.crank.poke(timer);
         Ok(token)
     }
 
-    fn watch(
-        shared: &Shared,
-        mut socket: TcpStream,
-        role: Role,
-        handshake: Option<Handshake>,
-    ) -> io::Result<Token> {
-        // The handshake's small flights must not wait for each other.
-        socket.set_nodelay(true)?;
+    fn watch(shared: &Shared, mut state: State, role: Role) -> io::Result<Token> {
+        // Asked for room while there is some, the poll would answer at once and for nothing.
+        state.watches_room = !state.unsent.is_empty();
+        let interest = state.interest();
         let mut sources = shared.sources.hold();
         let token = sources.reserve();
-        if let Err(error) =
-            shared.registry.register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
-        {
+        if let Err(error) = shared.registry.register(&mut state.socket, token, interest) {
             sources.remove(token);
             return Err(error);
         }
-        let state = State {
-            socket,
-            handshake,
-            unsent: Vec::new(),
-            admitted: None,
-            refused: false,
-            finished: false,
-            accepted: false,
-        };
         sources
             .fill(token, Source::Handshake(Arc::new(Self { token, role, state: Mutex::new(Some(state)) })));
         Ok(token)
     }
 
-    /// Does what can be done without waiting.
-    pub(crate) fn handle_ready(&self, shared: &Arc<Shared>, wakes: &mut Wakes) {
+    /// Does what can be done without waiting; `last` when the end of the input may have come.
+    pub(crate) fn handle_ready(&self, shared: &Arc<Shared>, last: bool, wakes: &mut Wakes) {
         let mut state = self.state.hold();
         let Some(active) = state.as_mut() else { return };
-        match active.advance(shared, &self.role) {
+        let step = active.advance(shared, &self.role, last);
+        let step = match step {
+            Step::Wait => active.watch_room(shared, self.token).map_or_else(Step::Failed, |()| Step::Wait),
+            step => step,
+        };
+        match step {
             Step::Wait => {}
             Step::Established => {
                 if let Some(state) = state.take() {
@@ -196,20 +197,21 @@ impl TcpHandshake {
         if let Err(error) = shared.registry.deregister(&mut state.socket) {
             tracing::debug!(%error, "a socket was not watched any more");
         }
-        let handshake = state.handshake.take().expect("only a connected socket becomes a stream");
-        let established = handshake.into_established();
+        let established = state.handshake.into_established();
         let socket = std::net::TcpStream::from(state.socket);
         let punched = self.role.is_punched();
-        let (label, place) = match &self.role {
-            Role::Dialer(order) => (order.preface.label.clone(), None),
-            Role::Acceptor { .. } => {
+        let (label, place, remote) = match &self.role {
+            Role::Dialer(order) => (order.preface.label.clone(), None, order.remote),
+            Role::Acceptor { source, .. } => {
                 self.role.leave_pending(shared);
                 let (label, place) = state.admitted.expect("an acceptor admits before it establishes");
-                (label, Some(place))
+                (label, Some(place), *source)
             }
         };
         let early = matches!(self.role, Role::Dialer(_)) && !state.accepted;
-        let stream = TcpConnection::new(socket, established, early, label, punched, shared)
+        let watched = TcpAcceptor::PASSES_OPTIONS_ON && place.is_some() && !punched;
+        let origin = Origin { remote, early, punched, watched };
+        let stream = TcpConnection::new(socket, established, origin, label, shared)
             .map(Stream::from_tcp)
             .map_err(DialError::Socket);
         match (&self.role, place, stream) {
@@ -233,14 +235,41 @@ impl Role {
     /// What was punched was never counted.
     fn leave_pending(&self, shared: &Shared) {
         if let Self::Acceptor { listener: Some(_), source } = self {
-            shared.leave_pending(*source);
+            shared.leave_pending(source.ip());
         }
     }
 }
 
 impl State {
-    fn advance(&mut self, shared: &Arc<Shared>, role: &Role) -> Step {
-        match self.try_advance(shared, role) {
+    fn new(socket: TcpStream, handshake: Handshake) -> Self {
+        Self {
+            socket,
+            handshake,
+            unsent: Vec::new(),
+            watches_room: false,
+            admitted: None,
+            refused: false,
+            finished: false,
+            accepted: false,
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        if self.watches_room { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE }
+    }
+
+    /// Has the poll tell of room, once it is needed.
+    fn watch_room(&mut self, shared: &Shared, token: Token) -> Result<(), DialError> {
+        if self.unsent.is_empty() || self.watches_room {
+            return Ok(());
+        }
+        self.watches_room = true;
+        let interest = self.interest();
+        shared.registry.reregister(&mut self.socket, token, interest).map_err(DialError::Socket)
+    }
+
+    fn advance(&mut self, shared: &Arc<Shared>, role: &Role, last: bool) -> Step {
+        match self.try_advance(shared, role, last) {
             Ok(step) => step,
             Err(error) => {
                 // An alert may be left that tells the peer why; it goes out if it fits.
@@ -251,10 +280,8 @@ impl State {
         }
     }
 
-    fn try_advance(&mut self, shared: &Arc<Shared>, role: &Role) -> Result<Step, DialError> {
-        if self.handshake.is_none() && !self.connect(shared, role)? {
-            return Ok(Step::Wait);
-        }
+    fn try_advance(&mut self, shared: &Arc<Shared>, role: &Role, last: bool) -> Result<Step, DialError> {
+        let mut drained = false;
         let mut buffer = [0; 8 << 10];
         loop {
             self.collect();
@@ -262,41 +289,30 @@ impl State {
             if let Some(step) = self.outcome(role) {
                 return Ok(step);
             }
+            if drained {
+                return Ok(Step::Wait);
+            }
             let read = match self.socket.read(&mut buffer) {
-                Ok(0) => return Err(self.handshake_mut().handle_end().into()),
+                Ok(0) => return Err(self.handshake.handle_end().into()),
                 Ok(read) => read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Step::Wait),
+                Err(error) if is_not_yet(&error) => return Ok(Step::Wait),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(DialError::Socket(error)),
             };
-            self.handshake_mut().handle_bytes(&buffer[..read])?;
-            while let Some(event) = self.handshake_mut().poll_event() {
+            // A short read has emptied the socket, and whatever comes later is an event of its own. Windows tells of the
+            // next event only after a read that would block.
+            drained = read < buffer.len() && !last && !cfg!(windows);
+            self.handshake.handle_bytes(&buffer[..read])?;
+            while let Some(event) = self.handshake.poll_event() {
                 self.handle_event(event, shared, role)?;
             }
         }
     }
 
-    /// Tells whether the connection is there; begins the handshake when it is.
-    fn connect(&mut self, shared: &Shared, role: &Role) -> Result<bool, DialError> {
-        let Role::Dialer(order) = role else { return Ok(false) };
-        if let Some(error) = self.socket.take_error().map_err(DialError::Socket)? {
-            return Err(DialError::Socket(error));
-        }
-        match self.socket.peer_addr() {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
-            Err(error) => return Err(DialError::Socket(error)),
-        }
-        let config = shared.tls.client.clone();
-        let held = order.is_held();
-        self.handshake = Some(Handshake::dial(config, order.expected, order.preface.clone(), held)?);
-        Ok(true)
-    }
-
     fn handle_event(&mut self, event: HandshakeEvent, shared: &Shared, role: &Role) -> Result<(), DialError> {
         match (event, role) {
             (HandshakeEvent::Ready, Role::Dialer(order)) if order.may_ask(shared) => {
-                self.handshake_mut().ask()?;
+                self.handshake.ask()?;
             }
             (HandshakeEvent::Ready, _) => return Err(DialError::NotChosen),
             (HandshakeEvent::Finished, _) => self.finished = true,
@@ -311,11 +327,11 @@ impl State {
                     }
                     Err(reason) => self.refuse(reason),
                 };
-                self.handshake_mut().answer(verdict);
+                self.handshake.answer(verdict);
             }
             (HandshakeEvent::BadPreface(reason), _) => {
                 let verdict = self.refuse(reason);
-                self.handshake_mut().answer(verdict);
+                self.handshake.answer(verdict);
             }
             (HandshakeEvent::Preface { .. }, Role::Dialer(_)) => {}
         }
@@ -341,28 +357,27 @@ impl State {
     }
 
     fn collect(&mut self) {
-        let Some(handshake) = &mut self.handshake else { return };
-        while let Some(bytes) = handshake.poll_transmit() {
+        while let Some(bytes) = self.handshake.poll_transmit() {
             self.unsent.extend_from_slice(&bytes);
         }
     }
 
     fn send(&mut self) -> Result<(), DialError> {
+        self.try_send().map_err(DialError::Socket)
+    }
+
+    fn try_send(&mut self) -> io::Result<()> {
         let mut sent = 0;
         while sent < self.unsent.len() {
             match self.socket.write(&self.unsent[sent..]) {
                 Ok(written) => sent += written,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if is_not_yet(&error) => break,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(DialError::Socket(error)),
+                Err(error) => return Err(error),
             }
         }
         self.unsent.drain(..sent);
         Ok(())
-    }
-
-    fn handshake_mut(&mut self) -> &mut Handshake {
-        self.handshake.as_mut().expect("a connected socket has a handshake")
     }
 }
 
@@ -370,6 +385,11 @@ impl std::fmt::Debug for State {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("State").field("socket", &self.socket).finish_non_exhaustive()
     }
+}
+
+/// Nothing to read or no room; or no connection yet, for which Linux has the same error and other systems their own.
+fn is_not_yet(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }
 
 /// A non-blocking connect that has begun: EINPROGRESS on Unix, which std has no stable name for, else WSAEWOULDBLOCK.

@@ -20,13 +20,13 @@ use std::{
 
 use mio::{Registry, Token};
 
-pub(crate) use self::writer_end::WriterEnd;
 use self::{
     ends::Ends,
     receive::Receive,
     send::Send,
     socket::{Patience, StreamSocket},
 };
+pub(crate) use self::{socket::watch_peer, writer_end::WriterEnd};
 use super::{clock, ending::Ending, lock::Lock as _};
 use crate::{
     PublicKey, StreamError,
@@ -54,6 +54,17 @@ pub(crate) struct TcpConnection {
     ends: Mutex<Ends>,
 }
 
+/// How a connection came about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Origin {
+    pub(crate) remote: SocketAddr,
+    /// It is handed out before its verdict.
+    pub(crate) early: bool,
+    pub(crate) punched: bool,
+    /// The kernel looks after a silent peer already.
+    pub(crate) watched: bool,
+}
+
 /// The TLS state and what belongs to it.
 #[derive(Debug)]
 struct Core {
@@ -66,13 +77,14 @@ impl TcpConnection {
     pub(crate) fn new(
         socket: TcpStream,
         established: Established,
-        early: bool,
+        origin: Origin,
         label: ProtocolLabel,
-        punched: bool,
         shared: &Arc<Shared>,
     ) -> io::Result<Arc<Self>> {
-        let socket = StreamSocket::new(socket, shared.config.dead_after)?;
-        let (local, remote) = socket.addrs()?;
+        let Origin { remote, early, punched, watched } = origin;
+        let dead_after = if watched { None } else { shared.config.dead_after };
+        let socket = StreamSocket::new(socket, dead_after)?;
+        let local = socket.local_addr()?;
         let Established { core, peer, incoming, plaintext } = established;
         let number = shared.next_number();
         let connection = Arc::new(Self {

@@ -17,7 +17,7 @@ pub(crate) trait Blocking: Sized + Send + Sync + 'static {
     type Listener: Send + 'static;
 
     /// A listener on loopback, and what a dialer must know of it.
-    fn listen() -> Result<(Self::Listener, String)>;
+    fn listen(workload: Workload) -> Result<(Self::Listener, String)>;
     fn accept(listener: &Self::Listener) -> Result<Self::Stream>;
     fn dialer(address: &str, workload: Workload) -> Result<Self>;
     fn dial(&self) -> Result<Self::Stream>;
@@ -34,7 +34,7 @@ pub(crate) trait Blocking: Sized + Send + Sync + 'static {
 }
 
 pub(crate) fn serve<S: Blocking>(workload: Workload) -> Result<(String, Box<dyn Any>)> {
-    let (listener, address) = S::listen()?;
+    let (listener, address) = S::listen(workload)?;
     thread::spawn(move || {
         while let Ok(stream) = S::accept(&listener) {
             // A stream ends when its dialer goes away; there is nothing to report then.

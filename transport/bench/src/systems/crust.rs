@@ -63,8 +63,8 @@ impl<S: Over> Blocking for Crust<S> {
     type Stream = Stream;
     type Listener = (Listener, Transport);
 
-    fn listen() -> Result<(Self::Listener, String)> {
-        let transport = Transport::new(Identity::from_seed(SERVER_SEED), server_config::<S>())?;
+    fn listen(workload: Workload) -> Result<(Self::Listener, String)> {
+        let transport = Transport::new(Identity::from_seed(SERVER_SEED), server_config::<S>(workload))?;
         let listener = Listener::bind(&transport, (S::SCHEME, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))))?;
         let address = listener.local_endpoint().addr().to_string();
         Ok(((listener, transport), address))
@@ -75,9 +75,7 @@ impl<S: Over> Blocking for Crust<S> {
     }
 
     fn dialer(address: &str, workload: Workload) -> Result<Self> {
-        // Only dialling again is to profit from having dialled before.
-        let config = S::config().resume_sessions(workload == Workload::Again);
-        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), config)?;
+        let transport = Transport::new(Identity::from_seed(CLIENT_SEED), configured::<S>(workload))?;
         let server = Identity::from_seed(SERVER_SEED).public_key();
         Ok(Self {
             transport,
@@ -100,8 +98,13 @@ impl<S: Over> Blocking for Crust<S> {
     }
 }
 
+/// The references give no tickets, so ours gives some only where dialling again is to profit from having dialled before.
+fn configured<S: Over>(workload: Workload) -> TransportConfig {
+    S::config().resume_sessions(workload == Workload::Again)
+}
+
 /// Admits exactly the client, as the references do.
-fn server_config<S: Over>() -> TransportConfig {
+fn server_config<S: Over>(workload: Workload) -> TransportConfig {
     let client = Identity::from_seed(CLIENT_SEED).public_key();
-    S::config().admission(Admission::default().allow([client]))
+    configured::<S>(workload).admission(Admission::default().allow([client]))
 }

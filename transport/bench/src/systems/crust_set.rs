@@ -17,7 +17,7 @@ use crate::plan::{Plan, Workload};
 
 /// An echo server: one thread accepts, another serves.
 pub(crate) fn serve<S: Over>() -> Result<(String, Box<dyn Any>)> {
-    let ((listener, transport), address) = Crust::<S>::listen()?;
+    let ((listener, transport), address) = Crust::<S>::listen(Workload::Echo)?;
     let mut set = StreamSet::new(&transport)?;
     let waker = set.waker();
     let (sender, accepted) = channel();

@@ -17,7 +17,7 @@ impl Blocking for Plain {
     type Stream = TcpStream;
     type Listener = TcpListener;
 
-    fn listen() -> Result<(TcpListener, String)> {
+    fn listen(_: Workload) -> Result<(TcpListener, String)> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let address = listener.local_addr()?.to_string();
         Ok((listener, address))

@@ -26,8 +26,8 @@ impl Blocking for Tls {
     type Stream = TlsStream;
     type Listener = (TcpListener, Arc<ServerConfig>);
 
-    fn listen() -> Result<(Self::Listener, String)> {
-        let (listener, address) = Plain::listen()?;
+    fn listen(workload: Workload) -> Result<(Self::Listener, String)> {
+        let (listener, address) = Plain::listen(workload)?;
         Ok(((listener, Arc::new(keys::server_config()?)), address))
     }
 

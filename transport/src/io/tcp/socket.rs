@@ -2,11 +2,10 @@
 
 use std::{
     io,
-    net::TcpStream,
     time::{Duration, Instant},
 };
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Socket, TcpKeepalive};
 
 use crate::io::clock;
 
@@ -90,9 +89,8 @@ impl AppliedTimeout {
 }
 
 /// Lets the kernel find out when the peer is silent for too long, also while nothing is sent.
-fn watch_peer(socket: &TcpStream, dead_after: Option<Duration>) -> io::Result<()> {
+pub(crate) fn watch_peer(socket: &Socket, dead_after: Option<Duration>) -> io::Result<()> {
     let Some(dead_after) = dead_after else { return Ok(()) };
-    let socket = SockRef::from(socket);
     // The first probe after a third of the time, then five more within it: one lost probe ends nothing.
     let idle = (dead_after / 3).max(SHORTEST_PROBE);
     let interval = (dead_after / 8).max(SHORTEST_PROBE);

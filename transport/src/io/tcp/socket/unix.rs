@@ -20,12 +20,12 @@ pub(in crate::io::tcp) struct StreamSocket {
 impl StreamSocket {
     pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
         socket.set_nonblocking(false)?;
-        watch_peer(&socket, dead_after)?;
+        watch_peer(&SockRef::from(&socket), dead_after)?;
         Ok(Self { socket })
     }
 
-    pub(in crate::io::tcp) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.socket.local_addr()?, self.socket.peer_addr()?))
+    pub(in crate::io::tcp) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
     }
 
     /// One `recv`. Out of patience it is `WouldBlock`.

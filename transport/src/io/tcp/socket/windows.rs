@@ -31,12 +31,12 @@ struct Side {
 impl StreamSocket {
     pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        watch_peer(&socket, dead_after)?;
+        watch_peer(&SockRef::from(&socket), dead_after)?;
         Ok(Self { socket, receiving: Mutex::default(), sending: Mutex::default(), watched: Mutex::default() })
     }
 
-    pub(in crate::io::tcp) fn addrs(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.socket.local_addr()?, self.socket.peer_addr()?))
+    pub(in crate::io::tcp) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
     }
 
     /// One `recv`. Out of patience it is `WouldBlock`.
