@@ -8,20 +8,26 @@ use crate::{MappingConfig, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
 ///
-/// Share it between threads by reference or in an `Arc`. It has no thread and no socket of its own.
+/// Share it between threads by reference or in an `Arc`. It has no thread and no socket of its own, but for the thread
+/// `nat-io` while relays are held.
 #[derive(Debug)]
 pub struct MappingContext {
     config: MappingConfig,
     servers: Mutex<Vec<HolePunchServerAddr>>,
     interrupter: Interrupter,
+    #[cfg(feature = "turn")]
+    relays: std::sync::Arc<io::relays::Relays>,
 }
 
 /// Something outside that helps to learn addresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HolePunchServerAddr {
     /// A STUN server, such as a [`HolePunchServer`](crate::HolePunchServer).
     Stun(SocketAddr),
+    /// A TURN server, which relays for us.
+    #[cfg(feature = "turn")]
+    Turn(crate::TurnServer),
 }
 
 impl MappingContext {
@@ -33,7 +39,13 @@ impl MappingContext {
     pub fn new(config: MappingConfig) -> Result<Self, ContextError> {
         io::interfaces::check().map_err(ContextError::Interfaces)?;
         let servers = config.servers().iter().copied().map(HolePunchServerAddr::Stun).collect();
-        Ok(Self { config, servers: Mutex::new(servers), interrupter: Interrupter::default() })
+        Ok(Self {
+            config,
+            servers: Mutex::new(servers),
+            interrupter: Interrupter::default(),
+            #[cfg(feature = "turn")]
+            relays: std::sync::Arc::default(),
+        })
     }
 
     /// Adds servers for all later calls.
@@ -75,8 +87,29 @@ impl MappingContext {
     /// The STUN servers of one address family.
     pub(crate) fn stun_servers(&self, like: SocketAddr) -> Vec<SocketAddr> {
         let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let addresses = known.iter().map(|HolePunchServerAddr::Stun(address)| *address);
+        let addresses = known.iter().filter_map(|server| match server {
+            HolePunchServerAddr::Stun(address) => Some(*address),
+            #[cfg(feature = "turn")]
+            HolePunchServerAddr::Turn(_) => None,
+        });
         addresses.filter(|address| address.is_ipv4() == like.is_ipv4()).collect()
+    }
+
+    /// The TURN servers that the context knows.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub fn turn_servers(&self) -> Vec<crate::TurnServer> {
+        let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let relays = known.iter().filter_map(|server| match server {
+            HolePunchServerAddr::Turn(server) => Some(server.clone()),
+            HolePunchServerAddr::Stun(_) => None,
+        });
+        relays.collect()
+    }
+
+    #[cfg(feature = "turn")]
+    pub(crate) const fn relays(&self) -> &std::sync::Arc<io::relays::Relays> {
+        &self.relays
     }
 
     pub(crate) const fn config(&self) -> &MappingConfig {
