@@ -6,7 +6,7 @@ use crate::io::interfaces;
 use crate::io::serve::Serving;
 use crate::protocol::stun::ServerAddresses;
 use crate::protocol::{MappedSocketAddr, StunServer};
-use crate::{MappedUdpSocket, MappingContext};
+use crate::{MappedUdpSocket, MappingContext, PortLease};
 
 /// Tells others their outside addresses: a STUN server over UDP and TCP, so that a pair of peers needs no public one.
 ///
@@ -25,6 +25,8 @@ use crate::{MappedUdpSocket, MappingContext};
 #[derive(Debug)]
 pub struct HolePunchServer {
     addresses: Vec<MappedSocketAddr>,
+    /// The router forwards its UDP port for as long as it serves.
+    _lease: Option<PortLease>,
     stop: mio::Waker,
     thread: Option<JoinHandle<()>>,
 }
@@ -40,7 +42,7 @@ impl HolePunchServer {
         let (udp, listener) = bind_both(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))?;
         let mapped = MappedUdpSocket::map(udp, context).map_err(ServerError::Map)?;
         let server = StunServer::new(ServerAddresses::One);
-        Self::start(server, vec![mapped.socket], vec![listener], mapped.endpoints)
+        Self::start(server, vec![mapped.socket], vec![listener], mapped.endpoints, mapped.lease)
     }
 
     /// Serves at this address; port 0 chooses a free one. Returns at once.
@@ -53,7 +55,7 @@ impl HolePunchServer {
         let local = udp.local_addr().map_err(ServerError::Start)?;
         let addresses = interfaces::host_addresses(local).map_err(ServerError::Start)?;
         let addresses = addresses.into_iter().map(MappedSocketAddr::host).collect();
-        Self::start(StunServer::new(ServerAddresses::One), vec![udp], vec![listener], addresses)
+        Self::start(StunServer::new(ServerAddresses::One), vec![udp], vec![listener], addresses, None)
     }
 
     /// Serves at two addresses of this host with two ports each, so that clients can learn how their NAT filters
@@ -88,7 +90,7 @@ impl HolePunchServer {
             listeners.push(listener);
         }
         let addresses = vec![MappedSocketAddr::host(first), MappedSocketAddr::host(second)];
-        Self::start(StunServer::new(ServerAddresses::Four(four)), sockets, listeners, addresses)
+        Self::start(StunServer::new(ServerAddresses::Four(four)), sockets, listeners, addresses, None)
     }
 
     /// Where it is reached: this host's addresses and, if made by [`new`](Self::new), those that other servers see. Over
@@ -103,13 +105,14 @@ impl HolePunchServer {
         sockets: Vec<UdpSocket>,
         listeners: Vec<TcpListener>,
         addresses: Vec<MappedSocketAddr>,
+        lease: Option<PortLease>,
     ) -> Result<Self, ServerError> {
         let (serving, stop) = Serving::new(server, sockets, listeners).map_err(ServerError::Start)?;
         let thread = thread::Builder::new()
             .name("nat-io".into())
             .spawn(move || serving.run())
             .map_err(ServerError::Start)?;
-        Ok(Self { addresses, stop, thread: Some(thread) })
+        Ok(Self { addresses, _lease: lease, stop, thread: Some(thread) })
     }
 }
 

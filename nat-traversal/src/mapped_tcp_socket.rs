@@ -2,12 +2,13 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use socket2::Socket;
 
-use crate::MappingContext;
 use crate::error::MapError;
 use crate::io::run::RunError;
 use crate::io::{clock, entropy, interfaces, socket, stun_tcp};
-use crate::mapped_udp_socket::merge;
+use crate::mapped_udp_socket::{finish, merge};
+use crate::protocol::port_map::PortProtocol;
 use crate::protocol::{MapFailure, MappedSocketAddr};
+use crate::{MappingContext, PortLease};
 
 /// A bound TCP socket and the addresses at which peers may reach its port.
 ///
@@ -17,10 +18,12 @@ use crate::protocol::{MapFailure, MappedSocketAddr};
 pub struct MappedTcpSocket {
     /// The socket.
     pub socket: Socket,
-    /// Where it may be reached: this host's own addresses, and those that servers see.
+    /// Where it may be reached: this host's own addresses, the one that a router forwards, and those that servers see.
     pub endpoints: Vec<MappedSocketAddr>,
-    /// Which servers did not help, and why.
+    /// Which servers and routers did not help, and why.
     pub failures: Vec<MapFailure>,
+    /// The port that a router forwards, given back when this is dropped. Keep it for as long as peers are to come in.
+    pub lease: Option<PortLease>,
 }
 
 impl MappedTcpSocket {
@@ -36,7 +39,7 @@ impl MappedTcpSocket {
     }
 
     /// Learns the addresses of the port that `socket` is bound to: connects from it to the context's servers of its address
-    /// family, all at once, and asks them. Blocks for two round trips if all answer, else at most as long as
+    /// family, all at once, and asks them, and beside that the router for a port. Blocks for two round trips if all answer, else at most as long as
     /// [`MappingConfig::map_timeout`](crate::MappingConfig::map_timeout) says.
     ///
     /// The socket must have been bound with `SO_REUSEADDR` and, on Unix, `SO_REUSEPORT`.
@@ -49,6 +52,7 @@ impl MappedTcpSocket {
         let local =
             local.as_socket().ok_or_else(|| MapError::Socket(std::io::ErrorKind::InvalidInput.into()))?;
         let hosts = interfaces::host_addresses(local).map_err(MapError::Socket)?;
+        let asking = context.ask_router(local, PortProtocol::Tcp);
         let end = clock::now() + context.config().map_time();
         let servers = context.stun_servers(local);
         let mapping = match stun_tcp::learn(local, &servers, entropy::seed(), end, context.waits()) {
@@ -57,8 +61,10 @@ impl MappedTcpSocket {
             Err(RunError::TimedOut) => unreachable!("it ends with what it has"),
             Err(RunError::Io(error)) => return Err(MapError::Socket(error)),
         };
-        let endpoints = merge(hosts, mapping.addresses);
-        tracing::debug!(?endpoints, failures = ?mapping.failures, "mapped a TCP socket");
-        Ok(Self { socket, endpoints, failures: mapping.failures })
+        let (forwarded, refusals) = finish(asking, end, context)?;
+        let (endpoints, lease) = merge(hosts, forwarded, mapping.addresses);
+        let failures = [mapping.failures, refusals].concat();
+        tracing::debug!(?endpoints, ?failures, "mapped a TCP socket");
+        Ok(Self { socket, endpoints, failures, lease })
     }
 }

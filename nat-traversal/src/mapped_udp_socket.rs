@@ -1,11 +1,14 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
+use std::time::Instant;
 
-use crate::MappingContext;
 use crate::error::MapError;
+use crate::io::ask_router::{Asking, Forwarded};
 use crate::io::run::{RunError, Sockets, run};
 use crate::io::{clock, entropy, interfaces};
-use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, Mapping, SocketIndex};
+use crate::protocol::port_map::{PortMapping, PortProtocol};
+use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, Mapping, SocketIndex, is_global};
+use crate::{MappingContext, PortLease};
 
 /// A UDP socket and the addresses at which peers may reach it.
 ///
@@ -13,7 +16,7 @@ use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, Mapping, SocketIndex
 /// use nat_traversal::{MappedUdpSocket, MappingConfig, MappingContext};
 ///
 /// let context = MappingContext::new(MappingConfig::new())?;
-/// let mapped = MappedUdpSocket::new(&context)?;
+/// let mapped = MappedUdpSocket::map(std::net::UdpSocket::bind("127.0.0.1:0")?, &context)?;
 /// for endpoint in &mapped.endpoints {
 ///     println!("{} ({:?})", endpoint.addr, endpoint.kind);
 /// }
@@ -23,10 +26,12 @@ use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, Mapping, SocketIndex
 pub struct MappedUdpSocket {
     /// The socket, in blocking mode.
     pub socket: UdpSocket,
-    /// Where it may be reached: this host's own addresses, and those that servers see.
+    /// Where it may be reached: this host's own addresses, the one that a router forwards, and those that servers see.
     pub endpoints: Vec<MappedSocketAddr>,
-    /// Which servers did not help, and why.
+    /// Which servers and routers did not help, and why.
     pub failures: Vec<MapFailure>,
+    /// The port that a router forwards, given back when this is dropped. Keep it for as long as peers are to come in.
+    pub lease: Option<PortLease>,
 }
 
 impl MappedUdpSocket {
@@ -41,9 +46,11 @@ impl MappedUdpSocket {
         Self::map(socket, context)
     }
 
-    /// Learns the addresses of `socket`: asks the context's servers of its address family, all at once. Blocks for one
-    /// round trip if all answer, else at most as long as [`MappingConfig::map_timeout`](crate::MappingConfig::map_timeout)
-    /// says; without servers it does not block. Datagrams that arrive meanwhile and are no answers are lost.
+    /// Learns the addresses of `socket`: asks the context's servers of its address family, all at once, and beside that the
+    /// router for a port. Blocks for one round trip if all answer, else at most as long as
+    /// [`MappingConfig::map_timeout`](crate::MappingConfig::map_timeout) says; without servers and with
+    /// [`port_map(false)`](crate::MappingConfig::port_map) it does not block. Datagrams that arrive meanwhile and are no
+    /// answers are lost.
     ///
     /// # Errors
     ///
@@ -51,6 +58,7 @@ impl MappedUdpSocket {
     pub fn map(socket: UdpSocket, context: &MappingContext) -> Result<Self, MapError> {
         let local = socket.local_addr().map_err(MapError::Socket)?;
         let hosts = interfaces::host_addresses(local).map_err(MapError::Socket)?;
+        let asking = context.ask_router(local, PortProtocol::Udp);
         let start = clock::now();
         let end = start + context.config().map_time();
         let mut mapper = Mapper::new(start, &context.stun_servers(local), entropy::seed(), end);
@@ -64,21 +72,46 @@ impl MappedUdpSocket {
             Err(RunError::Io(error)) => return Err(MapError::Socket(error)),
         };
         let socket = sockets.take(SocketIndex::MAIN).map_err(MapError::Socket)?;
-        let endpoints = merge(hosts, mapping.addresses);
-        tracing::debug!(?endpoints, failures = ?mapping.failures, "mapped a UDP socket");
-        Ok(Self { socket, endpoints, failures: mapping.failures })
+        let (forwarded, refusals) = finish(asking, end, context)?;
+        let (endpoints, lease) = merge(hosts, forwarded, mapping.addresses);
+        let failures = [mapping.failures, refusals].concat();
+        tracing::debug!(?endpoints, ?failures, "mapped a UDP socket");
+        Ok(Self { socket, endpoints, failures, lease })
     }
 }
 
-/// All addresses, each once. An address of this host that servers see as well has no NAT before it.
-pub(crate) fn merge(hosts: Vec<SocketAddr>, seen: Vec<MappedSocketAddr>) -> Vec<MappedSocketAddr> {
+/// Waits for the router, if it was asked.
+pub(crate) fn finish(
+    asking: Option<Asking>,
+    deadline: Instant,
+    context: &MappingContext,
+) -> Result<(Forwarded, Vec<MapFailure>), MapError> {
+    let Some(asking) = asking else { return Ok((None, Vec::new())) };
+    asking.finish(deadline, context.waits()).map_err(|error| match error {
+        RunError::Interrupted => MapError::Interrupted,
+        RunError::TimedOut => unreachable!("it is told as a failure"),
+        RunError::Io(error) => MapError::Socket(error),
+    })
+}
+
+/// All addresses, each once. An address of this host that servers see as well has no NAT before it, and one that the
+/// router forwards is open to all although servers see it too.
+pub(crate) fn merge(
+    hosts: Vec<SocketAddr>,
+    forwarded: Forwarded,
+    seen: Vec<MappedSocketAddr>,
+) -> (Vec<MappedSocketAddr>, Option<PortLease>) {
     let mut endpoints: Vec<MappedSocketAddr> = hosts.into_iter().map(MappedSocketAddr::host).collect();
-    for address in seen {
+    let (mapping, lease) = forwarded.unzip();
+    let forwarded = mapping.map(|mapping: PortMapping| {
+        MappedSocketAddr::port_mapped(mapping.external, !is_global(mapping.external.ip()))
+    });
+    for address in forwarded.into_iter().chain(seen) {
         if endpoints.iter().all(|known| known.addr != address.addr) {
             endpoints.push(address);
         }
     }
-    endpoints
+    (endpoints, lease)
 }
 
 /// How much later than the mapper the driver would end.

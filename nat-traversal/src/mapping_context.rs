@@ -1,22 +1,24 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use crate::error::ContextError;
+use crate::io::ask_router::{Asking, Routers};
 use crate::io::interrupt::Interrupter;
-use crate::protocol::{MappedSocketAddr, Mapper};
-use crate::{MappingConfig, io};
+use crate::protocol::port_map::{PortMapFailure, PortProtocol};
+use crate::protocol::{MapFailure, MappedSocketAddr, Mapper};
+use crate::{MappingConfig, PortLease, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
 ///
-/// Share it between threads by reference or in an `Arc`. It has no thread and no socket of its own, but for the thread
-/// `nat-io` while relays are held.
-#[derive(Debug)]
+/// Share it between threads by reference or in an `Arc`. A thread named `nat-io` runs while there are leases of ports, and
+/// one named `nat-slow` while a router is asked by UPnP, whose HTTP cannot be interrupted: it is waited for by nobody, and
+/// outlives a context that is dropped meanwhile by at most a few answers of ten seconds.
 pub struct MappingContext {
     config: MappingConfig,
     servers: Mutex<Vec<HolePunchServerAddr>>,
+    routers: Routers,
     interrupter: Interrupter,
-    #[cfg(feature = "turn")]
-    relays: std::sync::Arc<io::relays::Relays>,
 }
 
 /// Something outside that helps to learn addresses.
@@ -25,9 +27,8 @@ pub struct MappingContext {
 pub enum HolePunchServerAddr {
     /// A STUN server, such as a [`HolePunchServer`](crate::HolePunchServer).
     Stun(SocketAddr),
-    /// A TURN server, which relays for us.
-    #[cfg(feature = "turn")]
-    Turn(crate::TurnServer),
+    /// A router that speaks UPnP, found by the crate [`igd`](crate::igd); asked instead of one that we would search for.
+    IgdGateway(igd::Gateway),
 }
 
 impl MappingContext {
@@ -42,9 +43,8 @@ impl MappingContext {
         Ok(Self {
             config,
             servers: Mutex::new(servers),
+            routers: Routers::default(),
             interrupter: Interrupter::default(),
-            #[cfg(feature = "turn")]
-            relays: std::sync::Arc::default(),
         })
     }
 
@@ -74,6 +74,29 @@ impl MappingContext {
         Mapper::new(now, &self.stun_servers(local), io::entropy::seed(), now + self.config.map_time())
     }
 
+    /// For programs that share a socket between this and another protocol: has a router forward the port of a socket bound
+    /// to `local`, as [`MappedUdpSocket::map`](crate::MappedUdpSocket::map) does with a socket of its own. `None` where no
+    /// router is needed, as with loopback or global addresses of IPv4, or asked, by [`MappingConfig::port_map`].
+    ///
+    /// Blocks until a router has answered, at most until `deadline`; about two seconds if none does.
+    ///
+    /// # Errors
+    ///
+    /// What each way of asking came to.
+    pub fn map_port(
+        &self,
+        local: SocketAddr,
+        protocol: PortProtocol,
+        deadline: Instant,
+    ) -> Result<Option<PortLease>, Vec<MapFailure>> {
+        let Some(asking) = self.ask_router(local, protocol) else { return Ok(None) };
+        match asking.finish(deadline, self.waits()) {
+            Ok((Some((_, lease)), _)) => Ok(Some(lease)),
+            Ok((None, failures)) => Err(failures),
+            Err(error) => Err(vec![MapFailure::PortMap(PortMapFailure::System { reason: error.reason() })]),
+        }
+    }
+
     /// The addresses of this host at which a socket bound to `local` is reached; loopback only if it is bound to that.
     ///
     /// # Errors
@@ -89,27 +112,22 @@ impl MappingContext {
         let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let addresses = known.iter().filter_map(|server| match server {
             HolePunchServerAddr::Stun(address) => Some(*address),
-            #[cfg(feature = "turn")]
-            HolePunchServerAddr::Turn(_) => None,
+            HolePunchServerAddr::IgdGateway(_) => None,
         });
         addresses.filter(|address| address.is_ipv4() == like.is_ipv4()).collect()
     }
 
-    /// The TURN servers that the context knows.
-    #[cfg(feature = "turn")]
-    #[must_use]
-    pub fn turn_servers(&self) -> Vec<crate::TurnServer> {
-        let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        let relays = known.iter().filter_map(|server| match server {
-            HolePunchServerAddr::Turn(server) => Some(server.clone()),
-            HolePunchServerAddr::Stun(_) => None,
-        });
-        relays.collect()
-    }
-
-    #[cfg(feature = "turn")]
-    pub(crate) const fn relays(&self) -> &std::sync::Arc<io::relays::Relays> {
-        &self.relays
+    /// Begins to ask routers for the port of a socket.
+    pub(crate) fn ask_router(&self, bound: SocketAddr, protocol: PortProtocol) -> Option<Asking> {
+        let known = {
+            let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+            let gateways = servers.iter().filter_map(|server| match server {
+                HolePunchServerAddr::IgdGateway(gateway) => Some(gateway.clone()),
+                HolePunchServerAddr::Stun(_) => None,
+            });
+            gateways.collect()
+        };
+        self.routers.ask(bound, protocol, &self.config, known)
     }
 
     pub(crate) const fn config(&self) -> &MappingConfig {
@@ -118,6 +136,16 @@ impl MappingContext {
 
     pub(crate) const fn waits(&self) -> &Interrupter {
         &self.interrupter
+    }
+}
+
+impl std::fmt::Debug for MappingContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MappingContext")
+            .field("config", &self.config)
+            .field("servers", &self.servers)
+            .field("interrupter", &self.interrupter)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,6 +8,7 @@
 mod candidate;
 mod machine;
 mod mapping;
+pub mod port_map;
 mod punch;
 mod random;
 mod rendezvous;
@@ -16,6 +17,7 @@ pub mod stun;
 #[cfg(feature = "turn")]
 pub mod turn;
 
+pub(crate) use candidate::is_global;
 pub use candidate::{AddrKind, MappedSocketAddr, PortRule};
 pub use machine::{Datagram, Machine, SocketIndex, Transmit};
 pub(crate) use mapping::StreamMapper;

@@ -36,6 +36,7 @@ mod net;
 mod program;
 #[cfg(feature = "turn")]
 mod relay;
+mod router;
 
 pub use link::Link;
 pub use nat::{Nat, PortChoice, Rule, Unsolicited};
@@ -43,6 +44,7 @@ pub use net::{Arrived, Net, NodeId, Passage, TraceEntry};
 pub use program::{Program, Running};
 #[cfg(feature = "turn")]
 pub use relay::{Relay, RelayRules};
+pub use router::{Forwarding, Router};
 
 /// An instant to count virtual time from.
 #[must_use]

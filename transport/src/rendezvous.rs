@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nat_traversal::{MapFailure, MappingContext, PrivRendezvousInfo};
+use nat_traversal::{MapFailure, MappingContext, PortLease, PrivRendezvousInfo};
 
 use crate::{
     Stream, Transport,
@@ -68,6 +68,8 @@ pub struct Rendezvous {
     pub(crate) tcp: Vec<(Hole, PrivRendezvousInfo, socket2::Socket)>,
     /// Sources of addresses that did not help.
     failures: Vec<MapFailure>,
+    /// Ports that a router forwards until the meeting is over.
+    _leases: Vec<PortLease>,
 }
 
 impl Rendezvous {
@@ -76,7 +78,8 @@ impl Rendezvous {
     /// The sockets to punch from are those of the transport's QUIC listeners, whose addresses stay what they are; for lack of
     /// one, the socket that dials go from. TCP gets a socket of its own. Addresses of other listeners are told as well.
     ///
-    /// Blocks while the servers of `context` are asked, for UDP and TCP at the same time: a round trip or two, at most
+    /// Blocks while the servers of `context`, and routers for a TCP port, are asked, for UDP and TCP at the same time: a round
+    /// trip or two, at most
     /// [`MappingConfig::map_timeout`](nat_traversal::MappingConfig::map_timeout); not at all without servers.
     ///
     /// # Errors
@@ -114,7 +117,8 @@ impl Rendezvous {
         let listeners = prepared.listeners;
         let offer = Offer { public_key: shared.public_key, meeting: public, holes, listeners };
         let told = RendezvousOffer { offer: offer.clone() };
-        let ours = Self { shared: shared.clone(), offer, meeting, udp, tcp, failures: prepared.failures };
+        let (failures, leases) = (prepared.failures, prepared.leases);
+        let ours = Self { shared: shared.clone(), offer, meeting, udp, tcp, failures, _leases: leases };
         Ok((told, ours))
     }
 

@@ -9,7 +9,7 @@ use mio::Waker;
 /// ```
 /// use nat_traversal::{MapError, MappedUdpSocket, MappingConfig, MappingContext};
 ///
-/// let context = MappingContext::new(MappingConfig::new())?;
+/// let context = MappingContext::new(MappingConfig::new().port_map(false))?;
 /// context.interrupter().interrupt();
 /// assert!(matches!(MappedUdpSocket::new(&context), Err(MapError::Interrupted)));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -41,16 +41,21 @@ impl Interrupter {
     }
 
     /// Has `waker` woken by an interruption for as long as the guard lives.
-    pub(crate) fn watch(&self, waker: impl Into<Arc<Waker>>) -> io::Result<Watch> {
+    pub(crate) fn watch(&self, waker: Waker) -> io::Result<Watch<'_>> {
+        self.watch_shared(Arc::new(waker))
+    }
+
+    /// The same for a waker that others wake as well.
+    pub(crate) fn watch_shared(&self, waker: Arc<Waker>) -> io::Result<Watch<'_>> {
         let mut waits = self.lock();
         if waits.wakers.len() >= MAX_WAITS {
             return Err(io::Error::other("too many calls wait on one mapping context"));
         }
         let number = waits.next;
         waits.next += 1;
-        waits.wakers.push((number, waker.into()));
+        waits.wakers.push((number, waker));
         drop(waits);
-        Ok(Watch { interrupter: self.clone(), number })
+        Ok(Watch { interrupter: self, number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waits> {
@@ -66,12 +71,12 @@ impl std::fmt::Debug for Interrupter {
 }
 
 /// One call that an interruption wakes.
-pub(crate) struct Watch {
-    interrupter: Interrupter,
+pub(crate) struct Watch<'a> {
+    interrupter: &'a Interrupter,
     number: u64,
 }
 
-impl Drop for Watch {
+impl Drop for Watch<'_> {
     fn drop(&mut self) {
         self.interrupter.lock().wakers.retain(|(number, _)| *number != self.number);
     }

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
@@ -16,6 +17,17 @@ pub(crate) enum RunError {
     TimedOut,
     Interrupted,
     Io(io::Error),
+}
+
+impl RunError {
+    /// What happened, in words.
+    pub(crate) fn reason(&self) -> Cow<'static, str> {
+        match self {
+            Self::TimedOut => Cow::Borrowed("too late"),
+            Self::Interrupted => Cow::Borrowed("interrupted"),
+            Self::Io(error) => Cow::Owned(error.to_string()),
+        }
+    }
 }
 
 impl From<io::Error> for RunError {

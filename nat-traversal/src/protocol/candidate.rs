@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 mod usable;
 
-pub(crate) use usable::usable;
+pub(crate) use usable::{is_global, usable};
 
 /// An address at which a socket may be reached, and what is known about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +49,12 @@ impl MappedSocketAddr {
     #[must_use]
     pub const fn host(addr: SocketAddr) -> Self {
         Self { addr, kind: AddrKind::Host, nat_restricted: false, ports: PortRule::Stable }
+    }
+
+    /// An address that a router forwards to us. Behind a further NAT it is a private one, which strangers do not reach.
+    #[must_use]
+    pub const fn port_mapped(addr: SocketAddr, nat_restricted: bool) -> Self {
+        Self { addr, kind: AddrKind::PortMapped, nat_restricted, ports: PortRule::Stable }
     }
 
     /// An address that servers see.

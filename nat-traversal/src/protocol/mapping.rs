@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 use thiserror::Error;
 
 use super::candidate::{MappedSocketAddr, PortRule};
+use super::port_map::PortMapFailure;
 use super::stun::{StunClient, StunEvent, StunFailure};
 use super::{Datagram, Machine, Seed, Transmit};
 
@@ -34,10 +35,13 @@ pub struct Mapping {
     pub failures: Vec<MapFailure>,
 }
 
-/// A source of addresses that did not help.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+/// A server or router that did not help.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum MapFailure {
+    /// A router does not forward the port.
+    #[error("no port mapping")]
+    PortMap(#[source] PortMapFailure),
     /// A STUN server failed.
     #[error("STUN server {server}: {failure}")]
     Stun {

@@ -133,6 +133,15 @@ pub(super) enum Layer {
     Udp,
 }
 
+impl Layer {
+    /// The number in IANA's list of protocols.
+    pub(super) const fn number(self) -> u8 {
+        match self {
+            Self::Udp => 17,
+        }
+    }
+}
+
 /// The tables of one NAT at work.
 #[derive(Debug)]
 pub(super) struct Table {

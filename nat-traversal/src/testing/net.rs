@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 
-use super::{Link, Nat, Program};
+use super::{Link, Nat, Program, Router};
 use crate::protocol::{Datagram, Random, Seed, SocketIndex, Transmit};
 use crate::testing::nat::{Layer, Table};
 
+mod ask;
 mod packet;
 
 use packet::{Moving, Packet};
@@ -23,6 +24,8 @@ pub struct Net {
     moving: BTreeMap<(Instant, u64), Moving>,
     sent: u64,
     trace: Vec<TraceEntry>,
+    /// The NATs that can be asked for ports, and where.
+    routers: BTreeMap<NodeId, (IpAddr, Router)>,
 }
 
 /// A host or a NAT of a [`Net`].
@@ -85,6 +88,7 @@ impl Net {
             moving: BTreeMap::new(),
             sent: 0,
             trace: Vec::new(),
+            routers: BTreeMap::new(),
         }
     }
 
@@ -105,6 +109,21 @@ impl Net {
     pub fn nat(&mut self, behind: Option<NodeId>, address: &str, link: Link, nat: Nat) -> NodeId {
         let table = Table::new(nat, &mut self.random);
         self.node(behind, address, link, Inside::Nat(table))
+    }
+
+    /// Lets a NAT forward ports for the hosts behind it when they ask by PCP or NAT-PMP at `inside`, its address on their
+    /// network.
+    ///
+    /// # Panics
+    ///
+    /// If `inside` is no IP address.
+    pub fn add_router(&mut self, nat: NodeId, inside: &str, router: Router) {
+        self.routers.insert(nat, (inside.parse().expect("an IP address"), router));
+    }
+
+    /// The router of a NAT, to look at or to change. What it sends to all hosts goes out with [`Net::announce`].
+    pub fn router(&mut self, nat: NodeId) -> Option<&mut Router> {
+        self.routers.get_mut(&nat).map(|(_, router)| router)
     }
 
     /// Gives a host one more address, so that it can serve at both.

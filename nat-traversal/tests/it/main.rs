@@ -1,13 +1,13 @@
 //! The blocking handles over loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[cfg(feature = "turn")]
-mod coturn;
+#[cfg(target_os = "linux")]
+mod home_router;
 mod mapping;
 mod nat_matrix;
+#[cfg(target_os = "linux")]
+mod port_map;
 mod punch;
 mod punch_tcp;
-#[cfg(feature = "turn")]
-mod relay;
 mod server;
 mod world;

@@ -91,7 +91,7 @@ fn address(server: &HolePunchServer) -> SocketAddr {
 
 fn context(servers: &[SocketAddr]) -> MappingContext {
     let config = servers.iter().fold(MappingConfig::new(), |config, server| config.server(*server));
-    MappingContext::new(config.map_timeout(Duration::from_secs(20))).unwrap()
+    MappingContext::new(config.map_timeout(Duration::from_secs(20)).port_map(false)).unwrap()
 }
 
 fn bound_udp() -> UdpSocket {

@@ -40,7 +40,7 @@ impl Peer {
 }
 
 fn context() -> MappingContext {
-    MappingContext::new(MappingConfig::new()).unwrap()
+    MappingContext::new(MappingConfig::new().port_map(false)).unwrap()
 }
 
 fn within(seconds: u64) -> ConnectOptions {

@@ -39,6 +39,11 @@ fn is_reachable(ours: &[MappedSocketAddr], theirs: SocketAddr) -> bool {
     }
 }
 
+/// Whether an address means the same everywhere.
+pub(crate) fn is_global(ip: IpAddr) -> bool {
+    scope(ip) == Scope::Global
+}
+
 /// How far an address has a meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Scope {

@@ -70,6 +70,9 @@ impl Net {
 
     /// A packet from inside goes through a NAT, up or straight back in.
     fn leave(&mut self, nat: NodeId, mut packet: Packet) {
+        if self.ask_router(nat, &packet) {
+            return;
+        }
         let (now, outside) = (self.now, self.nodes[nat.0].addresses[0]);
         let hairpin = packet.destination.ip() == outside;
         let Inside::Nat(table) = &mut self.nodes[nat.0].inside else {
@@ -97,7 +100,10 @@ impl Net {
         let Inside::Nat(table) = &mut self.nodes[nat.0].inside else {
             unreachable!("only NATs have an inside")
         };
-        let Some(inside) = table.inbound(now, packet.layer, packet.destination.port(), packet.source) else {
+        let (layer, port) = (packet.layer, packet.destination.port());
+        let forwarded =
+            self.routers.get(&nat).and_then(|(_, router)| router.forward(now, layer.number(), port));
+        let Some(inside) = forwarded.or_else(|| table.inbound(now, layer, port, packet.source)) else {
             return self.note(&packet, Passage::Filtered);
         };
         packet.destination = inside;
@@ -107,7 +113,7 @@ impl Net {
         self.cross_inside(nat, packet);
     }
 
-    fn cross_inside(&mut self, nat: NodeId, packet: Packet) {
+    pub(super) fn cross_inside(&mut self, nat: NodeId, packet: Packet) {
         let address = packet.destination.ip();
         let here = |node: &super::Node| node.behind == Some(nat) && node.addresses.contains(&address);
         match self.nodes.iter().position(here).map(NodeId) {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use nat_traversal::{
-    MapError, MapFailure, MappedSocketAddr, MappedTcpSocket, MappingContext,
+    MapError, MapFailure, MappedSocketAddr, MappedTcpSocket, MappingContext, PortLease,
     protocol::{Mapper, Mapping},
 };
 use socket2::{Domain, Protocol, Socket, Type};
@@ -32,6 +32,7 @@ pub(crate) struct Prepared {
     pub(crate) sockets: Vec<(Hole, PunchSocket, Vec<MappedSocketAddr>)>,
     pub(crate) listeners: Vec<(Scheme, SocketAddr)>,
     pub(crate) failures: Vec<MapFailure>,
+    pub(crate) leases: Vec<PortLease>,
 }
 
 /// What was learned about one socket.
@@ -72,7 +73,7 @@ pub(crate) fn prepare(
         let tcp: Vec<_> = tcp.into_iter().flatten().map(|(hole, thread)| (hole, thread.join())).collect();
         (udp, tcp)
     });
-    let (mut sockets, mut failures) = (Vec::new(), Vec::new());
+    let (mut sockets, mut failures, mut leases) = (Vec::new(), Vec::new(), Vec::new());
     for ((hole, hold), MappedHole { endpoints, failures: failed }) in udp.into_iter().zip(mapped_udp?) {
         failures.extend(failed);
         sockets.push((hole, PunchSocket::Udp(hold), endpoints));
@@ -81,6 +82,7 @@ pub(crate) fn prepare(
         match mapped.unwrap_or_else(|_| Err(MapError::Socket(io::Error::other("the thread panicked")))) {
             Ok(mapped) => {
                 failures.extend(mapped.failures);
+                leases.extend(mapped.lease);
                 sockets.push((hole, PunchSocket::Tcp(mapped.socket), mapped.endpoints));
             }
             Err(MapError::Interrupted) => return Err(RendezvousError::Interrupted),
@@ -94,7 +96,7 @@ pub(crate) fn prepare(
     if options.listeners {
         listeners.extend(listener_addrs(&listening, &sockets, context)?);
     }
-    Ok(Prepared { sockets, listeners, failures })
+    Ok(Prepared { sockets, listeners, failures, leases })
 }
 
 /// One socket a family: a listener's, one for all interfaces before others; else the one for dialling.

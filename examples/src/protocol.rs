@@ -1,8 +1,0 @@
-//! Pure state machines: `now`, seeds and messages in; messages and deadlines out.
-#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
-
-pub mod gossip;
-pub mod maelstrom;
-mod node;
-
-pub use node::Node;
