@@ -4,16 +4,17 @@ mod settings;
 mod text;
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use transport::{
-    AccessToken, Admission, Driver, Identity, Limits, ListenEndpoint, ProtocolLabel, PublicKey, Scheme,
+    AccessToken, Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, ProtocolLabel, PublicKey, Scheme,
     TransportConfig,
 };
 
-use crate::Lan;
+use crate::{Lan, gate::Gate};
 
 pub use error::ConfigError;
 pub use text::{ParseDurationError, parse_duration};
@@ -38,6 +39,11 @@ pub struct Config {
     allow: Option<Vec<PublicKey>>,
     protocols: Vec<ProtocolLabel>,
     token: Option<AccessToken>,
+    blocked: Vec<PublicKey>,
+    introducers: Vec<NamedEndpoint>,
+    introduces: bool,
+    stun_port: u16,
+    stun: Vec<SocketAddr>,
     driver: Driver,
     lan: Lan,
     lan_port: u16,
@@ -77,6 +83,11 @@ impl Default for Config {
             allow: None,
             protocols: vec![ProtocolLabel::default()],
             token: None,
+            blocked: Vec::new(),
+            introducers: Vec::new(),
+            introduces: false,
+            stun_port: 0,
+            stun: Vec::new(),
             driver: Driver::Background,
             lan: Lan::On,
             lan_port: LAN_PORT,
@@ -192,6 +203,44 @@ impl Config {
         self
     }
 
+    /// Turns these keys away, also if they are allowed. Default: none.
+    #[must_use]
+    pub fn block(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.blocked = keys.into_iter().collect();
+        self
+    }
+
+    /// Who introduces others to this peer, and this peer to others: it stays in touch with up to four of them, and names them
+    /// in its contact. Endpoints of one key are one introducer. Costs a thread and, for each introducer, a stream. Default:
+    /// none.
+    #[must_use]
+    pub fn introducers(mut self, endpoints: impl IntoIterator<Item = NamedEndpoint>) -> Self {
+        self.introducers = endpoints.into_iter().collect();
+        self
+    }
+
+    /// Introduces others to each other, whoever asks: carries their sealed messages and tells them their outside addresses
+    /// (STUN over UDP and TCP). For a peer that others can reach without help. Costs two threads. Default: no.
+    #[must_use]
+    pub fn introduce(mut self, willing: bool) -> Self {
+        self.introduces = willing;
+        self
+    }
+
+    /// Where an introducer answers STUN. Default: 0, a port chosen by the system.
+    #[must_use]
+    pub fn stun_port(mut self, port: u16) -> Self {
+        self.stun_port = port;
+        self
+    }
+
+    /// STUN servers that tell this peer its outside addresses, besides its introducers. Default: none.
+    #[must_use]
+    pub fn stun(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.stun = servers.into_iter().collect();
+        self
+    }
+
     /// Who waits for the network. Default: one background thread.
     #[must_use]
     pub fn driver(mut self, driver: Driver) -> Self {
@@ -263,10 +312,6 @@ impl Config {
         (self.lan, self.lan_port)
     }
 
-    pub(crate) fn token(&self) -> Option<&AccessToken> {
-        self.token.as_ref()
-    }
-
     pub(crate) fn dial_deadline(&self) -> Duration {
         self.times.deadline
     }
@@ -275,14 +320,30 @@ impl Config {
         self.identity.take()
     }
 
+    pub(crate) fn introducing(&self) -> Option<u16> {
+        self.introduces.then_some(self.stun_port)
+    }
+
+    pub(crate) fn introducer_endpoints(&self) -> &[NamedEndpoint] {
+        &self.introducers
+    }
+
+    pub(crate) fn stun_servers(&self) -> &[SocketAddr] {
+        &self.stun
+    }
+
+    /// Who may connect.
+    pub(crate) fn gate(&self) -> Gate {
+        Gate {
+            open: true,
+            allowed: self.allow.as_ref().map(|keys| keys.iter().copied().collect()),
+            blocked: self.blocked.iter().copied().collect(),
+            protocols: self.protocols.iter().cloned().collect(),
+            token: self.token.clone(),
+        }
+    }
+
     pub(crate) fn transport(&self) -> TransportConfig {
-        let mut admission = Admission::default().protocols(self.protocols.iter().cloned());
-        if let Some(allowed) = &self.allow {
-            admission = admission.allow(allowed.iter().copied());
-        }
-        if let Some(token) = &self.token {
-            admission = admission.access_token(token.clone());
-        }
         let bounds = self.bounds;
         let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
         let limits = Limits::default()
@@ -295,7 +356,7 @@ impl Config {
             .receive_bytes(bounds.receive_bytes);
         TransportConfig::default()
             .driver(self.driver)
-            .admission(admission)
+            .admission(self.gate().admission())
             .connect_timeout(self.times.deadline)
             .handshake_timeout(self.times.handshake)
             .dead_after(self.times.dead_after)

@@ -2,10 +2,10 @@ use std::{fmt, str::FromStr};
 
 use transport::{AccessToken, Endpoint, NamedEndpoint, ParseEndpointError, PublicKey, ToEndpoints};
 
-use crate::protocol::contact_wire;
+use crate::{Introducer, protocol::contact_wire};
 
-/// Everything needed to reach a peer, as one line of text to paste: its key, where it listens, and the access token
-/// if it asks for one.
+/// Everything needed to reach a peer, as one line of text to paste: its key, where it listens, who introduces others to it,
+/// and the access token if it asks for one.
 ///
 /// The text is `crust1` and lower-case base32 with a checksum, so it is safe in every shell, survives upper case, and
 /// a typing error is noticed. At most [`Contact::MAX_TEXT_BYTES`] long. **With a token in it the text is a secret.**
@@ -23,6 +23,7 @@ use crate::protocol::contact_wire;
 pub struct Contact {
     public_key: PublicKey,
     endpoints: Vec<NamedEndpoint>,
+    introducers: Vec<Introducer>,
     token: Option<AccessToken>,
 }
 
@@ -30,13 +31,16 @@ impl Contact {
     /// The most endpoints that a contact holds: four addresses with both schemes, twice.
     pub const MAX_ENDPOINTS: usize = 16;
 
+    /// The most introducers that a contact names.
+    pub const MAX_INTRODUCERS: usize = 4;
+
     /// The longest text of a contact, in bytes; longer ones are refused unread.
     pub const MAX_TEXT_BYTES: usize = contact_wire::MAX_TEXT_BYTES;
 
     /// Names a peer that nobody knows yet how to reach.
     #[must_use]
     pub const fn new(public_key: PublicKey) -> Self {
-        Self { public_key, endpoints: Vec::new(), token: None }
+        Self { public_key, endpoints: Vec::new(), introducers: Vec::new(), token: None }
     }
 
     /// Adds a place where the peer listens, after those already there; one it already has is not added again.
@@ -65,6 +69,25 @@ impl Contact {
         Ok(self)
     }
 
+    /// Names somebody who introduces others to the peer, after those already there; of one it already has, the endpoints that
+    /// are new are added.
+    ///
+    /// # Errors
+    ///
+    /// [`ContactError::Full`] when the contact is full, or when its text would become too long.
+    pub fn introducer(mut self, introducer: Introducer) -> Result<Self, ContactError> {
+        let full = self.introducers.len() == Self::MAX_INTRODUCERS;
+        match self.introducers.iter_mut().find(|known| known.key() == introducer.key()) {
+            Some(known) => known.merge(introducer),
+            None if full => return Err(ContactError::Full),
+            None => self.introducers.push(introducer),
+        }
+        if contact_wire::encode(&self).len() > contact_wire::MAX_BYTES {
+            return Err(ContactError::Full);
+        }
+        Ok(self)
+    }
+
     /// Sets the token that the peer asks for; the text is then a secret.
     #[must_use]
     pub fn access_token(mut self, token: AccessToken) -> Self {
@@ -82,6 +105,12 @@ impl Contact {
     #[must_use]
     pub fn endpoints(&self) -> &[NamedEndpoint] {
         &self.endpoints
+    }
+
+    /// Who introduces others to the peer, best first.
+    #[must_use]
+    pub fn introducers(&self) -> &[Introducer] {
+        &self.introducers
     }
 
     /// The token to show, if the peer asks for one.
@@ -105,7 +134,7 @@ impl From<Endpoint> for Contact {
 
 impl From<NamedEndpoint> for Contact {
     fn from(endpoint: NamedEndpoint) -> Self {
-        Self { public_key: endpoint.public_key(), endpoints: vec![endpoint], token: None }
+        Self { endpoints: vec![endpoint.clone()], ..Self::new(endpoint.public_key()) }
     }
 }
 
@@ -147,8 +176,9 @@ pub enum ContactError {
     },
     /// There is no room for more.
     #[error(
-        "a contact holds at most {} endpoints in {} bytes of text",
+        "a contact holds at most {} endpoints and {} introducers in {} bytes of text",
         Contact::MAX_ENDPOINTS,
+        Contact::MAX_INTRODUCERS,
         Contact::MAX_TEXT_BYTES
     )]
     Full,
@@ -224,6 +254,10 @@ mod tests {
             contact = longer;
         }
         assert!(contact.endpoints().len() < Contact::MAX_ENDPOINTS, "the length is the tighter bound here");
+        let by = Endpoint::new(Scheme::Tcp, "127.0.0.1:1".parse().unwrap(), key(2));
+        if let Ok(longer) = contact.clone().introducer(Introducer::new(by)) {
+            contact = longer;
+        }
         assert_eq!(contact.to_string().parse(), Ok(contact));
     }
 

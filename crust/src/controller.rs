@@ -1,17 +1,26 @@
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
+use crossbeam::channel::Receiver;
 use transport::{
-    AccessToken, BindError, ConnectOptions as DialOptions, Endpoint, ListenEndpoint, Listener, ListenerSet,
-    NamedEndpoint, PublicKey, Scheme, Stream, Transport, TransportStats, TurnError,
+    BindError, Endpoint, ListenEndpoint, Listener, NamedEndpoint, PublicKey, Scheme, Stream, TransportStats,
+    TurnError,
 };
 
 use crate::{
-    ConnectError, ConnectOptions, Contact, LanError, LanWarning,
-    io::{clock, lan::LanBeacon},
+    ConnectError, ConnectOptions, ConnectTrace, Contact, Destination, Introducer, LanError, LanWarning,
+    ServiceEvent, StartError,
+    dial::{Dial, in_order},
+    io::{
+        clock,
+        introduce::Interrupt,
+        lock::Lock as _,
+        worker::{Hosting, Worker},
+    },
+    shared::Shared,
 };
 
 /// Steers a [`Service`](crate::Service): dials, adds places to listen, tells how to be reached, and shuts down when it
@@ -29,12 +38,8 @@ use crate::{
 /// ```
 #[derive(Debug)]
 pub struct ServiceController {
-    listeners: Arc<ListenerSet>,
-    lan: Arc<LanBeacon>,
-    dialling: Dialling,
-    token: Option<AccessToken>,
-    // Dropped last: its drop waits for streams that are still ending.
-    transport: Transport,
+    shared: Arc<Shared>,
+    worker: Mutex<Option<Worker>>,
 }
 
 /// How this peer dials unless told otherwise.
@@ -45,34 +50,54 @@ pub(crate) struct Dialling {
 }
 
 impl ServiceController {
-    pub(crate) const fn new(
-        transport: Transport,
-        listeners: Arc<ListenerSet>,
-        lan: Arc<LanBeacon>,
-        dialling: Dialling,
-        token: Option<AccessToken>,
-    ) -> Self {
-        Self { listeners, lan, dialling, token, transport }
+    /// Takes over what was built; keeps in touch with introducers and is one, as asked for.
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        introducers: Vec<Introducer>,
+        hosting: Option<Hosting>,
+    ) -> Result<Self, StartError> {
+        let controller = Self { shared, worker: Mutex::default() };
+        if hosting.is_some() || !introducers.is_empty() {
+            let worker = Worker::start(controller.shared.clone(), hosting).map_err(StartError::Thread)?;
+            *controller.worker.hold() = Some(worker);
+        }
+        for introducer in introducers {
+            controller.attach(introducer)?;
+        }
+        Ok(controller)
+    }
+
+    fn attach(&self, introducer: Introducer) -> Result<(), StartError> {
+        let mut worker = self.worker.hold();
+        if worker.is_none() {
+            *worker = Some(Worker::start(self.shared.clone(), None).map_err(StartError::Thread)?);
+        }
+        self.shared.add_introducer(introducer.clone());
+        if let Some(worker) = &*worker {
+            worker.attach(introducer);
+        }
+        Ok(())
     }
 
     /// The key by which others know this peer.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        self.transport.public_key()
+        self.shared.transport.public_key()
     }
 
-    /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`], a [`Contact`], whose token is shown, or a bare
-    /// [`PublicKey`], which is looked for on the local network.
+    /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`](crate::NamedEndpoint), a [`Contact`], whose token is
+    /// shown, or a bare [`PublicKey`], which is looked for on the local network and asked for at this service's introducers.
     ///
     /// What beacons have said of the key is tried as well. A peer of whom no address is known is asked for by a beacon, on
     /// which at most three seconds are spent.
     ///
-    /// Blocks until the peer has admitted the stream, at most [`Config::deadline`](crate::Config::deadline).
+    /// Its addresses are dialled at once; if there are introducers, they are asked 50 ms later. The first road that leads there
+    /// wins. Blocks until the peer has admitted the stream, at most [`Config::deadline`](crate::Config::deadline).
     ///
     /// # Errors
     ///
     /// [`ConnectError`] with every road that was tried.
-    pub fn connect(&self, peer: impl Into<Contact>) -> Result<Stream, ConnectError> {
+    pub fn connect(&self, peer: impl Into<Destination>) -> Result<Stream, ConnectError> {
         self.connect_with(peer, &ConnectOptions::new())
     }
 
@@ -83,21 +108,77 @@ impl ServiceController {
     /// [`ConnectError`] with every road that was tried.
     pub fn connect_with(
         &self,
-        peer: impl Into<Contact>,
+        peer: impl Into<Destination>,
         options: &ConnectOptions,
     ) -> Result<Stream, ConnectError> {
+        self.connect_traced(peer, options).0
+    }
+
+    /// The same, and what was tried on the way.
+    pub fn connect_traced(
+        &self,
+        peer: impl Into<Destination>,
+        options: &ConnectOptions,
+    ) -> (Result<Stream, ConnectError>, ConnectTrace) {
         let peer = peer.into();
-        let schemes = options.schemes.as_deref().unwrap_or(&self.dialling.schemes);
-        let started = clock::now();
-        let deadline = started + options.deadline.unwrap_or(self.dialling.deadline);
-        let endpoints = in_order(&self.known_endpoints(&peer, deadline), schemes);
-        let Some(first) = endpoints.first() else { return Err(ConnectError::nowhere(peer.public_key())) };
-        let mut dial = DialOptions::new().protocol(options.protocol.clone()).deadline(deadline);
-        if let Some(token) = peer.token() {
-            dial = dial.access_token(token.clone());
-        }
-        Stream::connect_with(&self.transport, &endpoints, &dial)
-            .map_err(|error| ConnectError::of(error, first, clock::now().saturating_duration_since(started)))
+        let schemes = options.schemes.as_deref().unwrap_or(&self.shared.dialling.schemes);
+        let begun = clock::now();
+        let own = self.shared.introducers();
+        let strangers = own.into_iter().filter(|ours| {
+            peer.introducers().iter().all(|theirs| theirs.key() != ours.key())
+                && ours.key() != peer.public_key()
+        });
+        let dial = Dial {
+            shared: &self.shared,
+            peer: peer.public_key(),
+            token: peer.contact().token(),
+            label: options.protocol.clone(),
+            endpoints: self.known_endpoints(peer.contact(), schemes),
+            introducers: peer.introducers().iter().cloned().chain(strangers).collect(),
+            schemes,
+            begun,
+            deadline: begun + options.deadline.unwrap_or(self.shared.dialling.deadline),
+            interrupt: Interrupt::default(),
+        };
+        dial.run()
+    }
+
+    /// Stays in touch with one more introducer from now on, and names it in the contact. Returns at once;
+    /// [`ServiceController::wait_attached`] waits until it knows us.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Thread`] when the operating system gives no thread for it.
+    pub fn add_introducer(&self, introducer: impl Into<NamedEndpoint>) -> Result<(), StartError> {
+        self.attach(Introducer::new(introducer))
+    }
+
+    /// Blocks until an introducer knows this peer, at most until `deadline`; tells whether one does. Does not block when there
+    /// are none.
+    #[must_use]
+    pub fn wait_attached(&self, deadline: Instant) -> bool {
+        self.shared.wait_attached(deadline)
+    }
+
+    /// What happens beside the calls, the latest 256 events that nobody has taken.
+    #[must_use]
+    pub fn events(&self) -> &Receiver<ServiceEvent> {
+        self.shared.events.receiver()
+    }
+
+    /// Admits these keys only, for streams that come in from now on; `None` admits every key.
+    pub fn set_allowed(&self, keys: Option<Vec<PublicKey>>) {
+        self.shared.change_gate(|gate| gate.allowed = keys.map(|keys| keys.into_iter().collect()));
+    }
+
+    /// Turns these keys away, also if they are allowed, for streams that come in from now on.
+    pub fn set_blocked(&self, keys: impl IntoIterator<Item = PublicKey>) {
+        self.shared.change_gate(|gate| gate.blocked = keys.into_iter().collect());
+    }
+
+    /// Whether streams are let in at all, from now on. Those that are open stay. Default: yes.
+    pub fn set_accepting(&self, accepting: bool) {
+        self.shared.change_gate(|gate| gate.open = accepting);
     }
 
     /// Listens at one more place.
@@ -106,18 +187,18 @@ impl ServiceController {
     ///
     /// [`BindError`] when it cannot be bound.
     pub fn add_listener(&self, place: ListenEndpoint) -> Result<ListenEndpoint, BindError> {
-        let listener = Listener::bind(&self.transport, place)?;
+        let listener = Listener::bind(&self.shared.transport, place)?;
         let local = listener.local_endpoint();
-        self.listeners.add_listener(listener);
-        self.lan.places_changed();
+        self.shared.listeners.add_listener(listener);
+        self.shared.lan.places_changed();
         Ok(local)
     }
 
     /// Stops listening at a place, named as [`ServiceController::add_listener`] returned it; streams that came from
     /// there stay. Tells whether it was there.
     pub fn remove_listener(&self, place: ListenEndpoint) -> bool {
-        let was_there = self.listeners.remove_listener(place);
-        self.lan.places_changed();
+        let was_there = self.shared.listeners.remove_listener(place);
+        self.shared.lan.places_changed();
         was_there
     }
 
@@ -128,20 +209,26 @@ impl ServiceController {
     ///
     /// When the system does not tell its interfaces.
     pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
-        let all = self.listeners.endpoints()?;
+        let all = self.shared.listeners.endpoints()?;
         let outside: Vec<_> = all.iter().copied().filter(|one| !one.addr().ip().is_loopback()).collect();
         Ok(if outside.is_empty() { all } else { outside })
     }
 
-    /// How others reach this peer, as one text to paste: its key, its endpoints and the access token it asks for.
+    /// How others reach this peer, as one text to paste: its key, its endpoints, its introducers and the access token it asks
+    /// for.
     ///
     /// # Errors
     ///
     /// When the system does not tell its interfaces.
     pub fn contact(&self) -> io::Result<Contact> {
         let mut contact = Contact::new(self.public_key());
-        if let Some(token) = &self.token {
+        if let Some(token) = &self.shared.gate().token {
             contact = contact.access_token(token.clone());
+        }
+        for introducer in self.shared.introducers() {
+            if let Ok(longer) = contact.clone().introducer(introducer) {
+                contact = longer;
+            }
         }
         for endpoint in self.endpoints()? {
             match contact.clone().endpoint(endpoint) {
@@ -163,32 +250,32 @@ impl ServiceController {
     /// [`LanError::TimedOut`] when nobody is there under that key, [`LanError::Closed`] when the service is shut down, or
     /// why listening cannot begin.
     pub fn find_on_lan(&self, key: PublicKey, deadline: Instant) -> Result<Vec<Endpoint>, LanError> {
-        self.lan.find(key, deadline)
+        self.shared.lan.find(key, deadline, || false)
     }
 
     /// Who is announced on the local network as far as was heard so far, with where each is said to listen. Empty until
     /// listening has begun (see [`ServiceBeaconReceiver`](crate::ServiceBeaconReceiver)).
     #[must_use]
     pub fn lan_peers(&self) -> Vec<(PublicKey, Vec<Endpoint>)> {
-        self.lan.keys().into_iter().map(|key| (key, self.lan.lookup(key))).collect()
+        self.shared.lan.keys().into_iter().map(|key| (key, self.shared.lan.lookup(key))).collect()
     }
 
     /// The port of the beacon, once it was started: of use where [`Config::lan_port`](crate::Config::lan_port) is 0.
     #[must_use]
     pub fn lan_port(&self) -> Option<u16> {
-        self.lan.port()
+        self.shared.lan.port()
     }
 
     /// What of the local network cannot be used at the moment while the rest goes on; usually nothing.
     #[must_use]
     pub fn lan_warnings(&self) -> Vec<LanWarning> {
-        self.lan.warnings()
+        self.shared.lan.warnings()
     }
 
     /// What has been counted so far.
     #[must_use]
     pub fn stats(&self) -> TransportStats {
-        self.transport.stats()
+        self.shared.transport.stats()
     }
 
     /// Lends the calling thread until something happened on the network, at most until `deadline`: the application's part
@@ -198,45 +285,34 @@ impl ServiceController {
     ///
     /// [`TurnError::TimedOut`] when nothing happened, [`TurnError::Closed`] when the service is closed.
     pub fn turn(&self, deadline: Instant) -> Result<(), TurnError> {
-        self.transport.turn(deadline)
+        self.shared.transport.turn(deadline)
+    }
+
+    /// What a contact says, after what beacons say of its key: the local network is the shortest way.
+    fn known_endpoints(&self, peer: &Contact, schemes: &[Scheme]) -> Vec<NamedEndpoint> {
+        let mut all: Vec<NamedEndpoint> =
+            self.shared.lan.lookup(peer.public_key()).into_iter().map(NamedEndpoint::from).collect();
+        for endpoint in peer.endpoints() {
+            if !all.contains(endpoint) {
+                all.push(endpoint.clone());
+            }
+        }
+        in_order(&all, schemes)
     }
 
     /// Ends everything now: streams, sockets, blocked calls, which return `Closed`.
     pub fn close(&self) {
-        self.lan.close();
-        self.transport.close();
-    }
-
-    /// What a contact says, after what beacons say of its key: the local network is the shortest way.
-    fn known_endpoints(&self, peer: &Contact, deadline: Instant) -> Vec<NamedEndpoint> {
-        let key = peer.public_key();
-        let mut endpoints = self.lan.lookup(key);
-        if endpoints.is_empty() && peer.endpoints().is_empty() {
-            let until = deadline.min(clock::now() + LOOKING);
-            endpoints = self.lan.find(key, until).unwrap_or_else(|error| {
-                tracing::debug!(%key, %error, "not found on the local network");
-                Vec::new()
-            });
-        }
-        let mut all: Vec<NamedEndpoint> = endpoints.into_iter().map(NamedEndpoint::from).collect();
-        let others = peer.endpoints().iter().filter(|endpoint| !all.contains(endpoint)).cloned();
-        let others: Vec<_> = others.collect();
-        all.extend(others);
-        all
+        self.shared.lan.close();
+        self.shared.transport.close();
     }
 }
 
 impl Drop for ServiceController {
     fn drop(&mut self) {
-        self.lan.close();
+        self.close();
+        self.shared.mapping.interrupter().interrupt();
+        if let Some(worker) = self.worker.hold().take() {
+            worker.join();
+        }
     }
 }
-
-/// The endpoints of the wanted schemes, those of the preferred scheme first.
-fn in_order(endpoints: &[NamedEndpoint], schemes: &[Scheme]) -> Vec<NamedEndpoint> {
-    let of = |scheme| endpoints.iter().filter(move |endpoint| endpoint.scheme() == scheme);
-    schemes.iter().flat_map(|&scheme| of(scheme)).cloned().collect()
-}
-
-/// A beacon asks six times within two seconds; who has not answered then is not there.
-const LOOKING: Duration = Duration::from_secs(3);

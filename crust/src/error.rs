@@ -1,8 +1,8 @@
 use std::{error::Error, fmt, net::SocketAddr, time::Duration};
 
-use transport::{BindError, ConnectError as DialError, NamedEndpoint, PublicKey};
+use transport::{BindError, ConnectError as DialError, NamedEndpoint, PublicKey, Refusal};
 
-use crate::{IdentityFileError, Road};
+use crate::{ConnectTrace, IdentityFileError, Road, io::introduce::IntroductionError};
 
 /// Why a [`Service`](crate::Service) could not start.
 #[derive(Debug, thiserror::Error)]
@@ -17,12 +17,21 @@ pub enum StartError {
     /// It cannot listen where it was told to.
     #[error(transparent)]
     Listen(#[from] BindError),
+    /// What it needs to learn its own addresses is not there.
+    #[error(transparent)]
+    Mapping(#[from] nat_traversal::ContextError),
+    /// It cannot tell others their addresses, as an introducer does.
+    #[error("cannot answer STUN")]
+    Stun(#[from] nat_traversal::ServerError),
+    /// No thread could be started.
+    #[error("the operating system gave no thread")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Why a peer could not be reached: every road that was tried, and what came of it.
 ///
-/// As text it is one line; [`ConnectError::attempts`] tells all. Its source is the attempt that says most: a refusal
-/// by the peer before a silence.
+/// As text it is one line; [`ConnectError::attempts`] and [`ConnectError::trace`] tell all. Its source is the attempt that
+/// says most: a refusal by the peer before a silence.
 ///
 /// ```
 /// use crust::{Config, Endpoint, Identity, Scheme, Service};
@@ -40,6 +49,7 @@ pub enum StartError {
 pub struct ConnectError {
     peer: PublicKey,
     attempts: Vec<Attempt>,
+    trace: Box<ConnectTrace>,
 }
 
 /// One road, and why it led nowhere.
@@ -48,43 +58,83 @@ pub struct ConnectError {
 pub struct Attempt {
     /// What kind of road it was.
     pub road: Road,
-    /// What was dialled.
+    /// What was dialled: the peer, or who should have introduced us to it.
     pub endpoint: NamedEndpoint,
     /// The address, once known.
     pub addr: Option<SocketAddr>,
+    /// When it began, counted from the call.
+    pub started: Duration,
     /// From its start to its end.
     pub waited: Duration,
     /// Why it failed.
-    pub error: Box<DialError>,
+    pub error: Box<AttemptError>,
+}
+
+/// Why one road led nowhere.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// An address did not answer, or not as it should.
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    /// The peer was not introduced.
+    #[error("not introduced")]
+    Introduction(#[from] IntroductionError),
+    /// It was not tried.
+    #[error("not tried: {reason}")]
+    Skipped {
+        /// Why, for a person to read.
+        reason: String,
+    },
+}
+
+impl Attempt {
+    /// Takes a failed dial apart; `dialled` is its first endpoint, for errors that name none.
+    pub(crate) fn of_dial(
+        error: DialError,
+        dialled: &NamedEndpoint,
+        started: Duration,
+        waited: Duration,
+    ) -> Vec<Self> {
+        if let DialError::AllFailed { attempts } = error {
+            let attempts = attempts.into_iter().map(|one| Self {
+                road: Road::to(one.addr),
+                endpoint: one.endpoint,
+                addr: one.addr,
+                started,
+                waited: one.waited,
+                error: Box::new(AttemptError::Dial(*one.error)),
+            });
+            return attempts.collect();
+        }
+        let endpoint = endpoint_of(&error).unwrap_or(dialled).clone();
+        let addr = format!("{}:{}", endpoint.host(), endpoint.port()).parse().ok();
+        vec![Self { road: Road::to(addr), endpoint, addr, started, waited, error: Box::new(error.into()) }]
+    }
+
+    /// The peer's own word, if it answered and turned us away.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match *self.error {
+            AttemptError::Dial(DialError::Refused { reason, .. })
+            | AttemptError::Introduction(IntroductionError::Refused(reason)) => Some(reason),
+            _ => None,
+        }
+    }
+
+    /// What was dialled, without the key.
+    pub(crate) fn to(&self) -> String {
+        let scheme = self.endpoint.scheme();
+        match self.addr {
+            Some(addr) => format!("{scheme}://{addr}"),
+            None => format!("{scheme}://{}:{}", self.endpoint.host(), self.endpoint.port()),
+        }
+    }
 }
 
 impl ConnectError {
-    /// No road is known at all, or none that may be used.
-    pub(crate) const fn nowhere(peer: PublicKey) -> Self {
-        Self { peer, attempts: Vec::new() }
-    }
-
-    /// Takes a failed dial apart; `dialled` is its first endpoint, for errors that name none.
-    pub(crate) fn of(error: DialError, dialled: &NamedEndpoint, waited: Duration) -> Self {
-        let peer = dialled.public_key();
-        let attempts = match error {
-            DialError::AllFailed { attempts } => attempts
-                .into_iter()
-                .map(|one| Attempt {
-                    road: Road::to(one.addr),
-                    endpoint: one.endpoint,
-                    addr: one.addr,
-                    waited: one.waited,
-                    error: one.error,
-                })
-                .collect(),
-            error => {
-                let endpoint = endpoint_of(&error).unwrap_or(dialled).clone();
-                let addr = format!("{}:{}", endpoint.host(), endpoint.port()).parse().ok();
-                vec![Attempt { road: Road::to(addr), endpoint, addr, waited, error: Box::new(error) }]
-            }
-        };
-        Self { peer, attempts }
+    pub(crate) fn new(peer: PublicKey, attempts: Vec<Attempt>, trace: ConnectTrace) -> Self {
+        Self { peer, attempts, trace: Box::new(trace) }
     }
 
     /// Whom it was about.
@@ -99,22 +149,27 @@ impl ConnectError {
         &self.attempts
     }
 
+    /// The same with times and advice, as text that a person understands.
+    #[must_use]
+    pub fn trace(&self) -> &ConnectTrace {
+        &self.trace
+    }
+
     /// The peer's own word, if it answered and turned us away.
     #[must_use]
-    pub fn refusal(&self) -> Option<transport::Refusal> {
-        self.attempts.iter().find_map(|attempt| match *attempt.error {
-            DialError::Refused { reason, .. } => Some(reason),
-            _ => None,
-        })
+    pub fn refusal(&self) -> Option<Refusal> {
+        self.attempts.iter().find_map(Attempt::refusal)
     }
 
     fn telling(&self) -> Option<&Attempt> {
-        self.attempts.iter().min_by_key(|attempt| match *attempt.error {
-            DialError::Refused { .. } => 0,
-            DialError::WrongPeer { .. } => 1,
-            DialError::Handshake { .. } => 2,
-            DialError::TimedOut { .. } => 4,
-            _ => 3,
+        self.attempts.iter().min_by_key(|attempt| match &*attempt.error {
+            _ if attempt.refusal().is_some() => 0,
+            AttemptError::Dial(DialError::WrongPeer { .. }) => 1,
+            AttemptError::Dial(DialError::Handshake { .. }) => 2,
+            AttemptError::Dial(DialError::TimedOut { .. }) => 5,
+            AttemptError::Introduction(IntroductionError::Interrupted) | AttemptError::Skipped { .. } => 6,
+            AttemptError::Introduction(_) => 3,
+            AttemptError::Dial(_) => 4,
         })
     }
 }
@@ -148,7 +203,7 @@ impl Error for ConnectError {
 
 #[cfg(test)]
 mod tests {
-    use transport::{Identity, Refusal};
+    use transport::Identity;
 
     use super::*;
 
@@ -156,15 +211,16 @@ mod tests {
     fn the_source_is_the_attempt_that_says_most() {
         let key = Identity::from_seed([1; 32]).public_key();
         let endpoint: NamedEndpoint = format!("tcp://127.0.0.1:5?pubkey={key}").parse().unwrap();
+        let attempts = |error| Attempt::of_dial(error, &endpoint, Duration::ZERO, Duration::from_secs(1));
+        let error = |attempts| ConnectError::new(key, attempts, ConnectTrace::new(key));
         let slow = DialError::TimedOut { endpoint: endpoint.clone(), waited: Duration::from_secs(1) };
-        let error = ConnectError::of(slow, &endpoint, Duration::from_secs(1));
-        assert_eq!(error.to_string(), format!("no road to {key} (1 tried)"));
-        assert_eq!(error.attempts()[0].addr, Some("127.0.0.1:5".parse().unwrap()));
-        assert_eq!(error.refusal(), None);
+        let mut one = error(attempts(slow));
+        assert_eq!(one.to_string(), format!("no road to {key} (1 tried)"));
+        assert_eq!(one.attempts()[0].addr, Some("127.0.0.1:5".parse().unwrap()));
+        assert_eq!(one.refusal(), None);
         let refused = DialError::Refused { endpoint: endpoint.clone(), reason: Refusal::Token };
-        let mut both = error;
-        both.attempts.extend(ConnectError::of(refused, &endpoint, Duration::ZERO).attempts);
-        assert_eq!(both.refusal(), Some(Refusal::Token));
-        assert!(both.source().unwrap().to_string().contains("token"));
+        one.attempts.extend(attempts(refused));
+        assert_eq!(one.refusal(), Some(Refusal::Token));
+        assert!(one.source().unwrap().to_string().contains("token"));
     }
 }

@@ -1,5 +1,10 @@
 //! Files and the clock. Nothing is decided here.
 
 pub(crate) mod clock;
+pub(crate) mod entropy;
 pub(crate) mod identity_file;
+pub(crate) mod introduce;
 pub(crate) mod lan;
+pub(crate) mod lock;
+mod meeting;
+pub(crate) mod worker;

@@ -5,13 +5,20 @@ mod config;
 mod connect_options;
 mod contact;
 mod controller;
+mod destination;
+mod dial;
 mod error;
+mod event;
+mod gate;
+mod introducer;
 mod io;
 mod listener;
 mod protocol;
 mod road;
 mod scope;
 mod service;
+mod shared;
+mod trace;
 
 pub use crate::beacon::{
     BeaconEndpoints, BeaconMarker, Disabled, Dynamic, EnableError, Enabled, Lan, LanError,
@@ -23,12 +30,17 @@ pub use config::{Config, ConfigError, ParseDurationError, parse_duration};
 pub use connect_options::ConnectOptions;
 pub use contact::{Contact, ContactError, ParseContactError};
 pub use controller::ServiceController;
-pub use error::{Attempt, ConnectError, StartError};
+pub use destination::Destination;
+pub use error::{Attempt, AttemptError, ConnectError, StartError};
+pub use event::ServiceEvent;
+pub use introducer::Introducer;
 pub use io::identity_file::{IdentityFile, IdentityFileError};
+pub use io::introduce::IntroductionError;
 pub use listener::{Incoming, ServiceListener};
 pub use road::Road;
 pub use scope::{Scoped, ScopedService, scope};
 pub use service::Service;
+pub use trace::{ConnectTrace, TraceStep};
 #[doc(no_inline)]
 pub use transport::{
     AcceptError, AccessToken, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,

@@ -2,5 +2,9 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod announcement;
+pub(crate) mod attachment;
 pub(crate) mod contact_wire;
+pub(crate) mod introducer;
+pub(crate) mod introduction;
 pub(crate) mod neighbours;
+pub(crate) mod plan;

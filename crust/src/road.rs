@@ -7,6 +7,7 @@ use transport::PathKind;
 
 /// By what kind of way a stream goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "lowercase"))]
 #[non_exhaustive]
 pub enum Road {
     /// Inside one local network, or one machine.

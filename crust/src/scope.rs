@@ -7,7 +7,9 @@ use std::{
 
 use transport::{AcceptError, ReadStream, Stream, StreamError, WriteStream};
 
-use crate::{Config, ConnectError, ConnectOptions, Contact, Service, ServiceController, StartError};
+use crate::{
+    Config, ConnectError, ConnectOptions, Contact, Destination, Service, ServiceController, StartError,
+};
 
 /// Runs `run` with a service that ends with it: when `scope` returns, every stream, socket and thread of the service is
 /// gone. Threads inside borrow the service instead of sharing it; use [`std::thread::scope`] for them.
@@ -98,7 +100,7 @@ impl<'service> ScopedService<'service> {
     /// [`ConnectError`] with every road that was tried.
     pub fn connect(
         &'service self,
-        peer: impl Into<Contact>,
+        peer: impl Into<Destination>,
     ) -> Result<Scoped<'service, Stream>, ConnectError> {
         self.service.controller.connect(peer).map(Scoped::new)
     }
@@ -110,7 +112,7 @@ impl<'service> ScopedService<'service> {
     /// [`ConnectError`] with every road that was tried.
     pub fn connect_with(
         &'service self,
-        peer: impl Into<Contact>,
+        peer: impl Into<Destination>,
         options: &ConnectOptions,
     ) -> Result<Scoped<'service, Stream>, ConnectError> {
         self.service.controller.connect_with(peer, options).map(Scoped::new)

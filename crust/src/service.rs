@@ -1,10 +1,15 @@
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
-use transport::{Identity, Listener, ListenerSet, Transport};
+use nat_traversal::{HolePunchServer, MappingConfig, MappingContext};
+use transport::{Admission, Identity, LabelListener, ListenEndpoint, Listener, ListenerSet, Transport};
 
 use crate::{
-    Config, IdentityFile, ServiceBeaconReceiver, ServiceBeaconState, ServiceController, ServiceListener,
-    StartError, controller::Dialling, io::lan::LanBeacon,
+    Config, IdentityFile, Introducer, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
+    ServiceListener, StartError,
+    controller::Dialling,
+    io::{lan::LanBeacon, worker::Hosting},
+    protocol::introducer::{Bounds, Switchboard},
+    shared::{INTRODUCE, Shared},
 };
 
 /// A peer that is up: it listens, and it can dial.
@@ -62,20 +67,34 @@ impl Service {
             (None, Some(file)) => IdentityFile::new(file).load_or_create()?,
             (None, None) => Identity::generate(),
         };
+        let mapping = config.stun_servers().iter().fold(MappingConfig::new(), |all, &at| all.server(at));
+        let mapping = MappingContext::new(mapping)?;
         let transport = Transport::new(identity, config.transport())?;
         let listeners = Arc::new(ListenerSet::new(&transport));
         for place in config.places() {
             listeners.add_listener(Listener::bind(&transport, place)?);
         }
         let dialling = Dialling { schemes: config.schemes().to_vec(), deadline: config.dial_deadline() };
-        let token = config.token().cloned();
         let (lan, port) = config.beacon();
         let lan = Arc::new(LanBeacon::new(lan, port, transport.public_key(), Arc::clone(&listeners)));
-        Ok(Self {
-            acceptor: ServiceListener::new(Arc::clone(&listeners)),
-            beacon_state: ServiceBeaconState::new(Arc::clone(&lan)),
-            beacon_receiver: ServiceBeaconReceiver::new(Arc::clone(&lan)),
-            controller: ServiceController::new(transport, listeners, lan, dialling, token),
-        })
+        let hosting = config.introducing().map(|port| introduce(&transport, &listeners, port)).transpose()?;
+        let acceptor = ServiceListener::new(Arc::clone(&listeners));
+        let beacon_state = ServiceBeaconState::new(Arc::clone(&lan));
+        let beacon_receiver = ServiceBeaconReceiver::new(Arc::clone(&lan));
+        let shared = Arc::new(Shared::new(transport, listeners, lan, dialling, config.gate(), mapping));
+        let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());
+        let controller = ServiceController::start(shared, introducers, hosting)?;
+        Ok(Self { acceptor, beacon_state, beacon_receiver, controller })
     }
+}
+
+/// What an introducer needs: the streams of those who ask, and a STUN server beside its listeners.
+fn introduce(transport: &Transport, listeners: &ListenerSet, stun_port: u16) -> Result<Hosting, StartError> {
+    let listener = LabelListener::new(transport, INTRODUCE.clone(), Admission::default())
+        .expect("nobody else of this service takes this label");
+    let local = listeners.local_endpoints().first().map(ListenEndpoint::addr);
+    let stun =
+        local.map(|local| HolePunchServer::bind(SocketAddr::new(local.ip(), stun_port))).transpose()?;
+    let port = stun.as_ref().and_then(|stun| stun.addresses().first()).map_or(0, |at| at.addr.port());
+    Ok(Hosting { listener, board: Switchboard::new(Bounds::default(), port), _stun: stun })
 }

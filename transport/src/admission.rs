@@ -21,11 +21,17 @@ pub struct Admission {
     protocols: BTreeSet<ProtocolLabel>,
     token: Option<AccessToken>,
     allowed: Option<BTreeSet<PublicKey>>,
+    blocked: BTreeSet<PublicKey>,
 }
 
 impl Default for Admission {
     fn default() -> Self {
-        Self { protocols: BTreeSet::from([ProtocolLabel::default()]), token: None, allowed: None }
+        Self {
+            protocols: BTreeSet::from([ProtocolLabel::default()]),
+            token: None,
+            allowed: None,
+            blocked: BTreeSet::new(),
+        }
     }
 }
 
@@ -52,6 +58,13 @@ impl Admission {
         self
     }
 
+    /// Turns these keys away, also if they are allowed; with [`Refusal::Key`]. Default: none.
+    #[must_use]
+    pub fn block(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
+        self.blocked = keys.into_iter().collect();
+        self
+    }
+
     /// Judges one dialer.
     pub(crate) fn judge(
         &self,
@@ -59,7 +72,8 @@ impl Admission {
         label: &ProtocolLabel,
         token: Option<&AccessToken>,
     ) -> Result<(), Refusal> {
-        if self.allowed.as_ref().is_some_and(|allowed| !allowed.contains(key)) {
+        let admitted = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(key));
+        if !admitted || self.blocked.contains(key) {
             return Err(Refusal::Key);
         }
         if let Some(expected) = &self.token
@@ -246,6 +260,7 @@ mod tests {
             Err(Refusal::Token)
         );
         assert_eq!(admission.judge(&key, &ProtocolLabel::default(), Some(&token)), Err(Refusal::Label));
+        assert_eq!(admission.block([key]).judge(&key, &label, Some(&token)), Err(Refusal::Key));
     }
 
     #[test]

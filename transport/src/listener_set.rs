@@ -108,6 +108,20 @@ impl ListenerSet {
         self.queue.accept(&self.shared, Some(deadline))
     }
 
+    /// Puts a stream that came about in another way among those that are accepted, if there is room: one that a third
+    /// arranged, say. Gives it back if there is none.
+    ///
+    /// # Errors
+    ///
+    /// The stream, when the queue is full or closed.
+    pub fn deliver(&self, stream: Stream) -> Result<(), Box<Stream>> {
+        let Some(place) = self.queue.reserve() else { return Err(Box::new(stream)) };
+        let mut wakes = Wakes::default();
+        place.deliver(stream, &mut wakes);
+        wakes.fire();
+        Ok(())
+    }
+
     /// The same streams as a channel; see [`Listener::receiver`].
     #[must_use]
     pub fn receiver(&self) -> &Receiver<Stream> {

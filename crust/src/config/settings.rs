@@ -177,6 +177,56 @@ const SETTINGS: &[Setting] = &[
         write: |config| Some(config.lan_port.to_string()),
     },
     Setting {
+        name: "block",
+        meaning: "Keys that may not connect, also if they are allowed.",
+        read: |config, value| {
+            config.blocked = list(value, |text| text.parse().map_err(|_| "a public key".to_owned()))?;
+            Ok(())
+        },
+        write: |config| Some(printed_list(config.blocked.iter())),
+    },
+    Setting {
+        name: "introducers",
+        meaning: "Who introduces others to this peer: endpoints such as \"quic://192.0.2.1:4433?pubkey=…\".",
+        read: |config, value| {
+            config.introducers =
+                list(value, |text| text.parse().map_err(|_| "an endpoint with its key".to_owned()))?;
+            Ok(())
+        },
+        write: |config| Some(printed_list(config.introducers.iter())),
+    },
+    Setting {
+        name: "introduce",
+        meaning: "Whether to introduce others to each other; for a peer that can be reached without help.",
+        read: |config, value| {
+            config.introduces =
+                value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)))?;
+            Ok(())
+        },
+        write: |config| Some(config.introduces.to_string()),
+    },
+    Setting {
+        name: "stun_port",
+        meaning: "Where an introducer answers STUN; 0 lets the system choose.",
+        read: |config, value| {
+            config.stun_port =
+                u16::try_from(integer(value, 0, 65_535)?).expect("within the bounds just checked");
+            Ok(())
+        },
+        write: |config| Some(config.stun_port.to_string()),
+    },
+    Setting {
+        name: "stun",
+        meaning: "STUN servers besides the introducers, such as \"192.0.2.1:3478\".",
+        read: |config, value| {
+            config.stun = list(value, |text| {
+                text.parse().map_err(|_| "an address such as \"192.0.2.1:3478\"".to_owned())
+            })?;
+            Ok(())
+        },
+        write: |config| Some(printed_list(config.stun.iter())),
+    },
+    Setting {
         name: "deadline",
         meaning: "How long a connect may take, name look-up and all.",
         read: |config, value| {

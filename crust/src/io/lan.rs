@@ -120,7 +120,13 @@ impl LanBeacon {
     }
 
     /// The same; if nobody has said it, asks and waits until somebody does.
-    pub(crate) fn find(&self, key: PublicKey, deadline: Instant) -> Result<Vec<Endpoint>, LanError> {
+    /// Ends early when `given_up` says so, which [`LanBeacon::nudge`] has it asked.
+    pub(crate) fn find(
+        &self,
+        key: PublicKey,
+        deadline: Instant,
+        given_up: impl Fn() -> bool,
+    ) -> Result<Vec<Endpoint>, LanError> {
         self.listen()?;
         let mut asked = false;
         let mut table = lock(&self.heard.table);
@@ -140,11 +146,17 @@ impl LanBeacon {
                 continue;
             }
             let left = deadline.saturating_duration_since(clock::now());
-            if left.is_zero() {
+            if left.is_zero() || given_up() {
                 return Err(LanError::TimedOut);
             }
             table = self.heard.changed.wait_timeout(table, left).unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// Has everybody who waits in `find` ask whether to go on.
+    pub(crate) fn nudge(&self) {
+        drop(lock(&self.heard.table));
+        self.heard.changed.notify_all();
     }
 
     /// The keys that beacons name.

@@ -13,6 +13,7 @@
 //!   type 2: endpoint, IPv6    scheme (1 byte), address (16), port (2)
 //!   type 3: endpoint by name  scheme (1 byte), port (2), name (ASCII)
 //!   type 4: access token      16 bytes
+//!   type 6: introducer        its key (32), its STUN port or 0 (2), the type of what follows (1), an endpoint as above
 //! ```
 //!
 //! Numbers are in network order; scheme 0 is QUIC, 1 is TCP. Records of an unknown type and endpoints of an unknown
@@ -25,7 +26,10 @@ use data_encoding::BASE32_NOPAD;
 use ring::digest::{SHA256, digest};
 use transport::{AccessToken, Endpoint, NamedEndpoint, PublicKey, Scheme};
 
-use crate::contact::{Contact, ParseContactError};
+use crate::{
+    Introducer,
+    contact::{Contact, ParseContactError},
+};
 
 pub(crate) fn to_text(contact: &Contact) -> String {
     let mut text = String::with_capacity(MAX_TEXT_BYTES);
@@ -56,6 +60,11 @@ pub(crate) fn encode(contact: &Contact) -> Vec<u8> {
     for endpoint in contact.endpoints() {
         push_endpoint(&mut bytes, endpoint);
     }
+    for introducer in contact.introducers() {
+        for endpoint in introducer.endpoints() {
+            push_introducer(&mut bytes, introducer, endpoint);
+        }
+    }
     if let Some(token) = contact.token() {
         push_record(&mut bytes, TOKEN, &[token.as_bytes()]);
     }
@@ -72,6 +81,15 @@ fn push_endpoint(bytes: &mut Vec<u8>, endpoint: &NamedEndpoint) {
         Some(IpAddr::V6(address)) => push_record(bytes, ENDPOINT_V6, &[&scheme, &address.octets(), &port]),
         None => push_record(bytes, ENDPOINT_NAMED, &[&scheme, &port, endpoint.host().as_bytes()]),
     }
+}
+
+fn push_introducer(bytes: &mut Vec<u8>, introducer: &Introducer, endpoint: &NamedEndpoint) {
+    let mut inner = Vec::new();
+    push_endpoint(&mut inner, endpoint);
+    // What was written has a type, a length, which that of the whole gives, and a value.
+    let (head, value) = inner.split_first_chunk::<3>().expect("a record has three bytes at least");
+    let port = introducer.stun_port.unwrap_or_default().to_be_bytes();
+    push_record(bytes, INTRODUCER, &[introducer.key().as_bytes(), &port, &head[..1], value]);
 }
 
 /// The address that a host is, without its scope.
@@ -129,10 +147,25 @@ fn add_record(contact: Contact, kind: u8, value: &[u8]) -> Result<Contact, Parse
                 .map_err(|_| ParseContactError::Content { reason: "a token has 16 bytes" })?;
             return Ok(contact.access_token(AccessToken::from_bytes(token)));
         }
+        INTRODUCER => return add_introducer(contact, value),
         _ => None,
     };
     let Some(endpoint) = endpoint else { return Ok(contact) };
     contact.endpoint(endpoint).map_err(|_| ParseContactError::Content { reason: "too many endpoints" })
+}
+
+fn add_introducer(contact: Contact, value: &[u8]) -> Result<Contact, ParseContactError> {
+    let (key, rest) = value.split_first_chunk::<32>().ok_or(CUT_SHORT)?;
+    let (&[high, low, kind], value) = rest.split_first_chunk::<3>().ok_or(CUT_SHORT)?;
+    let key = PublicKey::from_bytes(*key);
+    let endpoint = match kind {
+        ENDPOINT_V4 | ENDPOINT_V6 => addressed(key, kind, value)?,
+        ENDPOINT_NAMED => named(key, value)?,
+        _ => None,
+    };
+    let Some(endpoint) = endpoint else { return Ok(contact) };
+    let introducer = Introducer::new(endpoint).stun_port(u16::from_be_bytes([high, low]));
+    contact.introducer(introducer).map_err(|_| ParseContactError::Content { reason: "too many introducers" })
 }
 
 fn addressed(key: PublicKey, kind: u8, value: &[u8]) -> Result<Option<NamedEndpoint>, ParseContactError> {
@@ -163,7 +196,7 @@ fn named(key: PublicKey, value: &[u8]) -> Result<Option<NamedEndpoint>, ParseCon
     format!("{scheme}://{host}:{port}?pubkey={key}").parse().map(Some).map_err(|_| BAD_HOST)
 }
 
-pub(super) fn scheme_code(scheme: Scheme) -> u8 {
+pub(crate) fn scheme_code(scheme: Scheme) -> u8 {
     match scheme {
         Scheme::Quic => 0,
         Scheme::Tcp => 1,
@@ -171,7 +204,7 @@ pub(super) fn scheme_code(scheme: Scheme) -> u8 {
     }
 }
 
-pub(super) fn scheme_of(code: u8) -> Option<Scheme> {
+pub(crate) fn scheme_of(code: u8) -> Option<Scheme> {
     match code {
         0 => Some(Scheme::Quic),
         1 => Some(Scheme::Tcp),
@@ -196,6 +229,8 @@ pub(super) const ENDPOINT_V4: u8 = 1;
 pub(super) const ENDPOINT_V6: u8 = 2;
 const ENDPOINT_NAMED: u8 = 3;
 const TOKEN: u8 = 4;
+/// Type 5 is one of beacons.
+const INTRODUCER: u8 = 6;
 const CUT_SHORT: ParseContactError = ParseContactError::Content { reason: "a record is cut short" };
 const BAD_HOST: ParseContactError = ParseContactError::Content { reason: "a host name that is none" };
 
@@ -238,6 +273,28 @@ mod tests {
         let (contact, bytes) = golden();
         assert_eq!(encode(&contact)[..bytes.len()], bytes);
         assert_eq!(from_text(&text_of(bytes)), Ok(contact));
+    }
+
+    #[test]
+    fn introducers_read_and_write() {
+        let (contact, mut bytes) = golden();
+        let other = PublicKey::from_bytes([5; 32]);
+        let by = |text: &str| format!("{text}?pubkey={other}").parse::<NamedEndpoint>().unwrap();
+        let with = contact
+            .introducer(Introducer::new(by("quic://192.0.2.9:7")).stun_port(3478))
+            .and_then(|contact| contact.introducer(Introducer::new(by("tcp://b.test:8"))))
+            .unwrap();
+        assert_eq!((with.introducers().len(), with.introducers()[0].endpoints().len()), (1, 2));
+        assert_eq!(from_text(&to_text(&with)), Ok(with));
+        bytes.extend(b"\x06\x00\x2a");
+        bytes.extend([5; 32]);
+        bytes.extend(b"\x0d\x96\x01\x00\xc0\x00\x02\x09\x00\x07");
+        let read = from_text(&text_of(bytes.clone())).unwrap();
+        assert_eq!(read.introducers(), [Introducer::new(by("quic://192.0.2.9:7")).stun_port(3478)]);
+        bytes.extend(b"\x06\x00\x23");
+        bytes.extend([5; 32]);
+        bytes.extend(b"\x0d\x96\x63");
+        assert_eq!(from_text(&text_of(bytes)), Ok(read), "an endpoint of a later type is ignored");
     }
 
     #[test]

@@ -1,0 +1,86 @@
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use transport::{NamedEndpoint, PublicKey};
+
+/// Something that happened to a service beside the calls that are made on it; see
+/// [`ServiceController::events`](crate::ServiceController::events).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum ServiceEvent {
+    /// An introducer calls us from now on when somebody asks it for our key.
+    IntroducerAttached {
+        /// The introducer.
+        introducer: NamedEndpoint,
+    },
+    /// It does so no more; it is dialled again, after a while that grows with each failure.
+    IntroducerLost {
+        /// The introducer.
+        introducer: NamedEndpoint,
+        /// What happened, for a person to read.
+        reason: String,
+    },
+    /// A peer asked for an introduction, and it was turned away or came to nothing.
+    IntroductionFailed {
+        /// Who asked, as far as it has proved who it is.
+        peer: Option<PublicKey>,
+        /// What happened, for a person to read.
+        reason: String,
+    },
+    /// A peer that was introduced is connected; its stream comes out of `accept`.
+    Introduced {
+        /// The peer.
+        peer: PublicKey,
+    },
+    /// The endpoint cache cannot be read or kept on disk; the service goes on without.
+    CacheUnusable {
+        /// What happened, for a person to read.
+        reason: String,
+    },
+}
+
+/// Where events are put. When nobody takes them the oldest are forgotten.
+#[derive(Debug, Clone)]
+pub(crate) struct Events {
+    sender: Sender<ServiceEvent>,
+    receiver: Arc<Receiver<ServiceEvent>>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        let (sender, receiver) = bounded(MOST_KEPT);
+        Self { sender, receiver: Arc::new(receiver) }
+    }
+
+    pub(crate) fn tell(&self, event: ServiceEvent) {
+        tracing::debug!(?event, "service");
+        let mut event = event;
+        while let Err(TrySendError::Full(back)) = self.sender.try_send(event) {
+            let _ = self.receiver.try_recv();
+            event = back;
+        }
+    }
+
+    pub(crate) fn receiver(&self) -> &Receiver<ServiceEvent> {
+        &self.receiver
+    }
+}
+
+/// More than anybody has to read at once; each has a few hundred bytes.
+const MOST_KEPT: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_events_give_way() {
+        let events = Events::new();
+        for number in 0..=MOST_KEPT {
+            events.tell(ServiceEvent::CacheUnusable { reason: number.to_string() });
+        }
+        assert_eq!(events.receiver().len(), MOST_KEPT);
+        let first = events.receiver().recv().unwrap();
+        assert!(matches!(first, ServiceEvent::CacheUnusable { reason } if reason == "1"));
+    }
+}

@@ -1,0 +1,65 @@
+use transport::{NamedEndpoint, PublicKey};
+
+/// A peer that introduces others to each other: where it is, and where it tells others their outside addresses.
+///
+/// It carries small sealed messages between peers that are attached to it and those who look for them. It learns who looks for
+/// whom and when, and neither's addresses beyond the one that each connects from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introducer {
+    /// Where it listens, all of one key.
+    pub(crate) endpoints: Vec<NamedEndpoint>,
+    /// The port at which it answers STUN, over UDP and TCP.
+    pub(crate) stun_port: Option<u16>,
+}
+
+impl Introducer {
+    /// One that is reached there.
+    #[must_use]
+    pub fn new(endpoint: impl Into<NamedEndpoint>) -> Self {
+        Self { endpoints: vec![endpoint.into()], stun_port: None }
+    }
+
+    /// The introducers behind these endpoints: those of one key are one.
+    pub(crate) fn grouped(endpoints: impl IntoIterator<Item = NamedEndpoint>) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for endpoint in endpoints {
+            match all.iter_mut().find(|known| known.key() == endpoint.public_key()) {
+                Some(known) => known.merge(Self::new(endpoint)),
+                None => all.push(Self::new(endpoint)),
+            }
+        }
+        all
+    }
+
+    /// Adds what another description of the same introducer knows.
+    pub(crate) fn merge(&mut self, other: Self) {
+        self.stun_port = other.stun_port.or(self.stun_port);
+        for endpoint in other.endpoints {
+            if !self.endpoints.contains(&endpoint) && self.endpoints.len() < MAX_ENDPOINTS {
+                self.endpoints.push(endpoint);
+            }
+        }
+    }
+
+    /// Names the port at which it answers STUN. Default: unknown until we are attached to it.
+    #[must_use]
+    pub fn stun_port(mut self, port: u16) -> Self {
+        self.stun_port = (port != 0).then_some(port);
+        self
+    }
+
+    /// Its key.
+    #[must_use]
+    pub fn key(&self) -> PublicKey {
+        self.endpoints[0].public_key()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn endpoints(&self) -> &[NamedEndpoint] {
+        &self.endpoints
+    }
+}
+
+/// Both schemes over both families, by an address or a name each.
+const MAX_ENDPOINTS: usize = 4;

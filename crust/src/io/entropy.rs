@@ -1,0 +1,24 @@
+use ring::{
+    agreement::{EphemeralPrivateKey, X25519},
+    rand::{SecureRandom as _, SystemRandom},
+};
+
+/// A secret key for one introduction.
+///
+/// # Panics
+///
+/// If the system has no entropy.
+pub(crate) fn ephemeral() -> EphemeralPrivateKey {
+    EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).expect("the operating system has entropy")
+}
+
+/// The seed of something that need not be secret.
+///
+/// # Panics
+///
+/// If the system has no entropy.
+pub(crate) fn seed() -> u64 {
+    let mut bytes = [0; 8];
+    SystemRandom::new().fill(&mut bytes).expect("the operating system has entropy");
+    u64::from_ne_bytes(bytes)
+}

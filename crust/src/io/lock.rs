@@ -1,0 +1,12 @@
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Locks, whether or not a holder has panicked: what our locks guard is changed in steps that leave it whole.
+pub(crate) trait Lock<T> {
+    fn hold(&self) -> MutexGuard<'_, T>;
+}
+
+impl<T> Lock<T> for Mutex<T> {
+    fn hold(&self) -> MutexGuard<'_, T> {
+        self.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

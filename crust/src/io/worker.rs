@@ -1,0 +1,418 @@
+//! The thread `crust-io`: keeps in touch with introducers, and serves as one if told to. One set holds all its streams.
+
+mod connection;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use nat_traversal::HolePunchServer;
+use transport::{
+    ConnectOptions, LabelListener, PublicKey, Readiness, SetWaker, Stream, StreamError, StreamKey, StreamSet,
+};
+
+use self::connection::{Connection, Role};
+use super::{clock, entropy, meeting::Meeting};
+use crate::{
+    Introducer,
+    protocol::{
+        attachment::Attachment,
+        introducer::{
+            ClientId, Order, Switchboard,
+            frame::{EndReason, Frame},
+        },
+    },
+    shared::{INTRODUCE, Shared},
+};
+
+/// Being an introducer for others.
+#[derive(Debug)]
+pub(crate) struct Hosting {
+    pub(crate) listener: LabelListener,
+    pub(crate) board: Switchboard,
+    /// Answers STUN for as long as we introduce.
+    pub(crate) _stun: Option<HolePunchServer>,
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    commands: Commands,
+    thread: JoinHandle<()>,
+}
+
+impl Worker {
+    /// Starts the thread, which ends with the transport.
+    pub(crate) fn start(shared: Arc<Shared>, hosting: Option<Hosting>) -> io::Result<Self> {
+        let set = StreamSet::new(&shared.transport).map_err(io::Error::other)?;
+        let (sender, receiver) = bounded(COMMANDS);
+        let commands = Commands { sender, waker: set.waker() };
+        if let Some(hosting) = &hosting {
+            hosting.listener.wake(set.waker());
+        }
+        let mut turning = Turning {
+            shared,
+            set,
+            hosting,
+            receiver,
+            commands: commands.clone(),
+            connections: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            attachments: Vec::new(),
+            ringing: BTreeMap::new(),
+            again: Vec::new(),
+            helpers: Vec::new(),
+        };
+        let thread = thread::Builder::new().name("crust-io".into()).spawn(move || turning.run())?;
+        Ok(Self { commands, thread })
+    }
+
+    /// Keeps in touch with one more introducer from now on.
+    pub(crate) fn attach(&self, introducer: Introducer) {
+        self.commands.give(Command::Attach(introducer));
+    }
+
+    /// Waits for the thread, whose transport is closed.
+    pub(crate) fn join(self) {
+        self.commands.waker.wake();
+        if self.thread.join().is_err() {
+            tracing::error!("the thread crust-io had panicked");
+        }
+    }
+}
+
+/// How others reach the thread.
+#[derive(Debug, Clone)]
+pub(crate) struct Commands {
+    sender: Sender<Command>,
+    waker: SetWaker,
+}
+
+impl Commands {
+    /// Hands a command over. Never blocks: when there are too many of them, it is lost, and what waits for it times out.
+    pub(crate) fn give(&self, command: Command) {
+        if let Err(TrySendError::Full(_)) = self.sender.try_send(command) {
+            tracing::warn!("the thread crust-io is overloaded");
+        }
+        self.waker.wake();
+    }
+}
+
+/// What others ask of the thread.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Attach(Introducer),
+    /// A dial of an introducer has ended.
+    Dialled {
+        attachment: usize,
+        outcome: Result<Stream, String>,
+    },
+    /// A meeting says something to the peer that knocked.
+    Say {
+        through: StreamKey,
+        frame: Frame,
+    },
+    /// A meeting is over.
+    Over {
+        through: StreamKey,
+        call: u32,
+        reason: EndReason,
+    },
+}
+
+/// What the thread works with.
+struct Turning {
+    shared: Arc<Shared>,
+    set: StreamSet,
+    hosting: Option<Hosting>,
+    receiver: Receiver<Command>,
+    commands: Commands,
+    connections: BTreeMap<StreamKey, Connection>,
+    clients: BTreeMap<ClientId, StreamKey>,
+    attachments: Vec<(Introducer, Attachment)>,
+    /// Meetings under way, and where the notes for them go.
+    ringing: BTreeMap<(StreamKey, u32), Sender<Vec<u8>>>,
+    /// Streams that have more to read than one turn may take.
+    again: Vec<StreamKey>,
+    helpers: Vec<JoinHandle<()>>,
+}
+
+impl Turning {
+    fn run(&mut self) {
+        let mut ready = Vec::new();
+        loop {
+            let until = if self.again.is_empty() { self.next_timer() } else { Some(clock::now()) };
+            match self.set.wait(&mut ready, until) {
+                Ok(()) | Err(StreamError::TimedOut) => {}
+                Err(_) => break,
+            }
+            self.turn(&ready);
+        }
+        // Meetings and dials end with the transport, and nothing of ours outlives this thread.
+        self.ringing.clear();
+        for helper in self.helpers.drain(..) {
+            let _ = helper.join();
+        }
+    }
+
+    fn turn(&mut self, ready: &[Readiness]) {
+        self.take_clients();
+        while let Ok(command) = self.receiver.try_recv() {
+            self.handle(command);
+        }
+        for readiness in ready {
+            if readiness.writable {
+                self.flush(readiness.key);
+            }
+            if readiness.readable {
+                self.read(readiness.key);
+            }
+        }
+        for key in std::mem::take(&mut self.again) {
+            self.read(key);
+        }
+        self.handle_timers();
+        self.carry_out_orders();
+        self.helpers.retain(|helper| !helper.is_finished());
+    }
+
+    fn next_timer(&self) -> Option<Instant> {
+        let board = self.hosting.as_ref().and_then(|hosting| hosting.board.poll_timeout());
+        let attachments = self.attachments.iter().filter_map(|(_, attachment)| attachment.poll_timeout());
+        attachments.chain(board).min()
+    }
+
+    fn handle_timers(&mut self) {
+        let now = clock::now();
+        if let Some(hosting) = &mut self.hosting
+            && hosting.board.poll_timeout().is_some_and(|due| due <= now)
+        {
+            hosting.board.handle_timeout(now);
+        }
+        for index in 0..self.attachments.len() {
+            let (introducer, attachment) = &mut self.attachments[index];
+            if attachment.poll_dial(now) {
+                let introducer = introducer.clone();
+                self.dial(index, introducer);
+            } else if attachment.is_late(now) {
+                let through = self.connections.iter().find(|(_, one)| one.role == Role::Introducer(index));
+                if let Some((&key, _)) = through {
+                    self.lose(key, "it does not answer");
+                }
+            }
+        }
+    }
+
+    fn dial(&mut self, index: usize, introducer: Introducer) {
+        let (shared, commands) = (self.shared.clone(), self.commands.clone());
+        let work = move || {
+            let options = ConnectOptions::new().protocol(INTRODUCE.clone()).timeout(DIALLING);
+            let stream = Stream::connect_with(&shared.transport, &introducer.endpoints[..], &options);
+            let outcome = stream.map_err(|error| error.to_string());
+            commands.give(Command::Dialled { attachment: index, outcome });
+        };
+        self.help("crust-attach", work, |turning| {
+            turning.attachments[index].1.handle_failure(clock::now());
+        });
+    }
+
+    /// Runs what blocks on a thread of its own, which ends by itself.
+    fn help(&mut self, name: &str, work: impl FnOnce() + Send + 'static, otherwise: impl FnOnce(&mut Self)) {
+        match thread::Builder::new().name(name.into()).spawn(work) {
+            Ok(thread) => self.helpers.push(thread),
+            Err(error) => {
+                tracing::warn!(%error, name, "cannot start a thread");
+                otherwise(self);
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        match command {
+            Command::Attach(introducer) => {
+                let known = self.attachments.iter().any(|(known, _)| known.key() == introducer.key());
+                if !known && self.attachments.len() < ATTACHMENTS {
+                    self.attachments.push((introducer, Attachment::new(clock::now(), entropy::seed())));
+                }
+            }
+            Command::Dialled { attachment, outcome: Ok(stream) } => self.ask(attachment, stream),
+            Command::Dialled { attachment, outcome: Err(reason) } => self.unattached(attachment, reason),
+            Command::Say { through, frame } => self.send(through, &frame),
+            Command::Over { through, call, reason } => {
+                if self.ringing.remove(&(through, call)).is_some() {
+                    self.send(through, &Frame::End { call, reason });
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, index: usize, stream: Stream) {
+        match self.set.add(stream) {
+            Ok(key) => {
+                self.connections.insert(key, Connection::new(Role::Introducer(index)));
+                self.attachments[index].1.handle_dialled(clock::now());
+                self.send(key, &Frame::Attach);
+            }
+            Err(error) => self.unattached(index, error.to_string()),
+        }
+    }
+
+    fn unattached(&mut self, index: usize, reason: String) {
+        let (introducer, attachment) = &mut self.attachments[index];
+        attachment.handle_failure(clock::now());
+        let introducer = introducer.clone();
+        self.shared.detached(&introducer, reason);
+    }
+
+    /// Takes in peers that want to be introduced.
+    fn take_clients(&mut self) {
+        let Some(hosting) = &mut self.hosting else { return };
+        while let Ok(stream) = hosting.listener.receiver().try_recv() {
+            let (peer, source) = (stream.public_key(), stream.path().remote.ip());
+            let Some(client) = hosting.board.connect(clock::now(), peer, source) else {
+                tracing::debug!(%peer, %source, "no room for one more to introduce");
+                continue;
+            };
+            match self.set.add(stream) {
+                Ok(key) => {
+                    self.connections.insert(key, Connection::new(Role::Client(client)));
+                    self.clients.insert(client, key);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a stream to an introduced peer failed");
+                    hosting.board.disconnect(client);
+                }
+            }
+        }
+    }
+
+    /// Reads what is there, as much as one turn may take.
+    fn read(&mut self, key: StreamKey) {
+        let (Some(stream), Some(connection)) = (self.set.get(key), self.connections.get_mut(&key)) else {
+            return;
+        };
+        let (frames, state) = connection.read(stream);
+        for frame in frames {
+            self.take(key, frame);
+        }
+        match state {
+            connection::State::More => self.again.push(key),
+            connection::State::Waiting => {}
+            connection::State::Ended(reason) => self.lose(key, &reason),
+        }
+    }
+
+    fn take(&mut self, key: StreamKey, frame: Frame) {
+        let Some(connection) = self.connections.get(&key) else { return };
+        match connection.role {
+            Role::Client(client) => {
+                if let Some(hosting) = &mut self.hosting {
+                    hosting.board.handle_frame(clock::now(), client, frame);
+                }
+                self.carry_out_orders();
+            }
+            Role::Introducer(index) => self.take_from_introducer(index, key, frame),
+        }
+    }
+
+    fn take_from_introducer(&mut self, index: usize, key: StreamKey, frame: Frame) {
+        match frame {
+            Frame::Attached { stun_port } => {
+                let (introducer, attachment) = &mut self.attachments[index];
+                attachment.handle_attached(clock::now());
+                let remote = self.set.get(key).map(|stream| stream.path().remote);
+                introducer.stun_port = (stun_port != 0).then_some(stun_port);
+                let introducer = introducer.clone();
+                self.shared.attached(introducer, remote.map(|remote| remote.ip()));
+            }
+            Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
+            Frame::Note { call, note } => {
+                if let Some(meeting) = self.ringing.get(&(key, call)) {
+                    // More notes than a call has mean nothing good.
+                    let _ = meeting.try_send(note);
+                }
+            }
+            Frame::End { call, .. } => drop(self.ringing.remove(&(key, call))),
+            Frame::Attach => self.lose(key, "it does not keep to the protocol"),
+        }
+    }
+
+    /// A peer knocks: it is met on a thread of its own, as that blocks.
+    fn ring(&mut self, through: StreamKey, call: u32, dialer: PublicKey, knock: Vec<u8>) {
+        if self.ringing.len() >= MEETINGS {
+            tracing::debug!(%dialer, "too many peers knock at a time");
+            return self.send(through, &Frame::End { call, reason: EndReason::Busy });
+        }
+        let (give, notes) = bounded(NOTES);
+        self.ringing.insert((through, call), give);
+        let meeting =
+            Meeting { shared: self.shared.clone(), commands: self.commands.clone(), through, call, notes };
+        self.help(
+            "crust-meet",
+            move || meeting.run(&knock),
+            |turning| {
+                turning.ringing.remove(&(through, call));
+            },
+        );
+    }
+
+    fn send(&mut self, key: StreamKey, frame: &Frame) {
+        let Some(connection) = self.connections.get_mut(&key) else { return };
+        if connection.push(&frame.encode()) {
+            self.flush(key);
+        } else {
+            self.lose(key, "it does not read");
+        }
+    }
+
+    fn flush(&mut self, key: StreamKey) {
+        let (Some(stream), Some(connection)) = (self.set.get(key), self.connections.get_mut(&key)) else {
+            return;
+        };
+        if let Err(reason) = connection.flush(stream) {
+            self.lose(key, &reason);
+        }
+    }
+
+    fn carry_out_orders(&mut self) {
+        while let Some((client, order)) = self.hosting.as_mut().and_then(|hosting| hosting.board.poll_order())
+        {
+            let Some(&key) = self.clients.get(&client) else { continue };
+            match order {
+                Order::Send(frame) => self.send(key, &frame),
+                Order::Close => self.lose(key, "put out"),
+            }
+        }
+    }
+
+    /// A stream is of no more use.
+    fn lose(&mut self, key: StreamKey, reason: &str) {
+        let Some(connection) = self.connections.remove(&key) else { return };
+        drop(self.set.remove(key));
+        self.ringing.retain(|(through, _), _| *through != key);
+        match connection.role {
+            Role::Client(client) => {
+                self.clients.remove(&client);
+                if let Some(hosting) = &mut self.hosting {
+                    hosting.board.disconnect(client);
+                }
+            }
+            Role::Introducer(index) => self.unattached(index, reason.to_owned()),
+        }
+    }
+}
+
+/// Introducers kept in touch with at a time: two that go down leave two.
+pub(crate) const ATTACHMENTS: usize = 4;
+/// Peers met at a time, each on a thread of its own for some seconds.
+const MEETINGS: usize = 16;
+/// What a call carries to one side.
+const NOTES: usize = 8;
+/// Each meeting gives a handful.
+const COMMANDS: usize = 256;
+const DIALLING: Duration = Duration::from_secs(10);

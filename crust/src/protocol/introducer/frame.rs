@@ -1,0 +1,249 @@
+//! What goes over a stream with the protocol label `crust-introduce/1`, each way.
+//!
+//! ```text
+//! | kind (1) | length of the body (2) | body |
+//!
+//!   kind 1: Attach     nothing                                   peer → introducer
+//!   kind 2: Attached   port at which it answers STUN (2)         introducer → peer
+//!   kind 3: Knock      call (4), key (32), knock                 key: who is wanted →, ← who knocks
+//!   kind 4: Note       call (4), an answer or an offer           both ways
+//!   kind 5: End        call (4), reason (1)                      both ways
+//! ```
+//!
+//! Frames of kinds 128 and above are skipped. What follows the known part of an Attach or Attached is left for later versions.
+
+use transport::PublicKey;
+
+use crate::protocol::introduction::{MAX_ANSWER_BYTES, MAX_KNOCK_BYTES};
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Frame {
+    /// Call me when somebody asks for my key.
+    Attach,
+    /// That will be done.
+    Attached { stun_port: u16 },
+    /// A peer wants to be introduced.
+    Knock { call: u32, key: PublicKey, knock: Vec<u8> },
+    /// What one says to the other.
+    Note { call: u32, note: Vec<u8> },
+    /// No more will come of this call.
+    End { call: u32, reason: EndReason },
+}
+
+/// Why a call ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EndReason {
+    #[error("both have what they need")]
+    Done,
+    #[error("the peer is not attached to this introducer")]
+    Unknown,
+    #[error("the introducer carries no more calls now")]
+    Busy,
+    #[error("the peer did not answer in time")]
+    TimedOut,
+    #[error("the peer is gone")]
+    Gone,
+    #[error("the peer does not want")]
+    Declined,
+    #[error("the introducer gave reason {0}, which is unknown here")]
+    Other(u8),
+}
+
+impl EndReason {
+    const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Unknown => 1,
+            Self::Busy => 2,
+            Self::TimedOut => 3,
+            Self::Gone => 4,
+            Self::Declined => 5,
+            Self::Other(code) => code,
+        }
+    }
+
+    const fn of(code: u8) -> Self {
+        match code {
+            0 => Self::Done,
+            1 => Self::Unknown,
+            2 => Self::Busy,
+            3 => Self::TimedOut,
+            4 => Self::Gone,
+            5 => Self::Declined,
+            code => Self::Other(code),
+        }
+    }
+}
+
+impl Frame {
+    /// The bytes on the stream.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let (kind, body) = match self {
+            Self::Attach => (ATTACH, Vec::new()),
+            Self::Attached { stun_port } => (ATTACHED, stun_port.to_be_bytes().to_vec()),
+            Self::Knock { call, key, knock } => {
+                (KNOCK, [&call.to_be_bytes(), &key.as_bytes()[..], knock].concat())
+            }
+            Self::Note { call, note } => (NOTE, [&call.to_be_bytes()[..], note].concat()),
+            Self::End { call, reason } => (END, [&call.to_be_bytes()[..], &[reason.code()]].concat()),
+        };
+        let length = u16::try_from(body.len()).expect("what is put into frames is bounded below that");
+        [&[kind], &length.to_be_bytes()[..], &body].concat()
+    }
+
+    fn decode(kind: u8, body: &[u8]) -> Result<Option<Self>, FrameError> {
+        let malformed = FrameError::Malformed { kind };
+        let number = || body.split_first_chunk::<4>().ok_or(malformed);
+        Ok(Some(match kind {
+            ATTACH => Self::Attach,
+            ATTACHED => {
+                let (port, _) = body.split_first_chunk::<2>().ok_or(malformed)?;
+                Self::Attached { stun_port: u16::from_be_bytes(*port) }
+            }
+            KNOCK => {
+                let (call, rest) = number()?;
+                let (key, knock) = rest.split_first_chunk::<32>().ok_or(malformed)?;
+                if knock.len() > MAX_KNOCK_BYTES {
+                    return Err(malformed);
+                }
+                let key = PublicKey::from_bytes(*key);
+                Self::Knock { call: u32::from_be_bytes(*call), key, knock: knock.to_vec() }
+            }
+            NOTE => {
+                let (call, note) = number()?;
+                Self::Note { call: u32::from_be_bytes(*call), note: note.to_vec() }
+            }
+            END => {
+                let (call, reason) = number()?;
+                let reason = EndReason::of(*reason.first().ok_or(malformed)?);
+                Self::End { call: u32::from_be_bytes(*call), reason }
+            }
+            FIRST_SKIPPED.. => return Ok(None),
+            _ => return Err(FrameError::Unknown { kind }),
+        }))
+    }
+}
+
+/// Frames from the bytes of a stream, however they are cut.
+#[derive(Debug, Default)]
+pub(crate) struct Frames {
+    buffer: Vec<u8>,
+}
+
+impl Frames {
+    /// Adds what was read. Take all frames out before adding more, so that the buffer stays short.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame, if there is one.
+    pub(crate) fn next(&mut self) -> Result<Option<Frame>, FrameError> {
+        loop {
+            let Some((&[kind, high, low], rest)) = self.buffer.split_first_chunk::<3>() else {
+                return Ok(None);
+            };
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            if length > MAX_BODY_BYTES {
+                return Err(FrameError::TooLong { length });
+            }
+            let Some(body) = rest.get(..length) else { return Ok(None) };
+            let frame = Frame::decode(kind, body);
+            self.buffer.drain(..3 + length);
+            if let Some(frame) = frame? {
+                return Ok(Some(frame));
+            }
+        }
+    }
+}
+
+/// The other end does not keep to the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum FrameError {
+    #[error("a frame of {length} bytes, at most {MAX_BODY_BYTES} are read")]
+    TooLong { length: usize },
+    #[error("a frame of the unknown kind {kind}")]
+    Unknown { kind: u8 },
+    #[error("a frame of kind {kind} that cannot be read")]
+    Malformed { kind: u8 },
+}
+
+const ATTACH: u8 = 1;
+const ATTACHED: u8 = 2;
+const KNOCK: u8 = 3;
+const NOTE: u8 = 4;
+const END: u8 = 5;
+const FIRST_SKIPPED: u8 = 128;
+/// The longest answer and its number.
+pub(crate) const MAX_BODY_BYTES: usize = 4 + MAX_ANSWER_BYTES;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn golden() -> Vec<(Frame, Vec<u8>)> {
+        let key = PublicKey::from_bytes([7; 32]);
+        let knock = [&b"\x03\x00\x27\x80\x00\x00\x01"[..], &[7; 32], b"abc"].concat();
+        vec![
+            (Frame::Attach, b"\x01\x00\x00".to_vec()),
+            (Frame::Attached { stun_port: 3478 }, b"\x02\x00\x02\x0d\x96".to_vec()),
+            (Frame::Knock { call: 0x8000_0001, key, knock: b"abc".to_vec() }, knock),
+            (Frame::Note { call: 2, note: b"de".to_vec() }, b"\x04\x00\x06\x00\x00\x00\x02de".to_vec()),
+            (Frame::End { call: 2, reason: EndReason::Busy }, b"\x05\x00\x05\x00\x00\x00\x02\x02".to_vec()),
+        ]
+    }
+
+    #[test]
+    fn the_golden_bytes_read_and_write() {
+        let document = include_str!("../../../../docs/wire.md");
+        for (frame, bytes) in golden() {
+            assert_eq!(frame.encode(), bytes);
+            let mut frames = Frames::default();
+            frames.push(&bytes);
+            assert_eq!(frames.next(), Ok(Some(frame)));
+            assert_eq!(frames.next(), Ok(None));
+            if bytes.len() < 16 {
+                let hex: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                assert!(document.contains(&format!("`{}`", hex.join(" "))), "{}", hex.join(" "));
+            }
+        }
+    }
+
+    #[test]
+    fn frames_come_out_whole_however_they_are_cut() {
+        let all: Vec<u8> = golden().into_iter().flat_map(|(_, bytes)| bytes).collect();
+        let mut frames = Frames::default();
+        let mut found = Vec::new();
+        for byte in [&b"\x80\x00\x01x"[..], &all].concat() {
+            frames.push(&[byte]);
+            found.extend(frames.next().unwrap());
+        }
+        assert_eq!(found, golden().into_iter().map(|(frame, _)| frame).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error() {
+        let read = |bytes: &[u8]| {
+            let mut frames = Frames::default();
+            frames.push(bytes);
+            frames.next()
+        };
+        assert_eq!(read(b"\x09\x00\x00"), Err(FrameError::Unknown { kind: 9 }));
+        assert_eq!(read(b"\x05\x00\x04\0\0\0\0"), Err(FrameError::Malformed { kind: 5 }));
+        assert_eq!(read(b"\x04\xff\xff"), Err(FrameError::TooLong { length: 65_535 }));
+        assert_eq!(read(b"\x02\x00\x04\x00\x01ab"), Ok(Some(Frame::Attached { stun_port: 1 })));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut frames = Frames::default();
+            frames.push(&bytes);
+            while let Ok(Some(frame)) = frames.next() {
+                prop_assert!(frame.encode().len() <= 3 + MAX_BODY_BYTES);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+use proptest::prelude::*;
+use transport::{Identity, ProtocolLabel, Scheme, Transport, TransportConfig};
+
+use super::*;
+
+struct Peer(Transport);
+
+impl Peer {
+    fn new(seed: u8) -> Self {
+        Self(Transport::new(Identity::from_seed([seed; 32]), TransportConfig::default()).unwrap())
+    }
+
+    fn key(&self) -> PublicKey {
+        self.0.public_key()
+    }
+
+    fn knock(&self, receiver: &Self, token: Option<&AccessToken>) -> (Knocking, Vec<u8>) {
+        Knocking::new(ephemeral(), self.key(), receiver.key(), token, |text| self.0.sign(text))
+    }
+
+    fn answer(&self, knock: &[u8], particulars: &Particulars) -> (Session, Vec<u8>) {
+        let knock = Knock::read(knock, self.key()).unwrap();
+        knock.answer(ephemeral(), particulars, |text| self.0.sign(text)).unwrap()
+    }
+}
+
+#[expect(clippy::disallowed_types, reason = "a test has to draw its keys somewhere; ring takes no others")]
+fn ephemeral() -> EphemeralPrivateKey {
+    EphemeralPrivateKey::generate(&X25519, &ring::rand::SystemRandom::new()).unwrap()
+}
+
+fn here() -> Particulars {
+    Particulars {
+        rendezvous: Some(vec![1; 100]),
+        endpoints: vec![
+            (Scheme::Quic, "192.0.2.1:345".parse().unwrap()),
+            (Scheme::Tcp, "[2001:db8::1]:2".parse().unwrap()),
+        ],
+        label: ProtocolLabel::new("chat/1").unwrap(),
+        refusal: None,
+    }
+}
+
+#[test]
+fn both_learn_what_the_other_says() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let (knocking, knock) = dialer.knock(&receiver, None);
+    let particulars = here();
+    assert_eq!(Knock::read(&knock, receiver.key()).unwrap().dialer(), dialer.key());
+    let (mut there, answer) = receiver.answer(&knock, &particulars);
+    let (mut session, heard) = knocking.handle_answer(&answer).unwrap();
+    assert_eq!(heard, particulars);
+    let offer = session.seal(&Particulars::default());
+    assert_eq!(there.open(&offer).unwrap(), Particulars::default());
+    let late = there.seal(&Particulars::refused(3));
+    assert_eq!(session.open(&late).unwrap().refusal, Some(3));
+}
+
+#[test]
+fn nobody_else_can_read_or_make_the_messages() {
+    let (dialer, receiver, other) = (Peer::new(1), Peer::new(2), Peer::new(3));
+    let (knocking, knock) = dialer.knock(&receiver, None);
+    assert_eq!(Knock::read(&knock, other.key()).unwrap_err(), Flaw::Forged, "it is for another");
+    let (_, answer) = receiver.answer(&knock, &here());
+    let (theirs, _) = other.knock(&receiver, None);
+    assert_eq!(theirs.handle_answer(&answer).unwrap_err(), Flaw::Forged);
+    // An answer that somebody else made, by its own right for its own name.
+    let (_, to_other) = dialer.knock(&other, None);
+    let (_, wrong) = other.answer(&to_other, &here());
+    assert_eq!(knocking.handle_answer(&wrong).unwrap_err(), Flaw::Forged);
+}
+
+#[test]
+fn a_replayed_knock_gives_an_answer_that_only_its_maker_could_open() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let (first, knock) = dialer.knock(&receiver, None);
+    let (mut session, answer) = receiver.answer(&knock, &here());
+    let (mut again, second) = receiver.answer(&knock, &here());
+    assert_ne!(answer, second, "each answer has a key of its own");
+    let (mut dialling, _) = first.handle_answer(&answer).unwrap();
+    let offer = dialling.seal(&here());
+    assert_eq!(again.open(&offer).unwrap_err(), Flaw::Forged, "an offer serves one answer");
+    assert!(session.open(&offer).is_ok());
+    assert_eq!(session.open(&offer).unwrap_err(), Flaw::Forged, "and once");
+}
+
+#[test]
+fn what_is_thrown_back_is_refused() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let (knocking, knock) = dialer.knock(&receiver, None);
+    assert_eq!(Knock::read(&knock, dialer.key()).unwrap_err(), Flaw::Myself);
+    let (mut there, answer) = receiver.answer(&knock, &here());
+    let (mut session, _) = knocking.handle_answer(&answer).unwrap();
+    let offer = session.seal(&here());
+    assert_eq!(session.open(&offer).unwrap_err(), Flaw::Forged);
+    let note = there.seal(&here());
+    assert_eq!(there.open(&note).unwrap_err(), Flaw::Forged);
+}
+
+#[test]
+fn every_changed_byte_is_noticed() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let token = AccessToken::from_bytes([7; 16]);
+    let (_, knock) = dialer.knock(&receiver, Some(&token));
+    for at in 0..knock.len() {
+        let mut wrong = knock.clone();
+        wrong[at] ^= 1;
+        assert!(Knock::read(&wrong, receiver.key()).is_err(), "knock, byte {at}");
+        assert!(Knock::read(&knock[..at], receiver.key()).is_err(), "knock, {at} bytes");
+    }
+    let (_, knock) = dialer.knock(&receiver, None);
+    let (_, answer) = receiver.answer(&knock, &here());
+    for at in (0..answer.len()).step_by(7) {
+        let (knocking, knock) = dialer.knock(&receiver, None);
+        let (_, mut answer) = receiver.answer(&knock, &here());
+        answer[at] ^= 1;
+        assert!(knocking.handle_answer(&answer).is_err(), "answer, byte {at}");
+    }
+}
+
+#[test]
+fn the_token_is_proved_and_not_shown() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let token = AccessToken::from_bytes([7; 16]);
+    let (_, knock) = dialer.knock(&receiver, Some(&token));
+    assert!(!knock.windows(16).any(|window| window == token.as_bytes()));
+    let read = |bytes: &[u8]| Knock::read(bytes, receiver.key()).unwrap();
+    assert!(read(&knock).knows(&token));
+    assert!(!read(&knock).knows(&AccessToken::from_bytes([8; 16])));
+    assert!(!read(&dialer.knock(&receiver, None).1).knows(&token));
+}
+
+#[test]
+fn sealed_messages_are_equally_long() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let (_, knock) = dialer.knock(&receiver, None);
+    let (mut there, answer) = receiver.answer(&knock, &here());
+    let lengths = [there.seal(&here()), there.seal(&Particulars::refused(1))].map(|sealed| sealed.len());
+    assert_eq!(lengths, [answer.len() - 97; 2]);
+}
+
+#[test]
+fn the_most_that_can_be_said_fits() {
+    let v6 = |port: u16| (Scheme::Tcp, std::net::SocketAddr::from(([1; 16], port)));
+    let most = Particulars {
+        rendezvous: Some(vec![1; MAX_RENDEZVOUS_BYTES]),
+        endpoints: (1..=16).map(v6).collect(),
+        label: ProtocolLabel::new("x".repeat(64)).unwrap(),
+        refusal: Some(1),
+    };
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let (knocking, knock) = dialer.knock(&receiver, None);
+    let (_, answer) = receiver.answer(&knock, &most);
+    assert!(answer.len() <= MAX_ANSWER_BYTES);
+    assert_eq!(knocking.handle_answer(&answer).unwrap().1, most);
+}
+
+#[test]
+fn the_golden_particulars_read_and_write() {
+    let particulars = Particulars { rendezvous: None, ..here() };
+    let mut golden = vec![1];
+    golden.extend(b"\x02\x00\x07\x00\xc0\x00\x02\x01\x01\x59");
+    golden.extend(b"\x03\x00\x13\x01\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x02");
+    golden.extend(b"\x04\x00\x06chat/1");
+    assert_eq!(Particulars::decode(&golden), Ok(particulars.clone()));
+    let encoded = particulars.encode();
+    assert_eq!(encoded[..golden.len()], golden);
+    assert_eq!(encoded.len(), 512);
+    golden.extend(b"\xee\x00\x02ab");
+    assert_eq!(Particulars::decode(&golden), Ok(particulars), "later records are ignored");
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let key = PublicKey::from_bytes([1; 32]);
+        let _ = Knock::read(&bytes, key);
+        let _ = Particulars::decode(&bytes);
+    }
+}

@@ -1,0 +1,156 @@
+//! Which roads to a peer are tried when, within one deadline.
+//!
+//! ```text
+//! 0 ms      its addresses: the local network's, remembered ones, those of the contact (they race by RFC 8305 among themselves);
+//!           without any, a question to the local network
+//! 50 ms     the first introducer, or at once without addresses; the next one 250 ms later or when it fails
+//! 300 ms    relays, if nothing has answered
+//! ```
+//!
+//! What fails lets the next one start at once.
+
+use std::time::{Duration, Instant};
+
+/// One thing to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Leg {
+    /// All addresses known.
+    Straight,
+    /// At an address that somebody on the local network tells.
+    Sought,
+    /// By an introducer; its place in the list.
+    Introduced(usize),
+    /// By a relay; its place in the list.
+    Relayed(usize),
+}
+
+/// The order of one call of connect. The caller starts what `poll_start` names and reports what fails; the first success ends
+/// it.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    waiting: Vec<(Leg, Instant)>,
+    running: Vec<Leg>,
+}
+
+impl Plan {
+    pub(crate) fn new(now: Instant, straight: bool, introducers: usize, relays: usize) -> Self {
+        let head_start = if straight { HEAD_START } else { Duration::ZERO };
+        let mut waiting = Vec::new();
+        waiting.push((if straight { Leg::Straight } else { Leg::Sought }, now));
+        let mut at = now + head_start;
+        for index in 0..introducers.min(MAX_INTRODUCERS) {
+            waiting.push((Leg::Introduced(index), at));
+            at += BETWEEN_INTRODUCERS;
+        }
+        let mut at = now + RELAY_AFTER;
+        for index in 0..relays.min(MAX_RELAYS) {
+            waiting.push((Leg::Relayed(index), at));
+            at += BETWEEN_INTRODUCERS;
+        }
+        Self { waiting, running: Vec::new() }
+    }
+
+    /// What to start now. Ask until `None`.
+    pub(crate) fn poll_start(&mut self, now: Instant) -> Option<Leg> {
+        let index = self.waiting.iter().position(|&(_, at)| at <= now)?;
+        let (leg, _) = self.waiting.remove(index);
+        self.running.push(leg);
+        Some(leg)
+    }
+
+    /// When to ask again, unless something is reported before.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.waiting.iter().map(|&(_, at)| at).min()
+    }
+
+    /// A road led nowhere: the next of its kind starts at once, and if nothing is under way, whatever is next.
+    pub(crate) fn handle_failure(&mut self, now: Instant, failed: Leg) {
+        self.running.retain(|leg| *leg != failed);
+        let kind = std::mem::discriminant(&failed);
+        let next = self.waiting.iter_mut().find(|(leg, _)| std::mem::discriminant(leg) == kind);
+        if let Some((_, at)) = next {
+            *at = now.min(*at);
+        }
+        if self.running.is_empty()
+            && let Some((_, at)) = self.waiting.iter_mut().min_by_key(|(_, at)| *at)
+        {
+            *at = now.min(*at);
+        }
+    }
+
+    /// Whether everything was tried in vain.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+}
+
+/// On a local network a peer answers within a few milliseconds, and the introducer need not learn that we look for it.
+const HEAD_START: Duration = Duration::from_millis(50);
+/// The delay of RFC 8305 between attempts of one kind.
+const BETWEEN_INTRODUCERS: Duration = Duration::from_millis(250);
+/// Two round trips around the world: a direct road that is there has answered by then.
+const RELAY_AFTER: Duration = Duration::from_millis(300);
+/// As many as a contact names.
+const MAX_INTRODUCERS: usize = 4;
+const MAX_RELAYS: usize = 4;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "a test has to count from somewhere")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn run(plan: &mut Plan, start: Instant, fail: impl Fn(Leg) -> Option<u64>) -> Vec<(Leg, u64)> {
+        let mut log = Vec::new();
+        let mut failures: Vec<(u64, Leg)> = Vec::new();
+        for at in 0..1_000 {
+            let now = start + Duration::from_millis(at);
+            failures.retain(|&(when, leg)| {
+                if when == at {
+                    plan.handle_failure(now, leg);
+                }
+                when != at
+            });
+            while let Some(leg) = plan.poll_start(now) {
+                log.push((leg, at));
+                failures.extend(fail(leg).map(|after| (at + after, leg)));
+            }
+        }
+        log
+    }
+
+    #[test]
+    fn each_road_has_its_time() {
+        let start = start();
+        let mut plan = Plan::new(start, true, 2, 1);
+        let log = run(&mut plan, start, |_| None);
+        let expected =
+            [(Leg::Straight, 0), (Leg::Introduced(0), 50), (Leg::Introduced(1), 300), (Leg::Relayed(0), 300)];
+        assert_eq!(log, expected);
+        assert!(!plan.is_lost() && plan.poll_timeout().is_none());
+    }
+
+    #[test]
+    fn what_fails_makes_way() {
+        let start = start();
+        let mut plan = Plan::new(start, true, 2, 1);
+        // Everything fails ten milliseconds after it began.
+        let log = run(&mut plan, start, |_| Some(10));
+        let expected =
+            [(Leg::Straight, 0), (Leg::Introduced(0), 10), (Leg::Introduced(1), 20), (Leg::Relayed(0), 30)];
+        assert_eq!(log, expected);
+        assert!(plan.is_lost());
+    }
+
+    #[test]
+    fn without_addresses_the_network_and_the_introducer_are_asked_at_once() {
+        let start = start();
+        let mut plan = Plan::new(start, false, 1, 0);
+        assert_eq!(
+            [(); 3].map(|()| plan.poll_start(start)),
+            [Some(Leg::Sought), Some(Leg::Introduced(0)), None]
+        );
+    }
+}

@@ -1,0 +1,144 @@
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Condvar, LazyLock, Mutex, PoisonError},
+    time::Instant,
+};
+
+use nat_traversal::{HolePunchServerAddr, MappingContext};
+use transport::{ListenerSet, ProtocolLabel, Scheme, Transport};
+
+use crate::{
+    Introducer, ServiceEvent,
+    controller::Dialling,
+    event::Events,
+    gate::Gate,
+    io::{clock, lan::LanBeacon, lock::Lock as _},
+    protocol::introduction::Particulars,
+};
+
+/// The protocol spoken with introducers.
+pub(crate) static INTRODUCE: LazyLock<ProtocolLabel> =
+    LazyLock::new(|| ProtocolLabel::new("crust-introduce/1").expect("it is short"));
+
+/// What the parts and threads of a service share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) listeners: Arc<ListenerSet>,
+    pub(crate) lan: Arc<LanBeacon>,
+    pub(crate) dialling: Dialling,
+    pub(crate) events: Events,
+    pub(crate) mapping: MappingContext,
+    gate: Mutex<Arc<Gate>>,
+    introducers: Mutex<Vec<Attached>>,
+    /// Told whenever the list of introducers changes.
+    introduced: Condvar,
+    // Dropped last: its drop waits for streams that are still ending.
+    pub(crate) transport: Transport,
+}
+
+/// An introducer that we keep in touch with.
+#[derive(Debug, Clone)]
+struct Attached {
+    introducer: Introducer,
+    attached: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        transport: Transport,
+        listeners: Arc<ListenerSet>,
+        lan: Arc<LanBeacon>,
+        dialling: Dialling,
+        gate: Gate,
+        mapping: MappingContext,
+    ) -> Self {
+        Self {
+            listeners,
+            lan,
+            dialling,
+            events: Events::new(),
+            mapping,
+            gate: Mutex::new(Arc::new(gate)),
+            introducers: Mutex::default(),
+            introduced: Condvar::new(),
+            transport,
+        }
+    }
+
+    /// The rules in force.
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        self.gate.hold().clone()
+    }
+
+    /// Changes the rules, for streams that come in from now on.
+    pub(crate) fn change_gate(&self, change: impl FnOnce(&mut Gate)) {
+        let mut gate = self.gate.hold();
+        change(Arc::make_mut(&mut gate));
+        self.transport.set_admission(gate.admission());
+    }
+
+    /// Where we are, for a peer that is introduced to us or to whom we are.
+    pub(crate) fn particulars(&self) -> Particulars {
+        let endpoints = self.listeners.endpoints().unwrap_or_default();
+        let endpoints: Vec<(Scheme, SocketAddr)> =
+            endpoints.iter().map(|endpoint| (endpoint.scheme(), endpoint.addr())).collect();
+        Particulars { endpoints, ..Particulars::default() }
+    }
+
+    /// Notes an introducer that is to be kept in touch with.
+    pub(crate) fn add_introducer(&self, introducer: Introducer) {
+        let mut introducers = self.introducers.hold();
+        if introducers.iter().all(|known| known.introducer.key() != introducer.key()) {
+            introducers.push(Attached { introducer, attached: false });
+        }
+    }
+
+    /// The introducers, those that call us first.
+    pub(crate) fn introducers(&self) -> Vec<Introducer> {
+        let mut all = self.introducers.hold().clone();
+        all.sort_by_key(|known| !known.attached);
+        all.into_iter().map(|known| known.introducer).collect()
+    }
+
+    /// An introducer calls us from now on; `seen` is its address.
+    pub(crate) fn attached(&self, introducer: Introducer, seen: Option<IpAddr>) {
+        if let (Some(ip), Some(port)) = (seen, introducer.stun_port) {
+            self.mapping.add_servers([HolePunchServerAddr::Stun(SocketAddr::new(ip, port))]);
+        }
+        let endpoint = introducer.endpoints[0].clone();
+        let mut introducers = self.introducers.hold();
+        if let Some(known) = introducers.iter_mut().find(|known| known.introducer.key() == introducer.key()) {
+            *known = Attached { introducer, attached: true };
+        }
+        drop(introducers);
+        self.introduced.notify_all();
+        self.events.tell(ServiceEvent::IntroducerAttached { introducer: endpoint });
+    }
+
+    /// It does so no more.
+    pub(crate) fn detached(&self, introducer: &Introducer, reason: String) {
+        let mut introducers = self.introducers.hold();
+        if let Some(known) = introducers.iter_mut().find(|known| known.introducer.key() == introducer.key()) {
+            known.attached = false;
+        }
+        drop(introducers);
+        let introducer = introducer.endpoints[0].clone();
+        self.events.tell(ServiceEvent::IntroducerLost { introducer, reason });
+    }
+
+    /// Waits until one introducer at least calls us; tells whether one does.
+    pub(crate) fn wait_attached(&self, deadline: Instant) -> bool {
+        let mut introducers = self.introducers.hold();
+        loop {
+            if introducers.iter().any(|known| known.attached) {
+                return true;
+            }
+            let left = deadline.saturating_duration_since(clock::now());
+            if left.is_zero() || introducers.is_empty() {
+                return false;
+            }
+            let waited = self.introduced.wait_timeout(introducers, left);
+            introducers = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}

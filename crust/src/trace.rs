@@ -1,0 +1,163 @@
+use std::{fmt, time::Duration};
+
+use transport::{PublicKey, Stream};
+
+use crate::{Attempt, AttemptError, Road, io::introduce::IntroductionError};
+
+/// What one call of connect tried, when, and what came of it: for a person as text, for a program by its methods.
+///
+/// Every call leaves one, [`ConnectError::trace`](crate::ConnectError::trace) gives it after a failure,
+/// [`ServiceController::connect_traced`](crate::ServiceController::connect_traced) always.
+///
+/// ```
+/// use crust::{Config, Endpoint, Identity, Scheme, Service};
+///
+/// let client = Service::new_from_config(Config::new().listen([]))?;
+/// let nobody = Identity::generate().public_key();
+/// let endpoint = Endpoint::new(Scheme::Tcp, "127.0.0.1:1".parse()?, nobody);
+/// let error = client.controller.connect(endpoint).expect_err("nothing listens there");
+/// println!("{}", error.trace());
+/// assert_eq!(error.trace().steps().len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct ConnectTrace {
+    peer: String,
+    took: Duration,
+    steps: Vec<TraceStep>,
+    advice: Vec<String>,
+}
+
+/// One road of a [`ConnectTrace`].
+#[derive(Debug, Clone)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct TraceStep {
+    /// What kind of road it was.
+    pub road: Road,
+    /// What was dialled: an endpoint of the peer, or of an introducer.
+    pub to: String,
+    /// When it began, counted from the call.
+    pub started: Duration,
+    /// How long it took.
+    pub took: Duration,
+    /// Why it led nowhere; `None` is the road that was taken.
+    pub failure: Option<String>,
+}
+
+impl ConnectTrace {
+    pub(crate) fn new(peer: PublicKey) -> Self {
+        Self { peer: peer.to_string(), took: Duration::ZERO, steps: Vec::new(), advice: Vec::new() }
+    }
+
+    pub(crate) fn won(&mut self, stream: &Stream, took: Duration) {
+        let path = stream.path();
+        self.took = took;
+        let to = format!("{}://{}", path.scheme, path.remote);
+        let road = Road::from(path.kind);
+        self.steps.push(TraceStep { road, to, started: Duration::ZERO, took, failure: None });
+    }
+
+    pub(crate) fn lost(&mut self, attempts: &[Attempt], took: Duration) {
+        self.took = took;
+        self.steps.extend(attempts.iter().map(|attempt| TraceStep {
+            road: attempt.road,
+            to: attempt.to(),
+            started: attempt.started,
+            took: attempt.waited,
+            failure: Some(text(&*attempt.error)),
+        }));
+        self.advice = advice(attempts);
+    }
+
+    /// What was tried, in the order of its ending.
+    #[must_use]
+    pub fn steps(&self) -> &[TraceStep] {
+        &self.steps
+    }
+
+    /// How long all of it took.
+    #[must_use]
+    pub const fn took(&self) -> Duration {
+        self.took
+    }
+
+    /// What to do about it, the first unmet condition first. Empty after a success.
+    #[must_use]
+    pub fn advice(&self) -> &[String] {
+        &self.advice
+    }
+}
+
+impl fmt::Display for ConnectTrace {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let taken = self.steps.iter().any(|step| step.failure.is_none());
+        let what = if taken { "connected to" } else { "no road to" };
+        write!(formatter, "{what} {} ({} ms)", self.peer, self.took.as_millis())?;
+        for step in &self.steps {
+            let TraceStep { road, to, started, took, failure } = step;
+            let (from, until) = (started.as_millis(), (*started + *took).as_millis());
+            let outcome = failure.as_deref().unwrap_or("taken");
+            write!(formatter, "\n  {road:<8} {from:>6} to {until:>6} ms  {to}: {outcome}")?;
+        }
+        for advice in &self.advice {
+            write!(formatter, "\n  advice: {advice}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the attempts come to: the first condition that was not met, and what would meet it.
+fn advice(attempts: &[Attempt]) -> Vec<String> {
+    let mut advice = Vec::new();
+    let introduction = attempts.iter().find_map(|attempt| match &*attempt.error {
+        AttemptError::Introduction(error) => Some(error),
+        _ => None,
+    });
+    if attempts.is_empty() {
+        advice.push("nothing is known of where the peer is: ask it for its contact".to_owned());
+    } else if attempts.iter().any(|attempt| attempt.refusal().is_some()) {
+        advice.push(
+            "the peer is there and turned us away: ask it to admit our key, or for a new contact".to_owned(),
+        );
+    } else if introduction.is_none() {
+        advice.push(
+            "only addresses were known: if the peer is behind a NAT, both sides need an introducer"
+                .to_owned(),
+        );
+    }
+    match introduction {
+        Some(IntroductionError::UnknownPeer) => advice.push(
+            "the introducer does not know the peer: is the peer up, and given the same introducer?"
+                .to_owned(),
+        ),
+        Some(IntroductionError::Unreachable(_) | IntroductionError::Gone { .. }) => {
+            advice.push("the introducer does not answer: is it up, and is its address right?".to_owned());
+        }
+        Some(IntroductionError::TimedOut) => {
+            advice.push(
+                "the peer is attached to the introducer and silent: its network may have just changed"
+                    .to_owned(),
+            );
+        }
+        _ => {}
+    }
+    advice
+}
+
+/// An error and its sources, in one line.
+pub(crate) fn text(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        let more = error.to_string();
+        // An `io::Error` around one of ours says the same as what it holds.
+        if !text.ends_with(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        next = error.source();
+    }
+    text
+}

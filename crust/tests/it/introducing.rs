@@ -1,0 +1,153 @@
+use std::{
+    io::{Read as _, Write as _},
+    time::{Duration, Instant},
+};
+
+use crust::{
+    AccessToken, Config, ConnectOptions, Contact, Introducer, Lan, NamedEndpoint, PublicKey, Refusal,
+    Service, ServiceEvent,
+};
+
+use crate::support::{SCHEMES, listening};
+
+/// Who introduces, and its endpoint.
+fn introducer(scheme: crust::Scheme) -> (Service, NamedEndpoint) {
+    let service = Service::new_from_config(listening(scheme).introduce(true)).unwrap();
+    let endpoint = service.controller.endpoints().unwrap()[0].into();
+    (service, endpoint)
+}
+
+/// One that is attached to it.
+fn attached(config: Config, introducer: &NamedEndpoint) -> Service {
+    let service = Service::new_from_config(config.introducers([introducer.clone()])).unwrap();
+    assert!(service.controller.wait_attached(soon()));
+    service
+}
+
+fn client(introducer: &NamedEndpoint) -> Service {
+    let config = Config::new().lan(Lan::Off).listen([]).introducers([introducer.clone()]);
+    Service::new_from_config(config).unwrap()
+}
+
+fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// A contact that says nothing but who introduces.
+fn by(key: PublicKey, introducer: &NamedEndpoint) -> Contact {
+    Contact::new(key).introducer(Introducer::new(introducer.clone())).unwrap()
+}
+
+#[test]
+fn a_bare_key_leads_there_by_an_introducer() {
+    for scheme in SCHEMES {
+        let (_middle, place) = introducer(scheme);
+        let server = attached(listening(scheme), &place);
+        let client = client(&place);
+        let mut dialled = client.controller.connect(server.controller.public_key()).unwrap();
+        let mut accepted = server.acceptor.accept_deadline(soon()).unwrap();
+        assert_eq!(accepted.public_key(), client.controller.public_key());
+        dialled.write_all(b"hello").unwrap();
+        drop(dialled);
+        let mut text = String::new();
+        accepted.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "hello", "{scheme}");
+    }
+}
+
+#[test]
+fn a_contact_names_the_introducers_and_serves_who_is_attached_nowhere() {
+    let (_middle, place) = introducer(crust::Scheme::Quic);
+    let server = attached(listening(crust::Scheme::Quic), &place);
+    let contact = server.controller.contact().unwrap();
+    assert_eq!(contact.introducers().len(), 1);
+    assert_eq!(contact.introducers()[0].endpoints(), std::slice::from_ref(&place));
+    assert_eq!(contact.to_string().parse::<Contact>().unwrap(), contact);
+    let stranger = crate::support::client();
+    stranger.controller.connect(by(server.controller.public_key(), &place)).unwrap();
+}
+
+#[test]
+fn who_is_not_admitted_learns_it_by_the_introducer_and_no_address() {
+    let (_middle, place) = introducer(crust::Scheme::Tcp);
+    let stranger = crate::support::client();
+    let token = AccessToken::generate();
+    let server = attached(listening(crust::Scheme::Tcp).access_token(token.clone()), &place);
+    let contact = by(server.controller.public_key(), &place);
+    let error = stranger.controller.connect(&contact).unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::Token), "{}", error.trace());
+    assert_eq!(error.attempts().len(), 1, "no address was tried");
+    stranger.controller.connect(contact.clone().access_token(token)).unwrap();
+
+    server.controller.set_blocked([stranger.controller.public_key()]);
+    let error = stranger.controller.connect(&contact).unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::Key), "{}", error.trace());
+    server.controller.set_blocked([]);
+    server.controller.set_accepting(false);
+    let error = stranger.controller.connect(&contact).unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::Key), "{}", error.trace());
+    let failed = |event: &ServiceEvent| {
+        matches!(event, ServiceEvent::IntroductionFailed { peer: Some(peer), .. }
+            if *peer == stranger.controller.public_key())
+    };
+    assert!(server.controller.events().try_iter().filter(failed).count() >= 3);
+}
+
+#[test]
+fn a_peer_that_the_introducer_does_not_know_is_told_with_advice() {
+    let (_middle, place) = introducer(crust::Scheme::Quic);
+    let nobody = crust::Identity::generate().public_key();
+    let started = Instant::now();
+    let error = client(&place).controller.connect(nobody).unwrap_err();
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let trace = error.trace().to_string();
+    assert!(trace.contains("not attached to this introducer"), "{trace}");
+    assert!(trace.contains("given the same introducer?"), "{trace}");
+}
+
+#[test]
+fn one_introducer_that_dies_loses_nothing_and_one_that_comes_back_is_found_again() {
+    let (first, place) = introducer(crust::Scheme::Quic);
+    let (_second, other) = introducer(crust::Scheme::Quic);
+    let config = listening(crust::Scheme::Quic).introducers([place.clone(), other.clone()]);
+    let server = Service::new_from_config(config.dead_after(Duration::from_secs(2))).unwrap();
+    let up = |event: &ServiceEvent| matches!(event, ServiceEvent::IntroducerAttached { .. });
+    let events = server.controller.events();
+    let wait = |wanted: &dyn Fn(&ServiceEvent) -> bool| {
+        while !wanted(&events.recv_deadline(soon()).expect("the event comes")) {}
+    };
+    wait(&up);
+    wait(&up);
+    drop(first);
+    wait(&|event| matches!(event, ServiceEvent::IntroducerLost { introducer, .. } if *introducer == place));
+    let mut contact = by(server.controller.public_key(), &place);
+    contact = contact.introducer(Introducer::new(other)).unwrap();
+    let options = ConnectOptions::new().deadline(Duration::from_secs(15));
+    crate::support::client().controller.connect_with(&contact, &options).unwrap();
+}
+
+#[test]
+fn dropping_a_service_ends_its_threads_and_its_calls() {
+    let (middle, place) = introducer(crust::Scheme::Quic);
+    let server = attached(listening(crust::Scheme::Quic), &place);
+    let started = Instant::now();
+    drop(server);
+    drop(middle);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn what_is_not_a_frame_ends_the_stream_and_nothing_else() {
+    let (middle, place) = introducer(crust::Scheme::Tcp);
+    let server = attached(listening(crust::Scheme::Tcp), &place);
+    let stranger = crate::support::client();
+    let options = ConnectOptions::new().protocol(crust::ProtocolLabel::new("crust-introduce/1").unwrap());
+    let mut rude = stranger.controller.connect_with(place.clone(), &options).unwrap();
+    rude.write_all(&[9, 0, 0]).unwrap();
+    rude.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let end = rude.read(&mut [0]);
+    let silent = |error| crust::StreamError::of(error) == Some(&crust::StreamError::TimedOut);
+    assert!(matches!(&end, Ok(0)) || end.as_ref().is_err_and(|error| !silent(error)), "{end:?}");
+    stranger.controller.connect(by(server.controller.public_key(), &place)).unwrap();
+    drop(middle);
+}
