@@ -5,6 +5,8 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::protocol::Obstacle;
+#[cfg(feature = "turn")]
+use crate::protocol::turn::{TurnFailure, TurnSendError};
 
 /// Why a [`MappingContext`](crate::MappingContext) could not be made.
 #[derive(Debug, Error)]
@@ -56,6 +58,67 @@ pub enum ServerError {
     /// Its own addresses could not be learned.
     #[error("cannot learn the server's addresses")]
     Map(#[source] MapError),
+}
+
+/// Why a relay serves no more, or not at all.
+#[cfg(feature = "turn")]
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RelayError {
+    /// The server's name could not be looked up.
+    #[error("cannot look up {host}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// The system's reason.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gives no socket or no thread, or the file with the server's authority cannot be read.
+    #[error("cannot begin to use {server}")]
+    Start {
+        /// The server.
+        server: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The connection to the server failed or ended: nobody listens, its certificate is not the right one, it stopped.
+    #[error("no connection to {server}")]
+    Connection {
+        /// The server.
+        server: String,
+        /// What the system or TLS says.
+        #[source]
+        source: std::sync::Arc<io::Error>,
+    },
+    /// The server does not relay for us, or no more.
+    #[error("no relay at {server}")]
+    Server {
+        /// The server.
+        server: String,
+        /// Why.
+        #[source]
+        source: TurnFailure,
+    },
+    /// A packet cannot go to this peer; others can go on.
+    #[error("cannot send to {peer} by the relay")]
+    Send {
+        /// The peer.
+        peer: SocketAddr,
+        /// Why.
+        #[source]
+        source: TurnSendError,
+    },
+    /// The deadline passed.
+    #[error("nothing within {} ms", waited.as_millis())]
+    TimedOut {
+        /// How long it took.
+        waited: Duration,
+    },
+    /// Someone called [`Interrupter::interrupt`](crate::Interrupter::interrupt).
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// Why no hole was punched.

@@ -10,12 +10,20 @@ mod mapping_context;
 mod port_lease;
 pub mod protocol;
 mod punched_udp_socket;
+#[cfg(feature = "turn")]
+mod relayed_udp_socket;
 mod rendezvous_info;
 mod tcp_punch;
 #[cfg(feature = "testing")]
 pub mod testing;
+#[cfg(feature = "turn")]
+mod turn_server;
+#[cfg(feature = "turn")]
+mod turn_socket;
 
 pub use config::MappingConfig;
+#[cfg(feature = "turn")]
+pub use error::RelayError;
 pub use error::{ContextError, MapError, PunchError, ServerError};
 pub use hole_punch_server::HolePunchServer;
 pub use igd;
@@ -29,5 +37,11 @@ pub use protocol::{
     AddrKind, MapFailure, MappedSocketAddr, Obstacle, ParseInfoError, PortRule, PubRendezvousInfo,
 };
 pub use punched_udp_socket::PunchedUdpSocket;
+#[cfg(feature = "turn")]
+pub use relayed_udp_socket::RelayedUdpSocket;
 pub use rendezvous_info::{PrivRendezvousInfo, gen_rendezvous_info};
 pub use tcp_punch::tcp_punch_hole;
+#[cfg(feature = "turn")]
+pub use turn_server::{ParseTurnServerError, TurnServer, TurnTransport};
+#[cfg(feature = "turn")]
+pub use turn_socket::TurnSocket;

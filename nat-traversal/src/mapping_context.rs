@@ -11,14 +11,17 @@ use crate::{MappingConfig, PortLease, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
 ///
-/// Share it between threads by reference or in an `Arc`. A thread named `nat-io` runs while there are leases of ports, and
-/// one named `nat-slow` while a router is asked by UPnP, whose HTTP cannot be interrupted: it is waited for by nobody, and
+/// Share it between threads by reference or in an `Arc`. A thread named `nat-io` runs while there are leases of ports or
+/// relays, and one named `nat-slow` while a router is asked by UPnP, whose HTTP cannot be interrupted: it is waited for by
+/// nobody, and
 /// outlives a context that is dropped meanwhile by at most a few answers of ten seconds.
 pub struct MappingContext {
     config: MappingConfig,
     servers: Mutex<Vec<HolePunchServerAddr>>,
     routers: Routers,
     interrupter: Interrupter,
+    #[cfg(feature = "turn")]
+    relays: std::sync::Arc<io::relays::Relays>,
 }
 
 /// Something outside that helps to learn addresses.
@@ -27,6 +30,9 @@ pub struct MappingContext {
 pub enum HolePunchServerAddr {
     /// A STUN server, such as a [`HolePunchServer`](crate::HolePunchServer).
     Stun(SocketAddr),
+    /// A TURN server, which relays for us.
+    #[cfg(feature = "turn")]
+    Turn(crate::TurnServer),
     /// A router that speaks UPnP, found by the crate [`igd`](crate::igd); asked instead of one that we would search for.
     IgdGateway(igd::Gateway),
 }
@@ -45,6 +51,8 @@ impl MappingContext {
             servers: Mutex::new(servers),
             routers: Routers::default(),
             interrupter: Interrupter::default(),
+            #[cfg(feature = "turn")]
+            relays: std::sync::Arc::default(),
         })
     }
 
@@ -112,9 +120,28 @@ impl MappingContext {
         let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let addresses = known.iter().filter_map(|server| match server {
             HolePunchServerAddr::Stun(address) => Some(*address),
+            #[cfg(feature = "turn")]
+            HolePunchServerAddr::Turn(_) => None,
             HolePunchServerAddr::IgdGateway(_) => None,
         });
         addresses.filter(|address| address.is_ipv4() == like.is_ipv4()).collect()
+    }
+
+    /// The TURN servers that the context knows.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub fn turn_servers(&self) -> Vec<crate::TurnServer> {
+        let known = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let relays = known.iter().filter_map(|server| match server {
+            HolePunchServerAddr::Turn(server) => Some(server.clone()),
+            _ => None,
+        });
+        relays.collect()
+    }
+
+    #[cfg(feature = "turn")]
+    pub(crate) const fn relays(&self) -> &std::sync::Arc<io::relays::Relays> {
+        &self.relays
     }
 
     /// Begins to ask routers for the port of a socket.
@@ -123,7 +150,7 @@ impl MappingContext {
             let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
             let gateways = servers.iter().filter_map(|server| match server {
                 HolePunchServerAddr::IgdGateway(gateway) => Some(gateway.clone()),
-                HolePunchServerAddr::Stun(_) => None,
+                _ => None,
             });
             gateways.collect()
         };

@@ -41,21 +41,16 @@ impl Interrupter {
     }
 
     /// Has `waker` woken by an interruption for as long as the guard lives.
-    pub(crate) fn watch(&self, waker: Waker) -> io::Result<Watch<'_>> {
-        self.watch_shared(Arc::new(waker))
-    }
-
-    /// The same for a waker that others wake as well.
-    pub(crate) fn watch_shared(&self, waker: Arc<Waker>) -> io::Result<Watch<'_>> {
+    pub(crate) fn watch(&self, waker: impl Into<Arc<Waker>>) -> io::Result<Watch> {
         let mut waits = self.lock();
         if waits.wakers.len() >= MAX_WAITS {
             return Err(io::Error::other("too many calls wait on one mapping context"));
         }
         let number = waits.next;
         waits.next += 1;
-        waits.wakers.push((number, waker));
+        waits.wakers.push((number, waker.into()));
         drop(waits);
-        Ok(Watch { interrupter: self, number })
+        Ok(Watch { interrupter: self.clone(), number })
     }
 
     fn lock(&self) -> MutexGuard<'_, Waits> {
@@ -71,12 +66,12 @@ impl std::fmt::Debug for Interrupter {
 }
 
 /// One call that an interruption wakes.
-pub(crate) struct Watch<'a> {
-    interrupter: &'a Interrupter,
+pub(crate) struct Watch {
+    interrupter: Interrupter,
     number: u64,
 }
 
-impl Drop for Watch<'_> {
+impl Drop for Watch {
     fn drop(&mut self) {
         self.interrupter.lock().wakers.retain(|(number, _)| *number != self.number);
     }

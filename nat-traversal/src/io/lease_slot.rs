@@ -65,7 +65,7 @@ impl Slot {
     ) -> Result<News, RunError> {
         let mut poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), Token(0))?);
-        let _watch = interrupter.watch_shared(Arc::clone(&waker))?;
+        let _watch = interrupter.watch(Arc::clone(&waker))?;
         self.lock().waker = Some(waker);
         let mut events = Events::with_capacity(1);
         let outcome = loop {

@@ -1,6 +1,8 @@
 //! The blocking handles over loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "turn")]
+mod coturn;
 #[cfg(target_os = "linux")]
 mod home_router;
 mod mapping;
@@ -9,5 +11,7 @@ mod nat_matrix;
 mod port_map;
 mod punch;
 mod punch_tcp;
+#[cfg(feature = "turn")]
+mod relay;
 mod server;
 mod world;

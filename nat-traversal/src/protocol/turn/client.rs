@@ -324,6 +324,11 @@ impl TurnClient {
         }
     }
 
+    /// The stream to the server failed or ended, and with it the allocation.
+    pub fn handle_disconnected(&mut self) {
+        self.fail(TurnFailure::Disconnected);
+    }
+
     /// The stream to the server that it referred us to stands.
     pub fn handle_reconnected(&mut self, now: Instant) {
         if self.state == State::Redirected {

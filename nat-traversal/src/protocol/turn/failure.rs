@@ -12,6 +12,9 @@ pub enum TurnFailure {
     /// The system says that nobody is there.
     #[error("nobody listens there")]
     Unreachable,
+    /// The connection to it failed or ended.
+    #[error("the connection to it failed or ended")]
+    Disconnected,
     /// Name and password are not those that it knows.
     #[error("it does not accept the user name and password")]
     WrongCredentials,

@@ -1,0 +1,6 @@
+//! What the larger examples are made of: pure state machines under [`protocol`], and beside it the thin code that moves
+//! lines and bytes for them. The programs are in `src/bin`.
+
+pub mod broadcast;
+mod lines;
+pub mod protocol;

@@ -1,0 +1,8 @@
+//! Pure state machines: `now`, seeds and messages in; messages and deadlines out.
+#![deny(clippy::disallowed_methods, clippy::disallowed_types)]
+
+pub mod gossip;
+pub mod maelstrom;
+mod node;
+
+pub use node::Node;

@@ -1,0 +1,305 @@
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Instant;
+
+use mio::{Events, Interest, Poll, Registry, Token, Waker};
+
+use super::clock::now;
+use super::interrupt::Interrupter;
+use crate::TurnSocket;
+use crate::protocol::turn::{TurnEvent, TurnFailure, TurnSendError};
+
+/// The relays of one mapping context, and the thread `nat-io` that receives for them and keeps them alive. The thread
+/// comes with the first relay and goes when the last has been given back.
+#[derive(Debug, Default)]
+pub(crate) struct Relays {
+    working: Mutex<Option<Working>>,
+}
+
+/// What the thread shares with those who add relays.
+#[derive(Debug)]
+struct Working {
+    registry: Registry,
+    waker: Arc<Waker>,
+    relays: BTreeMap<usize, Arc<Relay>>,
+    next: usize,
+}
+
+/// One relay: its socket, and what has come for its holder.
+#[derive(Debug)]
+pub(crate) struct Relay {
+    socket: Mutex<TurnSocket>,
+    inbox: Mutex<Inbox>,
+    changed: Condvar,
+    waker: Arc<Waker>,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    packets: VecDeque<(SocketAddr, Vec<u8>)>,
+    dropped: u64,
+    relayed: Option<(SocketAddr, Option<SocketAddr>)>,
+    ended: Option<Ended>,
+}
+
+/// Why nothing more comes.
+#[derive(Debug, Clone)]
+pub(crate) enum Ended {
+    Failed(TurnFailure, Option<Arc<io::Error>>),
+    Interrupted,
+    Closed,
+}
+
+/// Why a call came to no result.
+#[derive(Debug)]
+pub(crate) enum WaitError {
+    TimedOut,
+    Ended(Ended),
+    Send(TurnSendError),
+}
+
+impl Relays {
+    /// Adds a relay that begins to connect.
+    pub(crate) fn add(
+        self: &Arc<Self>,
+        mut socket: TurnSocket,
+        interrupter: &Interrupter,
+    ) -> io::Result<Arc<Relay>> {
+        let mut guard = lock(&self.working);
+        if guard.is_none() {
+            let poll = Poll::new()?;
+            let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+            let registry = poll.registry().try_clone()?;
+            let watch = interrupter.watch(Arc::clone(&waker))?;
+            let (relays, interrupter) = (Arc::clone(self), interrupter.clone());
+            thread::Builder::new().name("nat-io".into()).spawn(move || {
+                relays.run(poll, &interrupter);
+                drop(watch);
+            })?;
+            *guard = Some(Working { registry, waker, relays: BTreeMap::new(), next: 0 });
+        }
+        let working = guard.as_mut().expect("set above");
+        if working.relays.len() >= MAX_RELAYS {
+            return Err(io::Error::other("too many relays in one mapping context"));
+        }
+        let number = working.next;
+        working.next = working.next.wrapping_add(1) % WAKER.0;
+        working.registry.register(&mut socket, Token(number), Interest::READABLE)?;
+        let relay = Arc::new(Relay {
+            socket: Mutex::new(socket),
+            inbox: Mutex::default(),
+            changed: Condvar::new(),
+            waker: Arc::clone(&working.waker),
+        });
+        working.relays.insert(number, Arc::clone(&relay));
+        relay.wake();
+        Ok(relay)
+    }
+
+    fn run(&self, mut poll: Poll, interrupter: &Interrupter) {
+        let mut events = Events::with_capacity(64);
+        let mut again: Vec<usize> = Vec::new();
+        loop {
+            let Some(relays) = self.current() else { return };
+            let due = relays.iter().filter_map(|(_, relay)| relay.lock_socket().poll_timeout()).min();
+            let wait = due.map(|due| due.saturating_duration_since(now()));
+            let wait = if again.is_empty() { wait } else { Some(std::time::Duration::ZERO) };
+            match poll.poll(&mut events, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    tracing::warn!(%error, "relays are given up");
+                    let error = Arc::new(error);
+                    let ended = Ended::Failed(TurnFailure::Disconnected, Some(error));
+                    relays.iter().for_each(|(_, relay)| relay.end(&ended));
+                    *lock(&self.working) = None;
+                    return;
+                }
+                Ok(()) => {}
+            }
+            let mut ready: Vec<usize> = std::mem::take(&mut again);
+            ready.extend(events.iter().map(|event| event.token().0));
+            let time = now();
+            let interrupted = interrupter.is_interrupted();
+            let woken = ready.contains(&WAKER.0);
+            for (number, relay) in &relays {
+                let is_due = relay.lock_socket().poll_timeout().is_some_and(|due| due <= time);
+                if (is_due || woken || ready.contains(number)) && relay.turn() {
+                    again.push(*number);
+                }
+                if interrupted {
+                    relay.end(&Ended::Interrupted);
+                }
+            }
+        }
+    }
+
+    /// The relays that have not been given back; none means that the thread is to end.
+    fn current(&self) -> Option<Vec<(usize, Arc<Relay>)>> {
+        let mut guard = lock(&self.working);
+        let working = guard.as_mut()?;
+        let given_back = |relay: &Arc<Relay>| Arc::strong_count(relay) == 1 && relay.is_over();
+        working.relays.retain(|_, relay| !relay.is_closed() && !given_back(relay));
+        if working.relays.is_empty() {
+            *guard = None;
+            return None;
+        }
+        Some(working.relays.iter().map(|(number, relay)| (*number, Arc::clone(relay))).collect())
+    }
+}
+
+impl Relay {
+    /// Waits for the allocation; the address at which peers reach us, and the one under which the server sees us.
+    pub(crate) fn wait_allocated(
+        &self,
+        deadline: Instant,
+    ) -> Result<(SocketAddr, Option<SocketAddr>), WaitError> {
+        self.wait(deadline, |inbox| inbox.relayed)
+    }
+
+    /// Waits for a packet.
+    pub(crate) fn receive(&self, deadline: Instant) -> Result<(SocketAddr, Vec<u8>), WaitError> {
+        self.wait(deadline, |inbox| inbox.packets.pop_front())
+    }
+
+    /// Sends a packet; waits only if a stream to the server is far behind.
+    pub(crate) fn send(&self, payload: &[u8], peer: SocketAddr, deadline: Instant) -> Result<(), WaitError> {
+        loop {
+            if let Some(ended) = self.lock_inbox().ended.clone() {
+                return Err(WaitError::Ended(ended));
+            }
+            let sent = self.with_socket(|socket| socket.send_to(payload, peer));
+            if sent != Err(TurnSendError::Busy) {
+                return sent.map_err(WaitError::Send);
+            }
+            let inbox = self.lock_inbox();
+            let time = now();
+            if time >= deadline {
+                return Err(WaitError::TimedOut);
+            }
+            let wait = deadline.saturating_duration_since(time).min(BUSY_WAIT);
+            drop(self.changed.wait_timeout(inbox, wait).unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// Does something with the socket, and has the thread look at its timers again.
+    pub(crate) fn with_socket<T>(&self, act: impl FnOnce(&mut TurnSocket) -> T) -> T {
+        let mut socket = self.lock_socket();
+        let before = socket.poll_timeout();
+        let result = act(&mut socket);
+        let after = socket.poll_timeout();
+        drop(socket);
+        if after != before {
+            self.wake();
+        }
+        result
+    }
+
+    /// Packets that came faster than they were taken.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.lock_inbox().dropped
+    }
+
+    /// Gives the allocation back, in the background.
+    pub(crate) fn close(&self) {
+        self.with_socket(TurnSocket::close);
+        self.wake();
+    }
+
+    /// Reads, sends and does what is due; true if more is to be read.
+    fn turn(&self) -> bool {
+        let mut socket = self.lock_socket();
+        let more = socket.turn(|peer, payload| {
+            let mut inbox = self.lock_inbox();
+            if inbox.packets.len() >= MAX_PACKETS {
+                inbox.packets.pop_front();
+                inbox.dropped += 1;
+            }
+            inbox.packets.push_back((peer, payload.to_vec()));
+        });
+        let mut inbox = self.lock_inbox();
+        while let Some(event) = socket.poll_event() {
+            match event {
+                TurnEvent::Allocated { relayed, mapped } => inbox.relayed = Some((relayed, mapped)),
+                TurnEvent::PeerRefused { peer, failure } => {
+                    tracing::debug!(%peer, %failure, "the relay does not let us talk to a peer");
+                }
+                TurnEvent::Failed(failure) => {
+                    let error = socket.take_error().map(Arc::new);
+                    inbox.ended.get_or_insert(Ended::Failed(failure, error));
+                }
+                TurnEvent::Closed => inbox.ended = Some(Ended::Closed),
+                TurnEvent::Data { .. } | TurnEvent::Redirected(_) => {}
+            }
+        }
+        drop((socket, inbox));
+        self.changed.notify_all();
+        more
+    }
+
+    fn wait<T>(
+        &self,
+        deadline: Instant,
+        mut take: impl FnMut(&mut Inbox) -> Option<T>,
+    ) -> Result<T, WaitError> {
+        let mut inbox = self.lock_inbox();
+        loop {
+            if let Some(taken) = take(&mut inbox) {
+                return Ok(taken);
+            }
+            if let Some(ended) = inbox.ended.clone() {
+                return Err(WaitError::Ended(ended));
+            }
+            let time = now();
+            if time >= deadline {
+                return Err(WaitError::TimedOut);
+            }
+            let wait = deadline.saturating_duration_since(time);
+            inbox = self.changed.wait_timeout(inbox, wait).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    fn end(&self, ended: &Ended) {
+        self.lock_inbox().ended.get_or_insert_with(|| ended.clone());
+        self.changed.notify_all();
+    }
+
+    fn is_over(&self) -> bool {
+        self.lock_inbox().ended.is_some()
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.lock_inbox().ended, Some(Ended::Closed))
+    }
+
+    fn wake(&self) {
+        if let Err(error) = self.waker.wake() {
+            tracing::warn!(%error, "cannot wake the thread of the relays");
+        }
+    }
+
+    fn lock_socket(&self) -> MutexGuard<'_, TurnSocket> {
+        lock(&self.socket)
+    }
+
+    fn lock_inbox(&self) -> MutexGuard<'_, Inbox> {
+        lock(&self.inbox)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const WAKER: Token = Token(usize::MAX);
+
+/// Relays at a time in one context.
+const MAX_RELAYS: usize = 256;
+
+/// Packets that wait to be taken; the oldest goes first, as in a system's socket buffer of a few hundred kilobytes.
+const MAX_PACKETS: usize = 256;
+
+/// A stream that is behind is looked at again after this time at the latest.
+const BUSY_WAIT: std::time::Duration = std::time::Duration::from_millis(20);
