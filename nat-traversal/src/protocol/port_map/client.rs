@@ -21,6 +21,10 @@ pub struct PortMapClient {
     random: Random,
     epoch: Epoch,
     state: State,
+    /// When the router last gave the mapping.
+    answered: Option<Instant>,
+    /// The pause after a renewal that nobody answered.
+    pause: Duration,
     /// What the router gave, and until when it holds.
     mapping: Option<(PortMapping, Instant)>,
     /// NAT-PMP tells address and port in two answers.
@@ -86,6 +90,8 @@ impl PortMapClient {
             random,
             epoch: Epoch::default(),
             state: State::Opening(Retry::with(now, FIRST_WAIT, SENDINGS, FIRST_WAIT)),
+            answered: None,
+            pause: MIN_PAUSE,
             mapping: None,
             address: None,
             port: None,
@@ -183,8 +189,8 @@ impl PortMapClient {
     fn handle_pcp(&mut self, now: Instant, ours: Nonce, response: pcp::Response, to_all: bool) {
         match response.opcode {
             Opcode::Announce => {
-                if response.result == pcp::ResultCode::SUCCESS && !self.epoch.check(now, response.epoch_s) {
-                    self.renew_soon(now);
+                if response.result == pcp::ResultCode::SUCCESS {
+                    self.check_epoch(now, response.epoch_s, to_all);
                 }
             }
             Opcode::Map { nonce, protocol, internal_port, external } => {
@@ -211,7 +217,7 @@ impl PortMapClient {
             }
             return;
         }
-        let restarted = !self.epoch.check(now, response.epoch_s);
+        let restarted = !self.check_epoch(now, response.epoch_s, to_all);
         match response.answer {
             Some(Answer::Address(ip)) => {
                 let moved = self.mapping.is_some_and(|(mapping, _)| mapping.external.ip() != ip);
@@ -263,6 +269,8 @@ impl PortMapClient {
         };
         self.mapping = Some((mapping, now + lifetime));
         (self.address, self.port) = (None, None);
+        self.pause = MIN_PAUSE;
+        self.answered = Some(now);
         // From a half to five eighths of the life, so that hosts that began together do not ask together.
         let eighth = u64::try_from((lifetime / 8).as_nanos()).unwrap_or(u64::MAX).max(1);
         let renew = now + (lifetime / 2 + Duration::from_nanos(self.random.below(eighth))).max(MIN_PAUSE);
@@ -270,6 +278,24 @@ impl PortMapClient {
         if known != Some(external) {
             self.events.push_back(ClientEvent::Mapped(mapping));
         }
+    }
+
+    /// Whether the router's clock has gone on; if not, it has restarted, and is asked anew. What is said to all hosts may
+    /// come from anyone and is not remembered.
+    fn check_epoch(&mut self, now: Instant, epoch_s: u32, to_all: bool) -> bool {
+        let mut epoch = self.epoch;
+        let mut has_gone_on = epoch.check(now, epoch_s);
+        if to_all {
+            // Seconds are too coarse for a router that restarts soon after its answer; it announces itself for a reason.
+            let age = Duration::from_secs(u64::from(epoch_s));
+            has_gone_on &= self.answered.is_none_or(|answered| answered + age > now);
+        } else {
+            self.epoch = epoch;
+        }
+        if !has_gone_on {
+            self.renew_soon(now);
+        }
+        has_gone_on
     }
 
     /// The router has restarted, and all its hosts hear of it at once.
@@ -284,13 +310,15 @@ impl PortMapClient {
         PortMapFailure::Silent { method: self.method(), router: self.router.ip() }
     }
 
-    /// Nobody has answered to a renewal: it is tried again after half of the time that is left.
+    /// Nobody has answered to a renewal. A router that announces its restart may take some seconds more to answer; one that
+    /// is gone is asked ever more rarely, but at half of the time that is left.
     fn try_again_later(&mut self, now: Instant) {
         let left = self.mapping.map_or(Duration::ZERO, |(_, end)| end.saturating_duration_since(now));
         if left.is_zero() {
             self.fail(self.silent());
         } else {
-            let renew = now + (left / 2).max(MIN_PAUSE).min(left);
+            let renew = now + self.pause.min(left / 2).max(MIN_PAUSE).min(left);
+            self.pause = self.pause.saturating_mul(2);
             self.state = State::Open { renew, check: renew + CHECK_PERIOD };
         }
     }
@@ -318,8 +346,13 @@ impl Machine for PortMapClient {
             Wire::NatPmp => {
                 if let Some(response) = nat_pmp::Response::decode(datagram.bytes) {
                     self.handle_nat_pmp(now, response, to_all);
-                } else if !to_all && pcp::Response::decode(datagram.bytes).is_some() {
-                    self.fail(self.refused(nat_pmp::ResultCode::UNSUPPORTED_VERSION.reason()));
+                } else if let Some(response) = pcp::Response::decode(datagram.bytes) {
+                    if to_all {
+                        // A router that speaks both announces itself by one of them.
+                        self.check_epoch(now, response.epoch_s, to_all);
+                    } else {
+                        self.fail(self.refused(nat_pmp::ResultCode::UNSUPPORTED_VERSION.reason()));
+                    }
                 }
             }
         }

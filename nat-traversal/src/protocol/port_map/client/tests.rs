@@ -53,6 +53,21 @@ fn a_restart_whose_announcement_is_lost_is_mended_within_a_minute_or_so() {
 }
 
 #[test]
+fn a_router_that_announces_itself_seconds_before_it_answers_is_asked_until_it_does() {
+    for method in METHODS {
+        let mut world = World::new(method);
+        world.run_for(Duration::from_secs(100));
+        world.router.restart(world.now, true);
+        // NAT-PMP's clients hear of it by PCP too.
+        world.router.is_silent = true;
+        world.run_for(Duration::from_secs(5));
+        world.router.is_silent = false;
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(world.router.forwardings(world.now).len(), 1, "{method}");
+    }
+}
+
+#[test]
 fn an_announcement_of_a_router_that_has_not_restarted_costs_nothing() {
     let mut world = World::new(PortMapMethod::Pcp);
     world.run_for(Duration::from_secs(10));
@@ -61,7 +76,7 @@ fn an_announcement_of_a_router_that_has_not_restarted_costs_nothing() {
         let response = pcp::Response {
             result: pcp::ResultCode::SUCCESS,
             lifetime_s: 0,
-            epoch_s: 10,
+            epoch_s: 12,
             opcode: Opcode::Announce,
         };
         world.hand(PortMapClient::ANNOUNCEMENTS, world.server, &response.encode());
