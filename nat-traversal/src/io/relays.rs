@@ -43,6 +43,8 @@ struct Inbox {
     dropped: u64,
     relayed: Option<(SocketAddr, Option<SocketAddr>)>,
     ended: Option<Ended>,
+    /// Nobody holds it any more.
+    released: bool,
 }
 
 /// Why nothing more comes.
@@ -119,6 +121,8 @@ impl Relays {
                 }
                 Ok(()) => {}
             }
+            // Anew, since one that was added meanwhile may be among those that are ready, and is told of only once.
+            let Some(relays) = self.current() else { return };
             let mut ready: Vec<usize> = std::mem::take(&mut again);
             ready.extend(events.iter().map(|event| event.token().0));
             let time = now();
@@ -140,8 +144,7 @@ impl Relays {
     fn current(&self) -> Option<Vec<(usize, Arc<Relay>)>> {
         let mut guard = lock(&self.working);
         let working = guard.as_mut()?;
-        let given_back = |relay: &Arc<Relay>| Arc::strong_count(relay) == 1 && relay.is_over();
-        working.relays.retain(|_, relay| !relay.is_closed() && !given_back(relay));
+        working.relays.retain(|_, relay| !relay.is_given_back());
         if working.relays.is_empty() {
             *guard = None;
             return None;
@@ -205,6 +208,7 @@ impl Relay {
     /// Gives the allocation back, in the background.
     pub(crate) fn close(&self) {
         self.with_socket(TurnSocket::close);
+        self.lock_inbox().released = true;
         self.wake();
     }
 
@@ -228,7 +232,7 @@ impl Relay {
                 }
                 TurnEvent::Failed(failure) => {
                     let error = socket.take_error().map(Arc::new);
-                    inbox.ended.get_or_insert(Ended::Failed(failure, error));
+                    inbox.ended = Some(Ended::Failed(failure, error));
                 }
                 TurnEvent::Closed => inbox.ended = Some(Ended::Closed),
                 TurnEvent::Data { .. } | TurnEvent::Redirected(_) => {}
@@ -266,12 +270,10 @@ impl Relay {
         self.changed.notify_all();
     }
 
-    fn is_over(&self) -> bool {
-        self.lock_inbox().ended.is_some()
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(self.lock_inbox().ended, Some(Ended::Closed))
+    /// Whether nobody holds it and the server knows, or is gone.
+    fn is_given_back(&self) -> bool {
+        let inbox = self.lock_inbox();
+        inbox.released && matches!(inbox.ended, Some(Ended::Closed | Ended::Failed(..)))
     }
 
     fn wake(&self) {

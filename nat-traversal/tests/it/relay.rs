@@ -178,6 +178,47 @@ fn a_silent_server_is_given_up_at_the_deadline_and_an_interruption_ends_every_wa
     });
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn many_relays_come_and_go_and_leave_neither_socket_nor_thread() {
+    // In a process of its own, so that nobody else's threads and sockets are counted.
+    const ALONE: &str = "relay::many_relays_come_and_go_and_leave_neither_socket_nor_thread";
+    if std::env::var_os("NAT_TRAVERSAL_ALONE").is_none() {
+        let program = std::env::current_exe().unwrap();
+        let mut alone = std::process::Command::new(program);
+        let output =
+            alone.args(["--exact", ALONE, "--nocapture"]).env("NAT_TRAVERSAL_ALONE", "1").output().unwrap();
+        let told = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{told}{}", String::from_utf8_lossy(&output.stderr));
+        return print!("{told}");
+    }
+    let Some(coturn) = Coturn::start(&[]) else { return };
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let sockets = || std::fs::read_dir("/proc/self/fd").unwrap().count();
+    let before = (threads(), sockets());
+    let context = context();
+    for over in ["", "?transport=tcp"] {
+        let server = coturn.server("turn", over);
+        let wrong = server.clone().with_credentials("alice", "guess");
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..4 {
+                        drop(RelayedUdpSocket::allocate(&context, &server, soon()).unwrap());
+                        RelayedUdpSocket::allocate(&context, &wrong, soon()).unwrap_err();
+                    }
+                });
+            }
+        });
+    }
+    // They are given back in the background.
+    let deadline = soon();
+    while (threads(), sockets()) != before {
+        assert!(Instant::now() < deadline, "{:?} before, {:?} after", before, (threads(), sockets()));
+        thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
 fn context() -> MappingContext {
     MappingContext::new(MappingConfig::new()).unwrap()
 }
