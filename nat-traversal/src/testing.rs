@@ -37,6 +37,7 @@ mod program;
 #[cfg(feature = "turn")]
 mod relay;
 mod router;
+mod tcp;
 
 pub use link::Link;
 pub use nat::{Nat, PortChoice, Rule, Unsolicited};
@@ -45,6 +46,7 @@ pub use program::{Program, Running};
 #[cfg(feature = "turn")]
 pub use relay::{Relay, RelayRules};
 pub use router::{Forwarding, Router};
+pub use tcp::{ConnectionHandle, Segment, SegmentKind, TcpEvent, TcpMapping, TcpPunching, TcpStack, TcpStun};
 
 /// An instant to count virtual time from.
 #[must_use]

@@ -62,6 +62,11 @@ pub enum Unsolicited {
     /// The router takes it for itself and notes the flow, so that the next packet an inside host sends to that stranger
     /// from the same outside port gets another port. Linux does so where its firewall accepts the packet.
     Accept,
+    /// It is refused: a connection with a RST, a datagram with an ICMP message, which is not modelled.
+    Reject,
+    /// It is dropped, and for half a minute nothing of that stranger comes in through that port, even if an inside host
+    /// sends to it by then. Some routers do so against port scans.
+    Blacklist,
 }
 
 impl Nat {
@@ -131,6 +136,18 @@ impl Rule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Layer {
     Udp,
+    Tcp,
+}
+
+impl Layer {
+    /// A NAT that forgets datagrams after seconds keeps connections for longer: four minutes at least while they are being
+    /// opened (RFC 5382, section 5).
+    const fn shortest_lifetime(self) -> Duration {
+        match self {
+            Self::Udp => Duration::ZERO,
+            Self::Tcp => Duration::from_secs(240),
+        }
+    }
 }
 
 impl Layer {
@@ -138,6 +155,7 @@ impl Layer {
     pub(super) const fn number(self) -> u8 {
         match self {
             Self::Udp => 17,
+            Self::Tcp => 6,
         }
     }
 }
@@ -201,7 +219,9 @@ impl Table {
         self.expire(now);
         let shared = (layer, inside, self.nat.mapping.key(remote));
         let alone = (layer, inside, Rule::AddressAndPortDependent.key(remote));
-        let displaced = self.mappings.get(&shared).is_some_and(|m| self.is_taken(layer, m.port, remote));
+        let gives_way = self.nat.unsolicited == Unsolicited::Accept;
+        let taken = |mapping: &Mapping| gives_way && self.is_taken(layer, mapping.port, remote);
+        let displaced = self.mappings.get(&shared).is_some_and(taken);
         let key = if displaced || self.mappings.contains_key(&alone) { alone } else { shared };
         if !self.mappings.contains_key(&key) {
             let port = self.choose(layer, inside.port(), remote, displaced, random);
@@ -229,10 +249,11 @@ impl Table {
         let found = self.ports.get(&(layer, port)).and_then(|key| {
             let open =
                 self.mappings[key].peers.iter().any(|peer| filtering.key(*peer) == filtering.key(remote));
-            let own_flow = key.2 == Rule::AddressAndPortDependent.key(remote);
+            let own_flow = key.2 == Rule::AddressAndPortDependent.key(remote)
+                && self.nat.unsolicited != Unsolicited::Blacklist;
             (open && (own_flow || !self.is_taken(layer, port, remote))).then_some(key.1)
         });
-        if found.is_none() && self.nat.unsolicited == Unsolicited::Accept {
+        if found.is_none() && matches!(self.nat.unsolicited, Unsolicited::Accept | Unsolicited::Blacklist) {
             self.taken.insert((layer, port, remote), now + TAKEN_LIFETIME);
         }
         found
@@ -278,7 +299,7 @@ impl Table {
         let lifetime = self.nat.lifetime;
         let ports = &mut self.ports;
         self.mappings.retain(|key, mapping| {
-            let alive = now <= mapping.used + lifetime;
+            let alive = now <= mapping.used + lifetime.max(key.0.shortest_lifetime());
             if !alive {
                 ports.remove(&(key.0, mapping.port));
             }

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 
-use super::{Link, Nat, Program, Router};
+use super::{Link, Nat, Program, Router, Segment, SegmentKind, TcpStack};
 use crate::protocol::{Datagram, Random, Seed, SocketIndex, Transmit};
 use crate::testing::nat::{Layer, Table};
 
 mod ask;
 mod packet;
 
-use packet::{Moving, Packet};
+use packet::{Delivery, Moving, Packet};
 
 /// A network in memory with its own time; see the [module](super).
 #[derive(Debug)]
@@ -54,6 +54,8 @@ pub struct TraceEntry {
     pub destination: SocketAddr,
     /// How large its payload was.
     pub payload_bytes: usize,
+    /// What it said, if it was of TCP.
+    pub segment: Option<SegmentKind>,
     /// What happened.
     pub passage: Passage,
 }
@@ -207,7 +209,7 @@ impl Net {
         let deadline = self.now + patience;
         while let Some(time) = self.moving.keys().next().map(|key| key.0).filter(|time| *time <= deadline) {
             self.now = time;
-            if let Some((at, arrived)) = self.step()
+            if let Some((at, Delivery::Datagram(arrived))) = self.step()
                 && at == host
             {
                 return Some(arrived);
@@ -245,11 +247,29 @@ impl Net {
     }
 
     fn deliver(&mut self, programs: &mut [(NodeId, &mut dyn Program)]) {
-        let Some((host, arrived)) = self.step() else { return };
-        let Some(index) = programs.iter().position(|(at, _)| *at == host) else { return };
-        let datagram = Datagram { socket: arrived.socket, source: arrived.source, bytes: &arrived.bytes };
-        programs[index].1.handle_datagram(self.now, datagram);
-        self.drain(programs, index);
+        let Some((host, delivery)) = self.step() else { return };
+        match delivery {
+            Delivery::Datagram(arrived) => {
+                let Some(index) = programs.iter().position(|(at, _)| *at == host) else { return };
+                let datagram =
+                    Datagram { socket: arrived.socket, source: arrived.source, bytes: &arrived.bytes };
+                programs[index].1.handle_datagram(self.now, datagram);
+                self.drain(programs, index);
+            }
+            Delivery::Segment(segment) => match programs.iter().position(|(at, _)| *at == host) {
+                Some(index) => {
+                    programs[index].1.handle_segment(self.now, segment);
+                    self.drain(programs, index);
+                }
+                None => {
+                    let mut stack = TcpStack::default();
+                    stack.handle_segment(self.now, segment);
+                    while let Some(refusal) = stack.poll_segment() {
+                        self.transmit_segment(host, refusal);
+                    }
+                }
+            },
+        }
     }
 
     fn wake(&mut self, programs: &mut [(NodeId, &mut dyn Program)]) {
@@ -266,6 +286,16 @@ impl Net {
         while let Some(transmit) = program.poll_transmit() {
             self.transmit(*host, transmit);
         }
+        while let Some(segment) = program.poll_segment() {
+            self.transmit_segment(*host, segment);
+        }
+    }
+
+    fn transmit_segment(&mut self, host: NodeId, segment: Segment) {
+        let Segment { source, destination, hops, kind } = segment;
+        let packet = Packet::of_segment(source, destination, hops, kind);
+        self.note(&packet, Passage::Sent);
+        self.climb(host, packet);
     }
 
     fn transmit(&mut self, host: NodeId, transmit: Transmit) {
@@ -276,6 +306,7 @@ impl Net {
             destination: transmit.destination,
             hops: transmit.hops.unwrap_or(DEFAULT_HOPS),
             payload: transmit.bytes,
+            segment: None,
         };
         self.note(&packet, Passage::Sent);
         self.climb(host, packet);
@@ -303,7 +334,8 @@ impl Net {
             at: self.elapsed(),
             source: packet.source,
             destination: packet.destination,
-            payload_bytes: packet.payload.len(),
+            payload_bytes: packet.payload_bytes(),
+            segment: packet.segment.clone(),
             passage,
         });
     }

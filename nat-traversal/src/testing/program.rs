@@ -1,6 +1,7 @@
 use std::fmt::Debug;
 use std::time::Instant;
 
+use super::Segment;
 use crate::protocol::{Datagram, Machine, Transmit};
 
 /// What a host of a [`Net`](super::Net) runs: a [`Machine`] whose events are kept, as [`Running`] makes it.
@@ -11,11 +12,21 @@ pub trait Program {
     /// Takes in a datagram.
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>);
 
+    /// Takes in a TCP segment. Programs without TCP ignore it; a host that runs none refuses connections.
+    fn handle_segment(&mut self, now: Instant, segment: Segment) {
+        let _ = (now, segment);
+    }
+
     /// Does what is due.
     fn handle_timeout(&mut self, now: Instant);
 
     /// The next datagram to send.
     fn poll_transmit(&mut self) -> Option<Transmit>;
+
+    /// The next TCP segment to send.
+    fn poll_segment(&mut self) -> Option<Segment> {
+        None
+    }
 
     /// When to call [`handle_timeout`](Self::handle_timeout).
     fn poll_timeout(&self) -> Option<Instant>;

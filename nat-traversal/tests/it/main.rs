@@ -14,4 +14,6 @@ mod punch_tcp;
 #[cfg(feature = "turn")]
 mod relay;
 mod server;
+mod tcp_matrix;
+mod tcp_world;
 mod world;

@@ -49,6 +49,12 @@ impl World {
     pub(crate) fn new(seed: u64, sites: [Site; 2], link: Link) -> Self {
         let seed = Seed::from(seed);
         let mut net = Net::new(seed.derive("net"));
+        let hosts = [0, 1].map(|side| place(&mut net, side, sites[usize::from(side)], link));
+        Self::map(net, seed, hosts)
+    }
+
+    /// Lets hosts that are there already learn their addresses.
+    pub(crate) fn map(mut net: Net, seed: Seed, hosts: [(NodeId, SocketAddr); 2]) -> Self {
         let mut servers: Vec<(NodeId, Running<StunServer>)> = Vec::new();
         let mut addresses = Vec::new();
         for number in 10..13 {
@@ -58,7 +64,6 @@ impl World {
             addresses.push(SocketAddr::new(address.parse().unwrap(), 3478));
             servers.push((server, Running::new(StunServer::new(ServerAddresses::One))));
         }
-        let hosts = [0, 1].map(|side| place(&mut net, side, sites[usize::from(side)], link));
         let now = net.now();
         let mut mappers = [0, 1].map(|side| {
             let seed = seed.derive(["map a", "map b"][side]);
@@ -107,8 +112,19 @@ impl World {
     }
 }
 
+/// Two homes, each with a NAT of its own, behind one carrier's NAT.
+pub(crate) fn place_behind_one_carrier(net: &mut Net, carrier: Nat, link: Link) -> [(NodeId, SocketAddr); 2] {
+    let carrier = net.nat(None, "198.51.100.2", link, carrier);
+    [("100.64.10.2", "192.168.1.11"), ("100.64.20.2", "192.168.2.11")].map(|(outside, inside)| {
+        let home = net.nat(Some(carrier), outside, Link::default(), Nat::easy());
+        let host = net.host(Some(home), inside, Link::default());
+        net.bind(host, 4000);
+        (host, SocketAddr::new(inside.parse().unwrap(), 4000))
+    })
+}
+
 /// A host behind the NATs of a site, with a socket.
-fn place(net: &mut Net, side: u8, site: Site, link: Link) -> (NodeId, SocketAddr) {
+pub(crate) fn place(net: &mut Net, side: u8, site: Site, link: Link) -> (NodeId, SocketAddr) {
     let outside = ["198.51.100.2", "192.0.2.2"][usize::from(side)];
     let inside = ["192.168.1.11", "192.168.2.11"][usize::from(side)];
     let mut behind = None;

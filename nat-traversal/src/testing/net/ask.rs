@@ -39,6 +39,7 @@ impl Net {
                     destination,
                     hops: DEFAULT_HOPS,
                     payload: transmit.bytes.clone(),
+                    segment: None,
                 };
                 self.note(&packet, Passage::Sent);
                 self.cross_inside(nat, packet);

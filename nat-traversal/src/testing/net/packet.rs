@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::{Arrived, Inside, Net, NodeId, Passage};
 use crate::protocol::SocketIndex;
-use crate::testing::nat::Layer;
+use crate::testing::nat::{Layer, Unsolicited};
+use crate::testing::tcp::{Segment, SegmentKind};
 
 /// A packet as it is at one place.
 #[derive(Debug, Clone)]
@@ -14,6 +15,8 @@ pub(super) struct Packet {
     pub(super) destination: SocketAddr,
     pub(super) hops: u8,
     pub(super) payload: Vec<u8>,
+    /// What it says, if it is of TCP; the payload is empty then.
+    pub(super) segment: Option<SegmentKind>,
 }
 
 /// A packet on its way to a place.
@@ -21,6 +24,13 @@ pub(super) struct Packet {
 pub(super) struct Moving {
     to: Place,
     packet: Packet,
+}
+
+/// What a host received.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    Datagram(Arrived),
+    Segment(Segment),
 }
 
 /// Where a packet arrives.
@@ -34,7 +44,7 @@ enum Place {
 
 impl Net {
     /// Moves the packet that arrives next; returns what a host received.
-    pub(super) fn step(&mut self) -> Option<(NodeId, Arrived)> {
+    pub(super) fn step(&mut self) -> Option<(NodeId, Delivery)> {
         let (_, Moving { to, packet }) = self.moving.pop_first()?;
         match to {
             Place::Segment(upper) => self.cross(upper, packet),
@@ -104,6 +114,9 @@ impl Net {
         let forwarded =
             self.routers.get(&nat).and_then(|(_, router)| router.forward(now, layer.number(), port));
         let Some(inside) = forwarded.or_else(|| table.inbound(now, layer, port, packet.source)) else {
+            if table.nat().unsolicited == Unsolicited::Reject {
+                self.refuse(nat, &packet);
+            }
             return self.note(&packet, Passage::Filtered);
         };
         packet.destination = inside;
@@ -111,6 +124,14 @@ impl Net {
             return self.note(&packet, Passage::OutOfHops);
         }
         self.cross_inside(nat, packet);
+    }
+
+    /// A NAT refuses a connection to nobody inside.
+    fn refuse(&mut self, nat: NodeId, packet: &Packet) {
+        if packet.segment.as_ref().is_some_and(|kind| *kind != SegmentKind::Rst) {
+            let (source, destination) = (packet.destination, packet.source);
+            self.climb(nat, Packet::of_segment(source, destination, None, SegmentKind::Rst));
+        }
     }
 
     pub(super) fn cross_inside(&mut self, nat: NodeId, packet: Packet) {
@@ -122,18 +143,24 @@ impl Net {
         }
     }
 
-    fn receive_at(&mut self, host: NodeId, packet: Packet) -> Option<(NodeId, Arrived)> {
+    fn receive_at(&mut self, host: NodeId, packet: Packet) -> Option<(NodeId, Delivery)> {
+        if packet.segment.is_some() {
+            self.note(&packet, Passage::Delivered);
+            let Packet { source, destination, segment, .. } = packet;
+            let segment = segment.map(|kind| Segment { source, destination, hops: None, kind });
+            return segment.map(|segment| (host, Delivery::Segment(segment)));
+        }
         let Some(index) = self.nodes[host.0].sockets().iter().position(|at| *at == packet.destination) else {
             self.note(&packet, Passage::NoSuchPlace);
             return None;
         };
         self.note(&packet, Passage::Delivered);
         let socket = SocketIndex(u16::try_from(index).expect("sockets are numbered by u16"));
-        Some((host, Arrived { socket, source: packet.source, bytes: packet.payload }))
+        Some((host, Delivery::Datagram(Arrived { socket, source: packet.source, bytes: packet.payload })))
     }
 
     fn pass_link(&mut self, node: NodeId, upwards: bool, to: Place, packet: Packet) {
-        let size = packet.payload.len() + HEADERS_BYTES;
+        let size = packet.payload_bytes() + HEADERS_BYTES;
         let owner = &mut self.nodes[node.0];
         let link = owner.link;
         let free = if upwards { &mut owner.up } else { &mut owner.down };
@@ -143,6 +170,25 @@ impl Net {
                 self.moving.insert((arrival, self.sent), Moving { to, packet });
             }
             None => self.note(&packet, Passage::Lost),
+        }
+    }
+}
+
+impl Packet {
+    pub(super) fn of_segment(
+        source: SocketAddr,
+        destination: SocketAddr,
+        hops: Option<u8>,
+        kind: SegmentKind,
+    ) -> Self {
+        let hops = hops.unwrap_or(super::DEFAULT_HOPS);
+        Self { layer: Layer::Tcp, source, destination, hops, payload: Vec::new(), segment: Some(kind) }
+    }
+
+    pub(super) fn payload_bytes(&self) -> usize {
+        match &self.segment {
+            Some(SegmentKind::Data(_, bytes)) => bytes.len(),
+            _ => self.payload.len(),
         }
     }
 }
