@@ -10,7 +10,7 @@ use crate::io::mailbox::{Data, Mailbox};
 use crate::io::queue::{Outlet, Queue};
 use crate::io::worker;
 use crate::message::Message;
-use crate::protocol::{News, TooLarge, max_data_bytes};
+use crate::protocol::{News, TooLarge};
 use crate::stats::Stats;
 use crate::warning::Warning;
 
@@ -204,10 +204,13 @@ pub struct BeaconController {
 
 impl BeaconController {
     fn start(config: BeaconConfig, data: Option<&[u8]>, outlet: Outlet) -> Result<Self, BeaconError> {
-        let id_bytes = config.id_bytes;
         let started = worker::start(config, data, outlet)?;
-        let running =
-            Running { mailbox: started.mailbox, thread: Some(started.thread), port: started.port, id_bytes };
+        let running = Running {
+            mailbox: started.mailbox,
+            thread: Some(started.thread),
+            port: started.port,
+            max_data_bytes: started.max_data_bytes,
+        };
         Ok(Self { running: Arc::new(running) })
     }
 
@@ -252,10 +255,10 @@ impl BeaconController {
         self.running.mailbox.request(|requests| requests.period = Some(period));
     }
 
-    /// The most data that [`set_data`](Self::set_data) takes, in bytes: about 1,200.
+    /// The most data that [`set_data`](Self::set_data) takes, in bytes: about 1,200, or 1,050 with a secret.
     #[must_use]
     pub fn max_data_bytes(&self) -> usize {
-        max_data_bytes(self.running.id_bytes)
+        self.running.max_data_bytes
     }
 
     /// The port that is shared with the other beacons.
@@ -283,7 +286,7 @@ struct Running {
     mailbox: Arc<Mailbox>,
     thread: Option<JoinHandle<()>>,
     port: u16,
-    id_bytes: usize,
+    max_data_bytes: usize,
 }
 
 impl Drop for Running {

@@ -13,6 +13,6 @@ pub use crate::beacon::{Beacon, BeaconController, Messages};
 pub use crate::config::{BeaconConfig, Interfaces};
 pub use crate::error::{BeaconError, NextError, SetDataError};
 pub use crate::message::Message;
-pub use crate::protocol::{Departure, News, Refusals, TooLarge};
+pub use crate::protocol::{Departure, GroupSecret, News, Refusals, SecretTooShort, TooLarge};
 pub use crate::stats::Stats;
 pub use crate::warning::Warning;

@@ -10,10 +10,14 @@
 mod announcer;
 mod answers;
 mod discovery;
+mod envelope;
 mod filter;
+mod freshness;
 mod link;
 mod packet;
 mod peers;
+mod private;
+mod seal;
 mod seed;
 mod seekers;
 
@@ -23,9 +27,15 @@ pub use filter::Refusals;
 pub use link::{Link, LinkId, Network};
 pub use packet::{ASK_BYTES, DecodeError, Kind, MAX_ID_BYTES, MAX_PACKET_BYTES, Packet, Tag, TooLarge};
 pub use peers::{Departure, Event, News};
+pub use seal::{GroupSecret, SecretTooShort};
 pub use seed::Seed;
 
-pub(crate) use packet::max_data_bytes;
+/// What a member of a group could say with these bytes as an envelope; for the fuzz targets alone.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn sealed(secret: GroupSecret, envelope: &[u8]) -> Vec<u8> {
+    seal::Seal::new(secret, &Seed::new([9; 32])).seal(envelope)
+}
 
 /// Any instant at which a test can begin; an `Instant` cannot be made in another way.
 #[cfg(test)]

@@ -14,7 +14,11 @@ use transport::{
     TransportConfig,
 };
 
-use crate::{Lan, gate::Gate};
+use crate::{
+    GroupSecret, Lan, StartError,
+    gate::Gate,
+    io::{lan::LanConfig, lan_secret},
+};
 
 pub use error::ConfigError;
 pub use text::{ParseDurationError, parse_duration};
@@ -47,6 +51,8 @@ pub struct Config {
     driver: Driver,
     lan: Lan,
     lan_port: u16,
+    lan_secret: Option<GroupSecret>,
+    lan_secret_file: Option<PathBuf>,
     times: Times,
     max_mtu: u16,
     bounds: Bounds,
@@ -91,6 +97,8 @@ impl Default for Config {
             driver: Driver::Background,
             lan: Lan::On,
             lan_port: LAN_PORT,
+            lan_secret: None,
+            lan_secret_file: None,
             times: Times {
                 deadline: Duration::from_secs(10),
                 handshake: Duration::from_secs(10),
@@ -264,6 +272,22 @@ impl Config {
         self
     }
 
+    /// Makes beacons private: only services with the same secret find this one, and are found; others do not learn its key.
+    /// Default: none, or that of [`Config::lan_secret_file`].
+    #[must_use]
+    pub fn lan_secret(mut self, secret: GroupSecret) -> Self {
+        self.lan_secret = Some(secret);
+        self
+    }
+
+    /// The same with a secret from a file, which holds at least 16 random bytes, such as 32 of `/dev/urandom`, and is the same
+    /// for all members. It is read when the service starts. Default: none.
+    #[must_use]
+    pub fn lan_secret_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.lan_secret_file = Some(file.into());
+        self
+    }
+
     /// How long a `connect` may take, all roads together. Default: 10 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -308,8 +332,13 @@ impl Config {
         self.listen.iter().copied().filter(|place| self.schemes.contains(&place.scheme()))
     }
 
-    pub(crate) fn beacon(&self) -> (Lan, u16) {
-        (self.lan, self.lan_port)
+    pub(crate) fn beacon(&self) -> Result<LanConfig, StartError> {
+        let secret = match (&self.lan_secret, &self.lan_secret_file) {
+            (Some(secret), _) => Some(secret.clone()),
+            (None, Some(path)) => Some(lan_secret::read(path)?),
+            (None, None) => None,
+        };
+        Ok(LanConfig { lan: self.lan, port: self.lan_port, secret })
     }
 
     pub(crate) fn dial_deadline(&self) -> Duration {

@@ -14,6 +14,14 @@ pub enum StartError {
     /// The operating system gave no poll or no thread.
     #[error(transparent)]
     Transport(#[from] transport::StartError),
+    /// The secret of beacons cannot be used.
+    #[error("the secret {path} of the local network cannot be used", path = path.display())]
+    LanSecret {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// It cannot listen where it was told to.
     #[error(transparent)]
     Listen(#[from] BindError),

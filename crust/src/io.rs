@@ -5,6 +5,7 @@ pub(crate) mod entropy;
 pub(crate) mod identity_file;
 pub(crate) mod introduce;
 pub(crate) mod lan;
+pub(crate) mod lan_secret;
 pub(crate) mod lock;
 mod meeting;
 pub(crate) mod worker;

@@ -24,8 +24,11 @@ pub use crate::beacon::{
     BeaconEndpoints, BeaconMarker, Disabled, Dynamic, EnableError, Enabled, Lan, LanError,
     ServiceBeaconReceiver, ServiceBeaconState,
 };
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use crate::protocol::fuzz_announcement;
 #[doc(no_inline)]
-pub use ::beacon::{BeaconError, Warning as LanWarning};
+pub use ::beacon::{BeaconError, GroupSecret, SecretTooShort, Warning as LanWarning};
 pub use config::{Config, ConfigError, ParseDurationError, parse_duration};
 pub use connect_options::ConnectOptions;
 pub use contact::{Contact, ContactError, ParseContactError};

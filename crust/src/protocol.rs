@@ -8,3 +8,11 @@ pub(crate) mod introducer;
 pub(crate) mod introduction;
 pub(crate) mod neighbours;
 pub(crate) mod plan;
+
+/// Any bytes as an announcement, for the fuzz target alone.
+#[cfg(fuzzing)]
+pub fn fuzz_announcement(bytes: &[u8]) {
+    if let Ok(announcement) = announcement::Announcement::decode(bytes) {
+        assert_eq!(announcement::Announcement::decode(&announcement.encode()), Ok(announcement));
+    }
+}

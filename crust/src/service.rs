@@ -75,8 +75,8 @@ impl Service {
             listeners.add_listener(Listener::bind(&transport, place)?);
         }
         let dialling = Dialling { schemes: config.schemes().to_vec(), deadline: config.dial_deadline() };
-        let (lan, port) = config.beacon();
-        let lan = Arc::new(LanBeacon::new(lan, port, transport.public_key(), Arc::clone(&listeners)));
+        let lan = LanBeacon::new(config.beacon()?, transport.public_key(), Arc::clone(&listeners));
+        let lan = Arc::new(lan);
         let hosting = config.introducing().map(|port| introduce(&transport, &listeners, port)).transpose()?;
         let acceptor = ServiceListener::new(Arc::clone(&listeners));
         let beacon_state = ServiceBeaconState::new(Arc::clone(&lan));

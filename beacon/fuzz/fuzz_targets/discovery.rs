@@ -6,15 +6,20 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use beacon::protocol::{Discovery, DiscoveryConfig, Link, LinkId, MAX_PACKET_BYTES, Network, Seed};
+use beacon::GroupSecret;
+use beacon::protocol::{Discovery, DiscoveryConfig, Link, LinkId, MAX_PACKET_BYTES, Network, Seed, sealed};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
     let mut input = input;
     let mut now = Instant::now();
-    let config =
-        DiscoveryConfig { id_bytes: usize::from(byte(&mut input) % 33), ..DiscoveryConfig::default() };
+    let id_bytes = usize::from(byte(&mut input) % 64);
+    // Every other machine has a group, and what it hears comes from a member who says anything.
+    let secret = (id_bytes > 32).then(|| GroupSecret::new([1; 32]));
+    let is_private = secret.is_some();
+    let config = DiscoveryConfig { id_bytes: id_bytes % 33, secret, ..DiscoveryConfig::default() };
     let mut machine = Discovery::new(config, Seed::new([7; 32]), b"data").expect("it fits");
+    machine.set_clock(now, Duration::from_secs(1_700_000_000));
     machine.set_links(now, vec![link(1), link(2)]);
     while !input.is_empty() {
         match byte(&mut input) % 10 {
@@ -38,7 +43,11 @@ fuzz_target!(|input: &[u8]| {
                 let (datagram, rest) = input.split_at(length);
                 input = rest;
                 // Most inputs would die at the first bytes otherwise.
-                let datagram = [b"bcn\x01", datagram].concat();
+                let datagram = if is_private {
+                    sealed(GroupSecret::new([1; 32]), &envelope(host, datagram))
+                } else {
+                    [b"bcn\x01", datagram].concat()
+                };
                 let source = SocketAddr::from(([10, 0, 0, host], u16::from(host) + 1));
                 machine.handle_datagram(now, LinkId(u32::from(on % 8)), source, &datagram);
             }
@@ -47,6 +56,17 @@ fuzz_target!(|input: &[u8]| {
         check(&mut machine, now);
     }
 });
+
+/// Half of the envelopes come from where they say, and are recent.
+fn envelope(host: u8, bytes: &[u8]) -> Vec<u8> {
+    match bytes.split_first() {
+        Some((first, rest)) if first % 2 == 0 => {
+            let head = [&1_700_000_000_000_u64.to_be_bytes()[..], &[3; 8], &[0, 1, 4, 10, 0, 0, host]];
+            [&head.concat()[..], b"bcn\x01", rest].concat()
+        }
+        _ => bytes.to_vec(),
+    }
+}
 
 /// Everything that is due has been done, and it was not much.
 fn check(machine: &mut Discovery, now: Instant) {

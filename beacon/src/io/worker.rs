@@ -20,6 +20,7 @@ use crate::protocol::{Discovery, DiscoveryConfig};
 pub(crate) struct Started {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) port: u16,
+    pub(crate) max_data_bytes: usize,
     pub(crate) thread: JoinHandle<()>,
 }
 
@@ -30,7 +31,8 @@ pub(crate) fn start(
     outlet: Outlet,
 ) -> Result<Started, BeaconError> {
     config.check()?;
-    let machine = DiscoveryConfig { id_bytes: config.id_bytes, period: config.period };
+    let machine =
+        DiscoveryConfig { id_bytes: config.id_bytes, period: config.period, secret: config.secret.clone() };
     let seed = entropy::seed().ok_or(BeaconError::Entropy)?;
     let mut discovery = match data {
         Some(data) => Discovery::new(machine, seed, data)?,
@@ -47,17 +49,18 @@ pub(crate) fn start(
         return Err(BeaconError::NoInterface { warnings: network.warnings() });
     }
     let now = clock::now();
+    discovery.set_clock(now, clock::time());
     discovery.set_links(now, links);
 
     let mailbox = Arc::new(Mailbox::new(waker));
-    let port = network.port();
+    let (port, max_data_bytes) = (network.port(), discovery.max_data_bytes());
     let read_list = now + changes.reading_pause();
     let shared = Arc::clone(&mailbox);
     let worker =
         Worker { poll, changes, network, discovery, outlet, mailbox: shared, read_list, list_read: now };
     worker.tell();
     let thread = std::thread::Builder::new().name("beacon-io".into()).spawn(move || worker.run());
-    Ok(Started { mailbox, port, thread: thread.map_err(thread_error)? })
+    Ok(Started { mailbox, port, max_data_bytes, thread: thread.map_err(thread_error)? })
 }
 
 struct Worker {
@@ -107,6 +110,7 @@ impl Worker {
             return false;
         }
         let now = clock::now();
+        self.discovery.set_clock(now, clock::time());
         match requests.data {
             Some(Data::Announced(data)) => {
                 self.discovery.set_data(now, &data).expect("the controller has checked the size");

@@ -70,6 +70,15 @@ impl Announcer {
         self.next = now + random.up_to(START_JITTER);
     }
 
+    /// Has one question asked soon, unless questions are asked anyway.
+    pub(super) fn ask_once(&mut self, now: Instant, random: &mut Random) {
+        if matches!(self.stage, Stage::Searching { .. }) {
+            return;
+        }
+        self.stage = Stage::Searching { asked: SEARCH_PAUSES.len() };
+        self.next = self.next.min(now + random.up_to(DOUBT_JITTER));
+    }
+
     /// Has new data said at once, but for the least distance to what was said before.
     pub(super) fn data_changed(&mut self, now: Instant) {
         self.stage = match self.stage {
@@ -159,6 +168,9 @@ const MAX_STRETCH: f64 = 60.0;
 
 /// Machines that get power or a network at the same moment do not ask at the same moment.
 const START_JITTER: Duration = Duration::from_millis(5);
+
+/// Others have the same doubt at the same moment.
+const DOUBT_JITTER: Duration = Duration::from_millis(50);
 
 /// The pauses after the first questions; half as much again is added at random. Together with the last question they
 /// make six in less than two seconds: with a third of all datagrams lost each way, 98 of 100 peers are found by them

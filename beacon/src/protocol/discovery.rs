@@ -7,12 +7,15 @@ use std::time::{Duration, Instant};
 
 use super::announcer::{Announcer, Crowd, Round};
 use super::answers::{Answer, Answers};
+use super::envelope::{self, Envelope};
 use super::filter::Filter;
+use super::freshness::Verdict;
 use super::packet::{Tag, max_data_bytes, tag};
-use super::peers::Peers;
+use super::peers::{Heard, Peers};
+use super::private::Private;
 use super::seed::Random;
 use super::seekers::Seekers;
-use super::{Event, Kind, Link, LinkId, MAX_ID_BYTES, Packet, Refusals, Seed, TooLarge};
+use super::{Event, GroupSecret, Kind, Link, LinkId, MAX_ID_BYTES, Packet, Refusals, Seed, TooLarge};
 
 /// One beacon as a state machine.
 ///
@@ -54,6 +57,7 @@ pub struct Discovery {
     period: Duration,
     sequence: u32,
     random: Random,
+    private: Option<Private>,
     links: BTreeMap<LinkId, LinkState>,
     filter: Filter,
     peers: Peers,
@@ -64,18 +68,20 @@ pub struct Discovery {
 }
 
 /// What a [`Discovery`] is made with.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct DiscoveryConfig {
     /// How many random bytes tell this beacon from others and its own echo from others' words. 16 by default, at most
-    /// [`MAX_ID_BYTES`]; with 0 the echo is heard like a peer.
+    /// [`MAX_ID_BYTES`]; with 0 the echo is heard like a peer. At least 16 are used with a secret.
     pub id_bytes: usize,
     /// The time between two announcements, one second by default.
     pub period: Duration,
+    /// What the members of a private group share; none by default.
+    pub secret: Option<GroupSecret>,
 }
 
 impl Default for DiscoveryConfig {
     fn default() -> Self {
-        Self { id_bytes: 16, period: Duration::from_secs(1) }
+        Self { id_bytes: 16, period: Duration::from_secs(1), secret: None }
     }
 }
 
@@ -115,6 +121,8 @@ struct LinkState {
     announcer: Announcer,
     answers: Answers,
     seekers: Seekers,
+    /// When we last asked because of words that might be recordings.
+    doubted: Option<Instant>,
 }
 
 impl Discovery {
@@ -141,12 +149,15 @@ impl Discovery {
             return Err(TooLarge { bytes: config.id_bytes, limit_bytes: MAX_ID_BYTES });
         }
         let mut random = Random::new(&seed);
+        let private = config.secret.map(|secret| Private::new(secret, &seed));
+        let least = if private.is_some() { MIN_PRIVATE_ID_BYTES } else { 0 };
         Ok(Self {
-            id: random.bytes(config.id_bytes),
+            id: random.bytes(config.id_bytes.max(least)),
             data: None,
             period: config.period,
             sequence: 0,
             random,
+            private,
             links: BTreeMap::new(),
             filter: Filter::new(),
             peers: Peers::new(),
@@ -188,6 +199,15 @@ impl Discovery {
         }
     }
 
+    /// Says what the system's clock shows, as the time since 1970: of use with a secret, where it tells recordings from what
+    /// is said now. Call it often, so that a clock that is set is noticed; without it newcomers are believed one question
+    /// later.
+    pub fn set_clock(&mut self, now: Instant, time: Duration) {
+        if let Some(private) = &mut self.private {
+            private.set_clock(now, time);
+        }
+    }
+
     /// Announces every `period` from now on.
     pub fn set_period(&mut self, now: Instant, period: Duration) {
         self.period = period;
@@ -212,6 +232,7 @@ impl Discovery {
                     announcer: Announcer::new(now, self.period, &mut self.random),
                     answers: Answers::new(now),
                     seekers: Seekers::default(),
+                    doubted: None,
                     link: Arc::new(link),
                 },
             };
@@ -225,20 +246,55 @@ impl Discovery {
     /// Takes a datagram that came from `source` by `link`.
     pub fn handle_datagram(&mut self, now: Instant, link: LinkId, source: SocketAddr, bytes: &[u8]) {
         self.notice_sleep(now);
+        let Some(private) = &self.private else { return self.take(now, link, source, bytes, None) };
+        let Some(opened) = private.open(bytes) else {
+            return self.filter.count(|refusals| &mut refusals.not_of_group);
+        };
+        match Envelope::decode(&opened) {
+            Some(envelope) => self.take(now, link, source, envelope.packet, Some(&envelope)),
+            None => self.filter.count(|refusals| &mut refusals.malformed),
+        }
+    }
+
+    fn take(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        source: SocketAddr,
+        bytes: &[u8],
+        envelope: Option<&Envelope<'_>>,
+    ) {
         let Some(state) = self.links.get_mut(&link) else { return };
         let Some(packet) = self.filter.admit(now, &state.link, source, &self.id, bytes) else { return };
-        if packet.kind == Kind::Goodbye {
-            self.events.extend(self.peers.goodbye(link, source, &packet));
-            return;
-        }
-        let heard = match packet.kind {
-            Kind::Seek if state.seekers.is_news(source, &packet) => None,
-            Kind::Seek => return,
+        let verdict = match (&mut self.private, envelope) {
+            (Some(_), Some(envelope)) if !envelope.addresses.contains(&source.ip()) => {
+                return self.filter.count(|refusals| &mut refusals.passed_on);
+            }
+            (Some(private), Some(envelope)) => private.judge(now, envelope, &packet),
+            _ => Verdict::Fresh,
+        };
+        let heard = match (verdict, packet.kind) {
+            (Verdict::Recorded, _) => return self.filter.count(|refusals| &mut refusals.not_fresh),
+            // A copy of what a peer that left has said is a recording.
+            (Verdict::Copy, _) if !self.peers.knows(link, source, &packet) => {
+                return self.filter.count(|refusals| &mut refusals.not_fresh);
+            }
+            (Verdict::Doubtful, _) => {
+                self.filter.count(|refusals| &mut refusals.not_fresh);
+                state.doubt(now, &mut self.random);
+                state.seekers.is_news(source, &packet).then_some(None)
+            }
+            (_, Kind::Goodbye) => {
+                return self.events.extend(self.peers.goodbye(link, source, &packet));
+            }
+            (_, Kind::Seek) => state.seekers.is_news(source, &packet).then_some(None),
             _ => match self.peers.heard(now, &state.link, source, &packet) {
-                Some(event) => Some(event),
-                None => return,
+                Heard::Word(event) => Some(Some(event)),
+                Heard::NewWay(event) => return self.events.push_back(event),
+                Heard::Copy => None,
             },
         };
+        let Some(event) = heard else { return };
         let is_known = || tag(&self.id).is_some_and(|own| packet.known.contains(&own));
         if packet.kind.asks() && self.data.is_some() && !is_known() {
             let crowd = crowd(&self.peers, &state.link);
@@ -246,7 +302,7 @@ impl Discovery {
             let due = now + self.random.up_to(spread.min(MAX_ANSWER_SPREAD));
             state.answers.asked(source, due, answer_pause(crowd));
         }
-        self.events.extend(heard);
+        self.events.extend(event);
         self.speak(now);
     }
 
@@ -345,7 +401,16 @@ impl Discovery {
         };
         let data = data.filter(|_| kind != Kind::Goodbye).unwrap_or_default();
         let packet = Packet { kind, sequence: self.sequence, interval, id: &self.id, data, known };
-        let contents = packet.encode().expect("the sizes of identity and data are checked when they are set");
+        let encoded = match (&mut self.private, self.links.get(&link), self.last_call) {
+            (Some(private), Some(state), Some(now)) => {
+                let length = self.data.as_deref().unwrap_or_default().len();
+                private.seal(now, &state.link, &packet, length)
+            }
+            // Nobody has heard of us yet who would have to hear this.
+            (Some(_), ..) => return,
+            (None, ..) => packet.encode(),
+        };
+        let contents = encoded.expect("the sizes of identity and data are checked when they are set");
         self.transmits.push_back(Transmit { link, destination, contents });
     }
 
@@ -362,9 +427,28 @@ impl Discovery {
         }
     }
 
+    /// The most data that [`set_data`](Self::set_data) takes, in bytes.
+    #[must_use]
+    pub const fn max_data_bytes(&self) -> usize {
+        match self.private {
+            Some(_) => envelope::max_data_bytes(self.id.len()),
+            None => max_data_bytes(self.id.len()),
+        }
+    }
+
     const fn check_size(&self, data: &[u8]) -> Result<(), TooLarge> {
-        let limit_bytes = max_data_bytes(self.id.len());
+        let limit_bytes = self.max_data_bytes();
         if data.len() > limit_bytes { Err(TooLarge { bytes: data.len(), limit_bytes }) } else { Ok(()) }
+    }
+}
+
+impl LinkState {
+    /// Asks everybody once, soon, so that who has said what may be a recording can prove that it is there.
+    fn doubt(&mut self, now: Instant, random: &mut Random) {
+        if self.doubted.is_none_or(|last| now >= last + DOUBT_PAUSE) {
+            self.doubted = Some(now);
+            self.announcer.ask_once(now, random);
+        }
     }
 }
 
@@ -393,6 +477,12 @@ const ANSWER_TO_ALL_SHARE: Duration = Duration::from_millis(5);
 
 /// ...unless newcomers would wait longer than this.
 const ANSWER_TO_ALL_MAX_PAUSE: Duration = Duration::from_secs(2);
+
+/// Recordings said again without end cost a link one question of each member in this time.
+const DOUBT_PAUSE: Duration = Duration::from_secs(2);
+
+/// Words of a private group are numbered by identity, so two must never be the same.
+const MIN_PRIVATE_ID_BYTES: usize = 16;
 
 /// So late a driver on a busy machine never is.
 const ASLEEP: Duration = Duration::from_secs(2);

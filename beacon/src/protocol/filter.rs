@@ -27,6 +27,12 @@ pub struct Refusals {
     pub off_link: u64,
     /// From a sender that sent more than its share.
     pub too_frequent: u64,
+    /// Not sealed under this beacon's group secret: of another group, of none, or forged.
+    pub not_of_group: u64,
+    /// Of this group, but not sent from where it came from: somebody passes it on.
+    pub passed_on: u64,
+    /// Of this group, but perhaps recorded and said again.
+    pub not_fresh: u64,
 }
 
 impl Filter {
@@ -60,6 +66,11 @@ impl Filter {
             return None;
         }
         Some(packet)
+    }
+
+    /// Counts something that others decided.
+    pub(super) fn count(&mut self, count: impl FnOnce(&mut Refusals) -> &mut u64) {
+        *count(&mut self.refusals) += 1;
     }
 
     pub(super) const fn refusals(&self) -> Refusals {

@@ -21,6 +21,15 @@ pub struct Link {
 }
 
 impl Link {
+    /// The addresses from which beacons are sent here: every IPv4 address, and link-local ones of IPv6.
+    pub(super) fn speaking(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.networks.iter().map(|network| network.address);
+        addresses.filter(|address| match address {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        })
+    }
+
     /// Tells whether `address` can be reached here without a router: it is in one of the link's networks, or it is a
     /// link-local address.
     #[must_use]

@@ -106,12 +106,21 @@ impl<'a> Packet<'a> {
     ///
     /// [`TooLarge`] if `id` or `data` exceed what one datagram carries.
     pub fn encode(&self) -> Result<Vec<u8>, TooLarge> {
+        self.encode_within(max_data_bytes(self.id.len()), ASK_BYTES)
+    }
+
+    /// Its length with so much data, and without known tags.
+    pub(super) const fn bytes_with(&self, data_length: usize) -> usize {
+        HEADER_BYTES + self.id.len() + data_length
+    }
+
+    /// The same with another limit of data and another size of a question.
+    pub(super) fn encode_within(&self, limit_bytes: usize, ask_bytes: usize) -> Result<Vec<u8>, TooLarge> {
         let id_length =
             u8::try_from(self.id.len()).ok().filter(|&length| usize::from(length) <= MAX_ID_BYTES);
         let Some(id_length) = id_length else {
             return Err(TooLarge { bytes: self.id.len(), limit_bytes: MAX_ID_BYTES });
         };
-        let limit_bytes = max_data_bytes(self.id.len());
         let data_length =
             u16::try_from(self.data.len()).ok().filter(|&length| usize::from(length) <= limit_bytes);
         let Some(data_length) = data_length else {
@@ -127,10 +136,10 @@ impl<'a> Packet<'a> {
         bytes.extend_from_slice(self.id);
         bytes.extend_from_slice(self.data);
         if self.kind.asks() {
-            let room = ASK_BYTES.saturating_sub(bytes.len());
+            let room = ask_bytes.saturating_sub(bytes.len());
             let known = self.known.as_flattened();
             bytes.extend_from_slice(&known[..known.len().min(room - room % size_of::<Tag>())]);
-            bytes.resize(bytes.len().max(ASK_BYTES), 0);
+            bytes.resize(bytes.len().max(ask_bytes), 0);
         }
         Ok(bytes)
     }
@@ -173,7 +182,7 @@ pub(super) fn tag(id: &[u8]) -> Option<Tag> {
 const NOBODY: Tag = [0; 4];
 
 /// How many bytes of data fit into a datagram beside an identity of `id_bytes`.
-pub(crate) const fn max_data_bytes(id_bytes: usize) -> usize {
+pub(super) const fn max_data_bytes(id_bytes: usize) -> usize {
     MAX_PACKET_BYTES.saturating_sub(HEADER_BYTES + id_bytes)
 }
 
@@ -233,7 +242,7 @@ pub const ASK_BYTES: usize = MAX_PACKET_BYTES - 64;
 /// The longest identity: 32 bytes cannot collide, more would only crowd out data.
 pub const MAX_ID_BYTES: usize = 32;
 
-const HEADER_BYTES: usize = 16;
+pub(super) const HEADER_BYTES: usize = 16;
 const MAGIC: [u8; 3] = *b"bcn";
 const VERSION: u8 = 1;
 

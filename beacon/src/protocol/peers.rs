@@ -45,6 +45,16 @@ struct Peer {
     confirmed: bool,
 }
 
+/// What a packet was.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Word(Event),
+    /// A copy of the latest word that came by the other address family, of which nothing was known.
+    NewWay(Event),
+    /// A copy of a word that was heard before.
+    Copy,
+}
+
 /// Something learned about a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -89,14 +99,19 @@ impl Peers {
         Self { table: BTreeMap::new(), first_expiry: None }
     }
 
-    /// Notes what a peer said; `None` if this is a copy of what it said before, and by no new way.
+    /// Whether the sender of a packet is in the table.
+    pub(super) fn knows(&self, link: LinkId, source: SocketAddr, packet: &Packet<'_>) -> bool {
+        self.table.contains_key(&PeerKey::new(link, source, packet))
+    }
+
+    /// Notes what a peer said.
     pub(super) fn heard(
         &mut self,
         now: Instant,
         link: &Arc<Link>,
         source: SocketAddr,
         packet: &Packet<'_>,
-    ) -> Option<Event> {
+    ) -> Heard {
         let key = PeerKey::new(link.id, source, packet);
         let expires = now + packet.interval.clamp(MIN_PERIOD, MAX_PERIOD) * EXPIRY_INTERVALS + EXPIRY_GRACE;
         self.first_expiry = Some(self.first_expiry.map_or(expires, |first| first.min(expires)));
@@ -114,14 +129,15 @@ impl Peers {
             };
             let event = peer.event(News::Appeared);
             self.table.insert(key, peer);
-            return Some(event);
+            return Heard::Word(event);
         };
         if peer.sequence.wrapping_sub(packet.sequence) < REORDER_WINDOW {
             let is_copy = peer.sequence == packet.sequence && peer.payload == packet.data;
-            return (is_copy && peer.is_new_way(source)).then(|| {
-                peer.other_source = Some(source);
-                peer.event(News::Repeated)
-            });
+            if !is_copy || !peer.is_new_way(source) {
+                return Heard::Copy;
+            }
+            peer.other_source = Some(source);
+            return Heard::NewWay(peer.event(News::Repeated));
         }
         peer.link = Arc::clone(link);
         peer.sequence = packet.sequence;
@@ -133,10 +149,10 @@ impl Peers {
         peer.expires = expires;
         peer.confirmed = true;
         if peer.payload == packet.data {
-            return Some(peer.event(News::Repeated));
+            return Heard::Word(peer.event(News::Repeated));
         }
         peer.payload = packet.data.to_vec();
-        Some(peer.event(News::Changed))
+        Heard::Word(peer.event(News::Changed))
     }
 
     /// Takes a goodbye, if it comes from where the peer was last heard: only who can forge that address can lie.
@@ -361,10 +377,14 @@ mod tests {
         let by_v6 = SocketAddr::from((std::net::Ipv6Addr::LOCALHOST, 6));
         peers.heard(now, &link(1), source(1), &packet(b"a", 1, b"x"));
 
-        let again = peers.heard(now, &link(1), by_v6, &packet(b"a", 1, b"x")).expect("a new way");
+        let Heard::NewWay(again) = peers.heard(now, &link(1), by_v6, &packet(b"a", 1, b"x")) else {
+            panic!("it is a new way");
+        };
         assert_eq!((again.news, again.source, again.other_source), (News::Repeated, source(1), Some(by_v6)));
         assert_eq!(news(&mut peers, now, &link(1), by_v6, &packet(b"a", 1, b"x")), None);
-        let next = peers.heard(now, &link(1), by_v6, &packet(b"a", 2, b"x")).expect("a new word");
+        let Heard::Word(next) = peers.heard(now, &link(1), by_v6, &packet(b"a", 2, b"x")) else {
+            panic!("it is a new word");
+        };
         assert_eq!((next.source, next.other_source), (by_v6, Some(source(1))));
         assert_eq!(news(&mut peers, now, &link(1), source(1), &packet(b"a", 2, b"x")), None);
         assert!(peers.goodbye(LINK, source(1), &packet(b"a", 3, b"")).is_some());
@@ -377,7 +397,10 @@ mod tests {
         source: SocketAddr,
         packet: &Packet<'_>,
     ) -> Option<News> {
-        peers.heard(now, link, source, packet).map(|event| event.news)
+        match peers.heard(now, link, source, packet) {
+            Heard::Word(event) | Heard::NewWay(event) => Some(event.news),
+            Heard::Copy => None,
+        }
     }
 
     fn packet<'a>(id: &'a [u8], sequence: u32, data: &'a [u8]) -> Packet<'a> {

@@ -31,6 +31,9 @@ pub(crate) struct Host {
     pub(crate) machine: Discovery,
     pub(crate) events: Vec<(Duration, Event)>,
     pub(crate) is_up: bool,
+    /// By how much its clock is ahead of the others'.
+    pub(crate) clock_ahead: Duration,
+    pub(crate) has_clock: bool,
     present: BTreeSet<usize>,
     /// When the machine wants to be called.
     due: Option<Instant>,
@@ -100,6 +103,8 @@ impl Lan {
             machine,
             events: Vec::new(),
             is_up: true,
+            clock_ahead: Duration::ZERO,
+            has_clock: true,
             present: BTreeSet::new(),
             due: None,
         });
@@ -139,11 +144,21 @@ impl Lan {
                 }
                 (_, Some((due, number))) if due <= end => {
                     self.now = due.max(self.now);
+                    self.set_clock(number);
                     self.hosts[number].machine.handle_timeout(self.now);
                     self.collect(number);
                 }
                 _ => return,
             }
+        }
+    }
+
+    /// Lets a machine look at its clock, as its driver does at each turn.
+    fn set_clock(&mut self, number: usize) {
+        let (now, begin) = (self.now, self.begin);
+        let host = &mut self.hosts[number];
+        if host.has_clock {
+            host.machine.set_clock(now, CLOCK_AT_THE_BEGIN + now.duration_since(begin) + host.clock_ahead);
         }
     }
 
@@ -156,6 +171,7 @@ impl Lan {
     /// Hands a datagram to a machine, as an attacker might.
     pub(crate) fn deliver(&mut self, to: usize, from: SocketAddr, bytes: &[u8]) {
         if self.hosts[to].is_up {
+            self.set_clock(to);
             self.hosts[to].machine.handle_datagram(self.now, LINK, from, bytes);
             self.collect(to);
         }
@@ -263,6 +279,9 @@ pub(crate) fn address(number: usize) -> SocketAddr {
 pub(crate) fn packet(sent: &Sent) -> Packet<'_> {
     Packet::decode(&sent.bytes).expect("machines send packets")
 }
+
+/// Some day in 2023.
+const CLOCK_AT_THE_BEGIN: Duration = Duration::from_secs(1_700_000_000);
 
 /// 10.0.0.1
 const FIRST_ADDRESS: u32 = 0x0a00_0001;

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use beacon::{
-    Beacon, BeaconConfig, BeaconController, BeaconError, Departure, Interfaces, Message, News, NextError,
+    Beacon, BeaconConfig, BeaconController, BeaconError, Departure, GroupSecret, Interfaces, Message, News,
+    NextError,
 };
 
 #[test]
@@ -162,6 +163,31 @@ fn messages_can_go_to_a_function_instead_of_a_queue() {
     drop(controller);
     while told.recv_deadline(soon()).is_ok() {}
     assert_eq!(told.try_recv(), Err(crossbeam::channel::TryRecvError::Disconnected));
+}
+
+#[test]
+fn beacons_with_a_secret_hear_each_other_and_nobody_else() {
+    let with =
+        |port, secret: u8, data| start_with(config(port).secret(Some(GroupSecret::new([secret; 32]))), data);
+    let (mut plain, plain_controller) = start(0, "plain");
+    let (mut ada, ada_controller) = with(plain.port(), 1, "ada");
+    let (mut bob, _bob_controller) = with(plain.port(), 1, "bob");
+    let (mut eve, eve_controller) = with(plain.port(), 2, "eve");
+
+    wait_for(&mut ada, |message| message.payload() == b"bob");
+    wait_for(&mut bob, |message| message.payload() == b"ada");
+    ada_controller.set_data(vec![7; ada_controller.max_data_bytes()]).expect("exactly at the limit");
+    let message = wait_for(&mut bob, |message| message.payload().len() > 3);
+    assert_eq!(message.payload(), vec![7; ada_controller.max_data_bytes()]);
+    ada_controller.set_data(vec![7; ada_controller.max_data_bytes() + 1]).expect_err("one byte too many");
+
+    // Once they have heard it, they have not understood it.
+    let has_refused = |refusals: beacon::Refusals| refusals.not_of_group + refusals.malformed > 3;
+    while ![&plain_controller, &eve_controller].iter().all(|one| has_refused(one.stats().refusals)) {
+        thread::yield_now();
+    }
+    assert_eq!(plain.next(Instant::now()), Err(NextError::TimedOut));
+    assert_eq!(eve.next(Instant::now()), Err(NextError::TimedOut));
 }
 
 #[test]

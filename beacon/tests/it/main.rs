@@ -6,6 +6,7 @@ mod lab;
 mod lan;
 mod loopback;
 mod namespaces;
+mod private;
 #[path = "../rfc.rs"]
 mod rfc;
 mod simulation;

@@ -227,6 +227,15 @@ const SETTINGS: &[Setting] = &[
         write: |config| Some(printed_list(config.stun.iter())),
     },
     Setting {
+        name: "lan_secret",
+        meaning: "A file with at least 16 random bytes; only services with the same find each other.",
+        read: |config, value| {
+            config.lan_secret_file = Some(PathBuf::from(string(value)?));
+            Ok(())
+        },
+        write: |config| config.lan_secret_file.as_ref().map(|path| quoted(&path.display().to_string())),
+    },
+    Setting {
         name: "deadline",
         meaning: "How long a connect may take, name look-up and all.",
         read: |config, value| {
@@ -397,7 +406,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_as_the_same_configuration() {
-        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nlan = 'loopback'\nlan_port = 0\n\
+        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nlan = 'loopback'\nlan_port = 0\nlan_secret = 'b.key'\n\
                    deadline = '2m'\nhandshake_timeout = '1500ms'\ndead_after = 'never'\nlinger = '0s'\n\
                    max_mtu = 1_452\n[limits]\npending_handshakes = 1\npending_handshakes_per_prefix = 2\n\
                    accept_queue = 3\nstreams_per_connection = 4\nstream_receive_bytes = 0x10000\n\

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beacon::{Beacon, BeaconConfig, BeaconController, Interfaces, Message, News, Warning};
+use beacon::{Beacon, BeaconConfig, BeaconController, GroupSecret, Interfaces, Message, News, Warning};
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 use transport::{Endpoint, ListenerSet, PublicKey};
 
@@ -18,10 +18,19 @@ use crate::{
     },
 };
 
+/// How a service uses the local network.
+#[derive(Debug)]
+pub(crate) struct LanConfig {
+    pub(crate) lan: Lan,
+    pub(crate) port: u16,
+    pub(crate) secret: Option<GroupSecret>,
+}
+
 /// Shared by the parts of a service.
 #[derive(Debug)]
 pub(crate) struct LanBeacon {
     lan: Lan,
+    secret: Option<GroupSecret>,
     own: PublicKey,
     listeners: Arc<ListenerSet>,
     heard: Arc<Heard>,
@@ -66,11 +75,12 @@ struct Feed {
 }
 
 impl LanBeacon {
-    pub(crate) fn new(lan: Lan, port: u16, own: PublicKey, listeners: Arc<ListenerSet>) -> Self {
+    pub(crate) fn new(config: LanConfig, own: PublicKey, listeners: Arc<ListenerSet>) -> Self {
+        let LanConfig { lan, port, secret } = config;
         let (sender, endpoints) = channel::bounded(QUEUE_ENDPOINTS);
         let feed = Some(Feed { sender, oldest: endpoints.clone() });
         let state = State { running: None, enabled: false, port, period: PERIOD, feed };
-        Self { lan, own, listeners, heard: Arc::default(), endpoints, state: Mutex::new(state) }
+        Self { lan, secret, own, listeners, heard: Arc::default(), endpoints, state: Mutex::new(state) }
     }
 
     /// Hears others from now on.
@@ -202,7 +212,10 @@ impl LanBeacon {
         // Its thread has ended when this returns, and with it what it might still have said.
         state.running = None;
         lock(&self.heard.table).neighbours.clear();
-        let config = BeaconConfig::new(state.port).period(state.period).interfaces(interfaces.clone());
+        let config = BeaconConfig::new(state.port)
+            .period(state.period)
+            .secret(self.secret.clone())
+            .interfaces(interfaces.clone());
         let (heard, feed, own) = (Arc::clone(&self.heard), feed.clone(), self.own);
         let controller = Beacon::listen_with(config, move |message| heard.take(&message, own, &feed))
             .map_err(LanError::Start)?;

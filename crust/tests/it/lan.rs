@@ -8,8 +8,8 @@ use std::{
 
 use beacon::{Beacon, BeaconConfig, Interfaces};
 use crust::{
-    BeaconError, Config, ConnectOptions, Contact, Disabled, Dynamic, Enabled, Endpoint, Identity, Lan,
-    LanError, Road, Scheme, Service, ServiceBeaconState,
+    BeaconError, Config, ConnectOptions, Contact, Disabled, Dynamic, Enabled, Endpoint, GroupSecret,
+    Identity, Lan, LanError, Road, Scheme, Service, ServiceBeaconState,
 };
 
 use crate::support::{SCHEMES, listening};
@@ -193,6 +193,29 @@ fn a_port_that_is_not_shared_is_told_and_may_be_tried_again() {
 
     drop(holder);
     assert!(error.into_state().enable().unwrap().is_enabled());
+}
+
+#[test]
+fn services_with_a_secret_are_found_by_those_who_share_it_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("group.key");
+    std::fs::write(&file, [7; 32]).unwrap();
+    let (server, port) = announced(listening(Scheme::Tcp).lan_secret_file(&file));
+    let looking = |config: Config| {
+        Service::new_from_config(config.listen([]).lan(Lan::Loopback).lan_port(port)).unwrap()
+    };
+    let member = looking(Config::new().lan_secret_file(&file));
+    let stranger = looking(Config::new());
+    let other = looking(Config::new().lan_secret(GroupSecret::new([8; 32])));
+    let key = server.controller.public_key();
+
+    member.controller.connect(key).unwrap();
+
+    let soon = || Instant::now() + Duration::from_millis(300);
+    assert!(matches!(stranger.controller.find_on_lan(key, soon()), Err(LanError::TimedOut)));
+    assert!(matches!(other.controller.find_on_lan(key, soon()), Err(LanError::TimedOut)));
+    std::fs::remove_file(&file).unwrap();
+    Service::new_from_config(Config::new().lan_secret_file(&file)).unwrap_err();
 }
 
 /// A service that is announced, and the port to hear it on.
