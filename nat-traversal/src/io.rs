@@ -9,6 +9,7 @@ pub(crate) mod lease_slot;
 pub(crate) mod leases;
 #[cfg(feature = "turn")]
 pub(crate) mod names;
+pub(crate) mod profile;
 #[cfg(feature = "turn")]
 pub(crate) mod relays;
 pub(crate) mod run;

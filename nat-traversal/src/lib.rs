@@ -32,6 +32,7 @@ pub use mapped_tcp_socket::MappedTcpSocket;
 pub use mapped_udp_socket::MappedUdpSocket;
 pub use mapping_context::{HolePunchServerAddr, MappingContext};
 pub use port_lease::PortLease;
+pub use protocol::nat_profile::NatProfile;
 pub use protocol::port_map::{PortMapFailure, PortMapMethod, PortProtocol};
 pub use protocol::{
     AddrKind, MapFailure, MappedSocketAddr, Obstacle, ParseInfoError, PortRule, PubRendezvousInfo,

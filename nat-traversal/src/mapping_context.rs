@@ -2,11 +2,12 @@ use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use crate::error::ContextError;
+use crate::error::{ContextError, MapError};
 use crate::io::ask_router::{Asking, Routers};
 use crate::io::interrupt::Interrupter;
+use crate::io::run::RunError;
 use crate::protocol::port_map::{PortMapFailure, PortProtocol};
-use crate::protocol::{MapFailure, MappedSocketAddr, Mapper};
+use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, NatProfile};
 use crate::{MappingConfig, PortLease, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
@@ -80,6 +81,33 @@ impl MappingContext {
     pub fn mapper(&self, local: SocketAddr) -> Mapper {
         let now = io::clock::now();
         Mapper::new(now, &self.stun_servers(local), io::entropy::seed(), now + self.config.map_time())
+    }
+
+    /// Measures what the NATs and firewalls before this host do, over IPv4: with one server that has two addresses
+    /// ([RFC 5780](https://www.rfc-editor.org/rfc/rfc5780)) all that [`NatProfile`] has but lifetimes, with two ordinary
+    /// ones when ports change and how. Whether UDP is blocked is known if a server answers over TCP. Blocks for some round
+    /// trips and a second for each thing that does not happen, 3 s at most; without servers it returns at once.
+    ///
+    /// ```
+    /// use nat_traversal::{HolePunchServer, MappingConfig, MappingContext};
+    ///
+    /// let server = HolePunchServer::bind("127.0.0.1:0".parse()?)?;
+    /// let config = MappingConfig::new().server(server.addresses()[0].addr);
+    /// let profile = MappingContext::new(config)?.nat_profile()?;
+    /// println!("UDP: {:?}, mapping: {:?}, ports: {:?}", profile.udp, profile.mapping, profile.ports);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no socket can be used or someone [interrupts](Interrupter). That servers do not answer is no error.
+    pub fn nat_profile(&self) -> Result<NatProfile, MapError> {
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        io::profile::measure(any, &self.stun_servers(any), &self.interrupter).map_err(|error| match error {
+            RunError::Interrupted => MapError::Interrupted,
+            RunError::TimedOut => MapError::Socket(std::io::ErrorKind::TimedOut.into()),
+            RunError::Io(error) => MapError::Socket(error),
+        })
     }
 
     /// For programs that share a socket between this and another protocol: has a router forward the port of a socket bound

@@ -8,6 +8,7 @@
 mod candidate;
 mod machine;
 mod mapping;
+pub mod nat_profile;
 pub mod port_map;
 mod punch;
 mod random;
@@ -22,6 +23,7 @@ pub use candidate::{AddrKind, MappedSocketAddr, PortRule};
 pub use machine::{Datagram, Machine, SocketIndex, Transmit};
 pub(crate) use mapping::StreamMapper;
 pub use mapping::{MapFailure, Mapper, Mapping};
+pub use nat_profile::{NatProber, NatProfile};
 pub use punch::{
     ConnectionId, Dial, KeyError, Obstacle, PunchEvent, PunchKeys, TcpPunchEvent, TcpPuncher, UdpPuncher,
 };

@@ -212,7 +212,7 @@ fn majority(seen: &[(SocketAddr, SocketAddr)]) -> Option<SocketAddr> {
 }
 
 /// The last port given out and the rule behind ports that several servers saw.
-fn port_rule(ports: &[u16]) -> Option<(u16, PortRule)> {
+pub(super) fn port_rule(ports: &[u16]) -> Option<(u16, PortRule)> {
     let (first, rest) = ports.split_first()?;
     if rest.is_empty() {
         return Some((*first, PortRule::Unknown));

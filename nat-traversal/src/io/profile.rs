@@ -1,0 +1,37 @@
+use std::net::{SocketAddr, UdpSocket};
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use super::interrupt::Interrupter;
+use super::run::{RunError, Sockets, run};
+use super::{clock, entropy, interfaces, stun_tcp};
+use crate::protocol::nat_profile::{NatProber, NatProfile, Udp};
+
+/// Measures what is between a socket of its own, bound to `bound`, and the internet.
+pub(crate) fn measure(
+    bound: SocketAddr,
+    servers: &[SocketAddr],
+    interrupter: &Interrupter,
+) -> Result<NatProfile, RunError> {
+    let socket = UdpSocket::bind(bound)?;
+    let local = socket.local_addr()?;
+    let hosts = interfaces::host_addresses(local)?;
+    let start = clock::now();
+    let mut prober = NatProber::new(start, servers, &hosts, local.port(), entropy::seed());
+    let mut sockets = Sockets::new(socket);
+    // The prober ends by itself before; the driver's deadline is for a machine that does not.
+    let end = start + NatProber::MOST + GRACE;
+    let mut profile = run(&mut prober, &mut sockets, end, interrupter, ControlFlow::Break)?;
+    if profile.udp.is_none() && !servers.is_empty() {
+        // Whether the servers are out of reach or UDP is, TCP tells.
+        let deadline = clock::now() + TCP_TIME;
+        let answers = stun_tcp::learn(local, servers, entropy::seed(), deadline, interrupter)?;
+        profile.udp = (!answers.addresses.is_empty()).then_some(Udp::Blocked);
+    }
+    Ok(profile)
+}
+
+const GRACE: Duration = Duration::from_secs(1);
+
+/// One second was for UDP; this is what is left of three, less some for a busy machine.
+const TCP_TIME: Duration = Duration::from_millis(1_500);
