@@ -11,7 +11,10 @@ use crate::{
     Stream, Transport,
     endpoint::{Endpoint, ListenEndpoint, Scheme, ToListenEndpoints},
     error::{AcceptError, BindError},
-    io::{accept_queue::AcceptQueue, acceptor::TcpAcceptor, lock::Lock as _, slot::Wakes, udp::UdpSocket},
+    io::{
+        accept_queue::AcceptQueue, acceptor::TcpAcceptor, lock::Lock as _, quic::QuicIo, slot::Wakes,
+        udp::UdpSocket,
+    },
     rendezvous::Listening,
     transport::Shared,
 };
@@ -170,7 +173,7 @@ impl Drop for Listener {
     fn drop(&mut self) {
         match &self.socket {
             Socket::Tcp(acceptor) => drop(self.shared.sources.hold().remove(acceptor.token())),
-            Socket::Quic(socket) => self.shared.quic.stop_listening(&self.shared, socket),
+            Socket::Quic(socket) => QuicIo::stop_listening(&self.shared, socket),
         }
         let mut wakes = Wakes::default();
         self.queue.close(&mut wakes);

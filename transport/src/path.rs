@@ -20,6 +20,8 @@ pub struct Path {
     pub remote: SocketAddr,
     /// The smoothed round-trip time, where it is known: on QUIC.
     pub round_trip: Option<Duration>,
+    /// How often the path has changed since the connection began; it never does on TCP.
+    pub changes: u64,
 }
 
 /// A kind of road.

@@ -10,7 +10,7 @@ use std::{
 use nat_traversal::{MapFailure, MappingContext, PortLease, PrivRendezvousInfo};
 
 use crate::{
-    Stream, Transport,
+    Path, Stream, StreamError, Transport,
     admission::Refusal,
     connect_options::ConnectOptions,
     endpoint::{Endpoint, Scheme},
@@ -22,6 +22,7 @@ use crate::{
     },
     listener_set::ListenerSet,
     protocol::offer::{Hole, Offer, OfferError},
+    stream::Carrier,
     transport::Shared,
 };
 
@@ -141,6 +142,30 @@ impl Rendezvous {
         options: &ConnectOptions,
     ) -> Result<Stream, RendezvousError> {
         rendezvous::connect(self, &theirs.offer, options)
+    }
+
+    /// Gives a stream that is there already a better path, such as one that began over a relay: punches holes for UDP as
+    /// [`connect`](Rendezvous::connect) does, and offers what it finds to the stream's connection. The peer must do the same with its end of
+    /// a stream of that connection. Blocks until the connection takes a new path, with all its streams, and gives that; nothing is lost,
+    /// and other threads may read and write meanwhile.
+    ///
+    /// Blocks for at most [`TransportConfig::connect_timeout`](crate::TransportConfig::connect_timeout) or what the options say; of
+    /// these only deadline and interrupter are used.
+    ///
+    /// # Errors
+    ///
+    /// As for `connect`; besides [`RendezvousError::Offer`] if the offer is another peer's than the stream's, and
+    /// [`RendezvousError::Stream`] if the stream's connection is over or goes over TCP, which does not move.
+    pub fn improve(
+        self,
+        stream: &Stream,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<Path, RendezvousError> {
+        let Carrier::Quic(stream) = stream.carrier() else {
+            return Err(RendezvousError::Stream(StreamError::Io { kind: io::ErrorKind::Unsupported }));
+        };
+        rendezvous::improve(self, &theirs.offer, stream, options)
     }
 
     /// Sources of addresses that did not help, and why.
@@ -330,6 +355,9 @@ pub enum RendezvousError {
         /// What became of each way that was tried.
         failures: Vec<RendezvousFailure>,
     },
+    /// The stream that was to be improved is over, or cannot move.
+    #[error("the stream cannot move")]
+    Stream(#[source] StreamError),
     /// Too many rendezvous at once, or this one was begun before.
     #[error("too many rendezvous at once")]
     Full,

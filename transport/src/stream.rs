@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nat_traversal::PunchedUdpSocket;
+
 use crate::{
     PublicKey,
     admission::ProtocolLabel,
@@ -122,6 +124,36 @@ impl Stream {
     #[must_use]
     pub fn path(&self) -> Path {
         self.carrier().path()
+    }
+
+    /// Offers a hole that was punched to the peer of this stream as its path. It is taken if a check says that it reaches the
+    /// peer of this very connection, with all streams that share the connection; nothing is lost. The peer follows if this side dialled the
+    /// stream; else it must do the same with its end of the hole, which it has from the same punch.
+    ///
+    /// Returns at once; [`wait_path_change`](Stream::wait_path_change) tells when it is taken. The transport keeps the socket as
+    /// long as the connection may use it. [`Rendezvous::improve`](crate::Rendezvous::improve) does all of it.
+    ///
+    /// # Errors
+    ///
+    /// Kind `Unsupported` on TCP, else what the system says to the socket.
+    pub fn offer_path(&self, punched: PunchedUdpSocket) -> io::Result<()> {
+        match self.carrier() {
+            Carrier::Tcp(_) => Err(io::ErrorKind::Unsupported.into()),
+            Carrier::Quic(stream) => stream.adopt_path(punched.socket, punched.peer_addr),
+        }
+    }
+
+    /// Blocks until the stream takes another path than `seen`, which [`path`](Stream::path) gave, at most until the deadline; gives
+    /// the path at once if it has changed since.
+    ///
+    /// A stream over QUIC moves when a NAT on the way forgets it, when one side comes to another network, when the present path
+    /// dies and another is known, and to a path that was [offered](Stream::offer_path). Nothing is lost by it. One over TCP stays where it is.
+    ///
+    /// # Errors
+    ///
+    /// [`StreamError::TimedOut`], [`StreamError::Closed`] with the transport, or what ended the connection.
+    pub fn wait_path_change(&self, seen: &Path, deadline: Instant) -> Result<Path, StreamError> {
+        self.carrier().wait_path_change(seen.changes, deadline)
     }
 
     /// What has gone through it so far.
@@ -275,6 +307,13 @@ impl Carrier {
         match self {
             Self::Tcp(connection) => connection.protocol(),
             Self::Quic(stream) => stream.protocol(),
+        }
+    }
+
+    fn wait_path_change(&self, seen: u64, deadline: Instant) -> Result<Path, StreamError> {
+        match self {
+            Self::Tcp(connection) => Err(connection.wait_idle(deadline)),
+            Self::Quic(stream) => stream.wait_path_change(seen, deadline),
         }
     }
 

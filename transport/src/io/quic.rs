@@ -10,9 +10,10 @@ mod link;
 mod stream;
 mod table;
 mod timers;
+mod ways;
 
 use std::{
-    fmt, io, iter,
+    fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Instant,
@@ -40,6 +41,7 @@ use crate::{
     config::TransportConfig,
     protocol::{
         demux::is_stun,
+        paths::{UdpSource, Way, peek_tag},
         quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings},
         raw_key::TlsConfigs,
     },
@@ -108,7 +110,19 @@ impl QuicIo {
 
     fn bind(&self, shared: &Shared, addr: SocketAddr) -> io::Result<Arc<UdpSocket>> {
         let number = self.table.hold().next_socket();
-        let socket = Arc::new(UdpSocket::bind(number, addr)?);
+        Self::watch(shared, UdpSocket::bind(number, addr)?)
+    }
+
+    /// Takes a socket over that won a punch elsewhere; it goes with its last connection.
+    fn adopt(&self, shared: &Shared, socket: std::net::UdpSocket) -> io::Result<Arc<UdpSocket>> {
+        let number = self.table.hold().next_socket();
+        let socket = Self::watch(shared, UdpSocket::adopt(number, socket)?)?;
+        socket.set_queue(None);
+        Ok(socket)
+    }
+
+    fn watch(shared: &Shared, socket: UdpSocket) -> io::Result<Arc<UdpSocket>> {
+        let socket = Arc::new(socket);
         let mut sources = shared.sources.hold();
         let token = sources.reserve();
         if let Err(error) = socket.watch(&shared.registry, token) {
@@ -120,9 +134,9 @@ impl QuicIo {
     }
 
     /// No stranger comes in here any more; the socket goes with the last connection over it.
-    pub(crate) fn stop_listening(&self, shared: &Shared, socket: &Arc<UdpSocket>) {
+    pub(crate) fn stop_listening(shared: &Shared, socket: &Arc<UdpSocket>) {
         socket.set_queue(None);
-        self.release(shared, socket);
+        Self::release(shared, socket);
     }
 
     /// A socket for a spray of punches: kept only if a connection comes to use it.
@@ -133,8 +147,8 @@ impl QuicIo {
     }
 
     /// Whoever used it besides its connections does no more: it goes with the last of these, or now.
-    pub(crate) fn release(&self, shared: &Shared, socket: &Arc<UdpSocket>) {
-        if socket.is_retired() && !self.table.hold().uses(socket) {
+    pub(crate) fn release(shared: &Shared, socket: &Arc<UdpSocket>) {
+        if socket.is_unused() {
             Self::unbind(shared, socket);
         }
     }
@@ -177,7 +191,7 @@ impl QuicIo {
         wakes: &mut Wakes,
     ) -> bool {
         for link in socket.take_blocked(&shared.registry) {
-            link.touch(shared, wakes, Touch::Flush, iter::empty());
+            link.touch(shared, wakes, Touch::Flush);
         }
         let mut receiving = self.receiving.hold();
         for _ in 0..BATCHES_PER_TURN {
@@ -214,15 +228,17 @@ impl QuicIo {
             let mut table = self.table.hold();
             for received in receiving.received.drain(..) {
                 if is_stun(&received.bytes) {
-                    let (source, bytes) = (received.from, received.bytes.freeze());
-                    receiving.stun.push(StunMessage { socket: socket.number(), source, bytes });
+                    let Received { from, to, bytes, .. } = received;
+                    let source = UdpSource { socket: socket.number(), addr: from };
+                    let way = Way { source, local: to };
+                    receiving.stun.push(StunMessage { way, bytes: bytes.freeze() });
                     continue;
                 }
                 table.route(now, socket, received, welcome, &mut receiving.inputs, &mut receiving.answers);
             }
         }
         for message in receiving.stun.drain(..) {
-            socket.deliver_stun(&message, wakes);
+            self.handle_stun(shared, socket, &message, wakes);
         }
         for answer in receiving.answers.drain(..) {
             let outgoing = Outgoing { bytes: answer.bytes.len(), segment_bytes: None, ecn: None };
@@ -233,7 +249,22 @@ impl QuicIo {
         let Inputs { links, events } = &mut receiving.inputs;
         let mut events = events.drain(..);
         for (link, count) in links.drain(..) {
-            link.touch(shared, wakes, Touch::Datagrams, events.by_ref().take(count));
+            link.receive(shared, wakes, socket, events.by_ref().take(count));
+        }
+    }
+
+    /// A path check of a connection, or for whoever punches from that socket.
+    fn handle_stun(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &Arc<UdpSocket>,
+        message: &StunMessage,
+        wakes: &mut Wakes,
+    ) {
+        let link = peek_tag(&message.bytes).and_then(|tag| self.table.hold().checked(tag).cloned());
+        match link {
+            Some(link) => link.check(shared, wakes, socket, message),
+            None => socket.deliver_stun(message, wakes),
         }
     }
 
@@ -245,7 +276,7 @@ impl QuicIo {
         loop {
             let expired = self.timers.hold().pop_expired(now);
             let Some(link) = expired else { return };
-            link.touch(shared, wakes, Touch::Timer, iter::empty());
+            link.touch(shared, wakes, Touch::Timer);
         }
     }
 

@@ -1,6 +1,7 @@
 //! A meeting with a peer: every way at once, the first that works ends the rest.
 
 mod connect;
+mod improve;
 mod prepare;
 mod traces;
 
@@ -8,10 +9,11 @@ use std::sync::Arc;
 
 pub(crate) use self::{
     connect::connect,
+    improve::improve,
     prepare::{PunchSocket, prepare},
 };
-use super::udp::UdpSocket;
-use crate::transport::Shared;
+use super::{quic::QuicIo, udp::UdpSocket};
+use crate::{protocol::offer::Hole, rendezvous::RendezvousRoad, transport::Shared};
 
 /// A UDP socket on which a rendezvous may come in, kept open for it.
 #[derive(Debug)]
@@ -34,6 +36,11 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         self.socket.rendezvous_ends();
-        self.shared.quic.release(&self.shared, &self.socket);
+        QuicIo::release(&self.shared, &self.socket);
     }
+}
+
+fn road_of(hole: Hole) -> RendezvousRoad {
+    let v6 = matches!(hole, Hole::UdpV6 | Hole::TcpV6);
+    if hole.is_udp() { RendezvousRoad::UdpPunch { v6 } } else { RendezvousRoad::TcpPunch { v6 } }
 }

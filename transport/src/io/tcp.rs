@@ -27,7 +27,7 @@ use self::{
     socket::{Patience, StreamSocket},
 };
 pub(crate) use self::{socket::watch_peer, writer_end::WriterEnd};
-use super::{clock, ending::Ending, lock::Lock as _};
+use super::{clock, crank::Waited, ending::Ending, lock::Lock as _};
 use crate::{
     PublicKey, StreamError,
     admission::ProtocolLabel,
@@ -278,7 +278,22 @@ impl TcpConnection {
 
     pub(crate) fn path(&self) -> Path {
         let kind = PathKind::of(self.remote, self.punched);
-        Path { kind, scheme: Scheme::Tcp, local: self.local, remote: self.remote, round_trip: None }
+        Path {
+            kind,
+            scheme: Scheme::Tcp,
+            local: self.local,
+            remote: self.remote,
+            round_trip: None,
+            changes: 0,
+        }
+    }
+
+    /// Waits for what never happens: the deadline or the end of the transport.
+    pub(crate) fn wait_idle(&self, deadline: Instant) -> StreamError {
+        match self.shared.crank.wait(&self.shared.crank.slot(), Some(deadline)) {
+            Waited::Closed => StreamError::Closed,
+            Waited::Ready | Waited::TimedOut => StreamError::TimedOut,
+        }
     }
 
     pub(crate) fn stats(&self) -> StreamStats {

@@ -42,6 +42,8 @@ struct Users {
     queue: Option<Arc<AcceptQueue>>,
     /// It is kept for its connections only: somebody listened here, and does no more.
     retired: bool,
+    /// Connections that a way from here leads to.
+    connections: usize,
     /// Rendezvous under way, whose streams may come in here though nobody listens.
     rendezvous: usize,
     /// Machines that want to see STUN messages.
@@ -65,7 +67,11 @@ impl UdpSocket {
             socket.set_only_v6(true)?;
         }
         socket.bind(&addr.into())?;
-        let socket = std::net::UdpSocket::from(socket);
+        Self::adopt(number, socket.into())
+    }
+
+    /// Takes over a socket that is bound already.
+    pub(crate) fn adopt(number: usize, socket: std::net::UdpSocket) -> io::Result<Self> {
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         for (set, what) in [
             (state.set_recv_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER_BYTES), "receive"),
@@ -100,10 +106,19 @@ impl UdpSocket {
         users.queue = queue;
     }
 
-    /// Whether it is kept for its connections only.
-    pub(crate) fn is_retired(&self) -> bool {
+    /// Whether it was kept for its connections only, and they are gone.
+    pub(crate) fn is_unused(&self) -> bool {
         let users = self.users.hold();
-        users.retired && users.rendezvous == 0
+        users.retired && users.rendezvous == 0 && users.connections == 0
+    }
+
+    /// A connection has a way from here.
+    pub(crate) fn connection_begins(&self) {
+        self.users.hold().connections += 1;
+    }
+
+    pub(crate) fn connection_ends(&self) {
+        self.users.hold().connections -= 1;
     }
 
     /// Whether connections of strangers may begin here.

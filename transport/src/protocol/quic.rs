@@ -24,7 +24,7 @@ mod pair;
 mod tests;
 
 pub(crate) use connection::{ConnectionEnd, Outgoing, QuicConnection, QuicEvent};
-pub(crate) use endpoint::{DialError, QuicEndpoint, Routed, UdpSource};
+pub(crate) use endpoint::{DialError, QuicEndpoint, Routed};
 pub(crate) use settings::{PathMtu, QuicSettings};
 pub(crate) use stream::{ReadEnd, WriteEnd};
 

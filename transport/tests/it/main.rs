@@ -4,6 +4,7 @@
 mod connect;
 mod endings;
 mod labels;
+mod paths;
 mod proxy;
 mod rendezvous;
 mod shutdown;

@@ -254,3 +254,30 @@ fn a_rendezvous_ends_with_its_transport_or_by_interruption() {
         assert!(took < PROMPTLY, "{took:?}");
     }
 }
+
+#[test]
+fn a_stream_that_is_there_moves_to_a_hole_that_both_punch_later() {
+    let peers = [Peer::new(&["quic://127.0.0.1:0"]), Peer::new(&["quic://127.0.0.1:0"])];
+    let endpoint = peers[1].set.endpoints().unwrap()[0];
+    let dialled = Stream::connect_with(&peers[0].transport, endpoint, &within(20)).unwrap();
+    let accepted = peers[1].set.accept_deadline(soon()).unwrap();
+    exchange(&dialled, &accepted);
+    let before = dialled.path();
+    let options = RendezvousOptions::new().tcp(false);
+    let (first_offer, first) = peers[0].prepare(&options);
+    let (second_offer, second) = peers[1].prepare(&options);
+    let [ours, theirs] = thread::scope(|scope| {
+        let theirs = scope.spawn(|| second.improve(&accepted, &first_offer, &within(20)).unwrap());
+        let ours = first.improve(&dialled, &second_offer, &within(20)).unwrap();
+        [ours, theirs.join().unwrap()]
+    });
+    exchange(&dialled, &accepted);
+    // It was dialled from a socket of its own, and goes from the listening ones now.
+    assert_ne!(before.local, ours.local);
+    assert_eq!((ours.local, ours.remote), (theirs.remote, theirs.local));
+    assert_eq!(ours.local, peers[0].set.local_endpoints()[0].addr());
+    let (third_offer, _third) = Peer::new(&["quic://127.0.0.1:0"]).prepare(&options);
+    let (_, fourth) = peers[0].prepare(&options);
+    let error = fourth.improve(&dialled, &third_offer, &within(2)).unwrap_err();
+    assert!(matches!(error, RendezvousError::Offer), "another peer's offer: {error}");
+}

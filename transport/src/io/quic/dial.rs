@@ -3,7 +3,7 @@ use std::{io, sync::Arc, time::Instant};
 use super::{QuicIo, link::Touch};
 use crate::{
     io::{clock, dial::DialOrder, lock::Lock as _, slot::Wakes},
-    protocol::quic::UdpSource,
+    protocol::paths::UdpSource,
     transport::Shared,
 };
 

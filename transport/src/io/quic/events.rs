@@ -10,6 +10,7 @@ use crate::{
     admission::Refusal,
     io::dial::{DialError, DialOrder},
     protocol::{
+        paths::CheckKeys,
         preface::Preface,
         quic::{ConnectionEnd, QuicEvent, QuicStreamId},
         verdict::Verdict,
@@ -30,7 +31,9 @@ pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, 
             }
         }
         QuicEvent::Connected { .. } => {
-            turn.left.connected = true;
+            let keys = core.connection.check_keys();
+            turn.left.connected = Some(keys.as_ref().map(CheckKeys::tag));
+            core.ways.connected(keys);
             ask_for_rendezvous(core, turn);
         }
         QuicEvent::WindowWanted(bytes) => turn.left.window_wanted += bytes,
@@ -61,7 +64,7 @@ fn ask_for_rendezvous(core: &mut Core, turn: &mut Turn<'_>) {
 }
 
 fn judge(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, preface: Preface, turn: &mut Turn<'_>) {
-    let queue = link.socket().queue();
+    let queue = core.ways.socket().queue();
     let verdict = match core.connection.peer() {
         Some(peer) => turn.shared.judge(&peer, &preface, queue.as_ref()).map(|place| (peer, place)),
         None => Err(Refusal::Full),
@@ -121,6 +124,7 @@ fn ended(core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
         turn.wakes.push(&handle.writer);
     }
     turn.left.ended = true;
+    core.ways.wake_watchers(turn);
     let opening = std::mem::take(&mut core.opening).into_iter();
     let judging = std::mem::take(&mut core.judging).into_values();
     for (ticket, order) in opening.chain(judging) {

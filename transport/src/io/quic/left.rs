@@ -9,8 +9,12 @@ use crate::{
         dial::{DialError, DialOrder},
         lock::Lock as _,
         slot::Wakes,
+        udp::UdpSocket,
     },
-    protocol::quic::{ToConnection, ToEndpoint},
+    protocol::{
+        paths::CheckTag,
+        quic::{ToConnection, ToEndpoint},
+    },
     transport::Shared,
 };
 
@@ -18,7 +22,7 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Left {
     pub(super) endpoint_events: Vec<ToEndpoint>,
-    pub(super) connected: bool,
+    pub(super) connected: Option<Option<CheckTag>>,
     pub(super) window_wanted: u64,
     pub(super) admitted: bool,
     pub(super) ended: bool,
@@ -28,6 +32,8 @@ pub(super) struct Left {
     pub(super) again: Vec<(u64, DialOrder)>,
     /// The connection is to be looked at then.
     pub(super) timer: Option<Instant>,
+    /// Sockets that it has no use for any more.
+    pub(super) released: Vec<Arc<UdpSocket>>,
     /// There is more to send.
     pub(super) unfinished: bool,
 }
@@ -54,13 +60,16 @@ impl Left {
         for (ticket, order) in self.again.drain(..) {
             shared.quic.dial_again(shared, ticket, order, wakes);
         }
+        for socket in self.released.drain(..) {
+            QuicIo::release(shared, &socket);
+        }
         let unfinished = std::mem::take(&mut self.unfinished);
         (unfinished || window > 0 || !inputs.is_empty()).then_some((inputs, window))
     }
 
     fn tell_table(&mut self, link: &Arc<Link>, shared: &Shared, inputs: &mut Vec<ToConnection>) -> u64 {
         let nothing = self.endpoint_events.is_empty()
-            && !self.connected
+            && self.connected.is_none()
             && self.window_wanted == 0
             && self.outcomes.is_empty()
             && !self.admitted
@@ -69,14 +78,12 @@ impl Left {
             return 0;
         }
         let mut window = 0;
-        let mut gone = false;
         let mut table = shared.quic.table.hold();
         for event in self.endpoint_events.drain(..) {
-            gone |= event.is_drained();
             inputs.extend(table.handle_event(link, event));
         }
-        if std::mem::take(&mut self.connected) {
-            window += table.connected(link);
+        if let Some(tag) = self.connected.take() {
+            window += table.connected(link, tag);
         }
         if self.window_wanted > 0 {
             window += table.lend_window(link, std::mem::take(&mut self.window_wanted));
@@ -89,11 +96,6 @@ impl Left {
         }
         for (ticket, ..) in &self.outcomes {
             table.dial_is_over(*ticket);
-        }
-        let unused = gone && link.socket().is_retired() && !table.uses(link.socket());
-        drop(table);
-        if unused {
-            QuicIo::unbind(shared, link.socket());
         }
         window
     }

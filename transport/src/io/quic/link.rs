@@ -2,7 +2,6 @@ use std::{
     cell::RefCell,
     collections::BTreeMap,
     fmt, io,
-    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -11,6 +10,8 @@ use super::{
     events::{fail_dials, handle_event},
     left::Left,
     stream::Handle,
+    table::Input,
+    ways::Ways,
 };
 use crate::{
     StreamError,
@@ -19,9 +20,9 @@ use crate::{
         dial::DialOrder,
         lock::Lock as _,
         slot::Wakes,
-        udp::{UdpSocket, is_too_large},
+        udp::{StunMessage, UdpSocket, is_too_large},
     },
-    protocol::quic::{ConnectionEnd, Outgoing, QuicConnection, QuicHandle, QuicStreamId, ToConnection},
+    protocol::quic::{ConnectionEnd, Outgoing, QuicConnection, QuicHandle, QuicStreamId},
     transport::Shared,
 };
 
@@ -30,10 +31,6 @@ pub(crate) struct Link {
     /// Its number within the transport, never reused.
     number: u64,
     handle: QuicHandle,
-    socket: Arc<UdpSocket>,
-    remote: SocketAddr,
-    /// Our address, where the peer chose it; datagrams leave from there.
-    local: Option<IpAddr>,
     /// Further dials to the same peer may use it.
     is_shared: bool,
     core: Mutex<Core>,
@@ -41,6 +38,8 @@ pub(crate) struct Link {
 
 /// What the lock of a connection guards.
 pub(super) struct Core {
+    /// The ways that its datagrams may take.
+    pub(super) ways: Ways,
     pub(super) connection: Box<QuicConnection>,
     pub(super) streams: BTreeMap<QuicStreamId, Handle>,
     /// Dials that wait for their stream, by ticket.
@@ -82,12 +81,11 @@ impl Link {
         number: u64,
         handle: QuicHandle,
         connection: Box<QuicConnection>,
-        socket: Arc<UdpSocket>,
-        remote: SocketAddr,
-        local: Option<IpAddr>,
+        ways: Ways,
         is_shared: bool,
     ) -> Arc<Self> {
         let core = Core {
+            ways,
             connection,
             streams: BTreeMap::new(),
             opening: BTreeMap::new(),
@@ -97,7 +95,7 @@ impl Link {
             owes: false,
             gone: false,
         };
-        Arc::new(Self { number, handle, socket, remote, local, is_shared, core: Mutex::new(core) })
+        Arc::new(Self { number, handle, is_shared, core: Mutex::new(core) })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -108,21 +106,8 @@ impl Link {
         self.handle
     }
 
-    pub(super) fn socket(&self) -> &Arc<UdpSocket> {
-        &self.socket
-    }
-
     pub(super) fn is_shared(&self) -> bool {
         self.is_shared
-    }
-
-    pub(super) fn remote(&self) -> SocketAddr {
-        self.remote
-    }
-
-    pub(super) fn local(&self) -> SocketAddr {
-        let bound = self.socket.local();
-        self.local.map_or(bound, |ip| SocketAddr::new(ip, bound.port()))
     }
 
     pub(super) fn is_sending(&self) -> bool {
@@ -134,20 +119,41 @@ impl Link {
         look(&self.core.hold())
     }
 
-    /// Takes what came in, or does what is due, and sends what follows from it.
-    pub(crate) fn touch(
+    /// Takes in what came on a socket, and sends what follows from it.
+    pub(super) fn receive(
         self: &Arc<Self>,
         shared: &Arc<Shared>,
         wakes: &mut Wakes,
-        touch: Touch,
-        inputs: impl Iterator<Item = ToConnection>,
+        socket: &Arc<UdpSocket>,
+        inputs: impl Iterator<Item = Input>,
     ) {
-        self.change(shared, wakes, touch, |core, now| {
+        self.change(shared, wakes, Touch::Datagrams, |core, now| {
             for input in inputs {
-                core.connection.handle_input(now, input);
+                core.ways.handle_datagram(now, socket, input.way, input.bytes);
+                core.connection.handle_input(now, input.event);
             }
+        });
+    }
+
+    /// Takes in a path check that says it is of this connection.
+    pub(super) fn check(
+        self: &Arc<Self>,
+        shared: &Arc<Shared>,
+        wakes: &mut Wakes,
+        socket: &Arc<UdpSocket>,
+        message: &StunMessage,
+    ) {
+        self.change(shared, wakes, Touch::Flush, |core, now| {
+            core.ways.handle_check(now, socket, message.way, &message.bytes);
+        });
+    }
+
+    /// Does what is due, and sends what there is to send.
+    pub(crate) fn touch(self: &Arc<Self>, shared: &Arc<Shared>, wakes: &mut Wakes, touch: Touch) {
+        self.change(shared, wakes, touch, |core, now| {
             if touch == Touch::Timer {
                 core.armed = None;
+                core.ways.handle_timeout(now);
                 core.connection.handle_timeout(now);
             }
         });
@@ -193,6 +199,7 @@ impl Link {
         if core.gone {
             return;
         }
+        core.ways.settle(&mut core.connection, turn);
         if matches!(touch, Touch::Datagrams | Touch::Flush) {
             core.connection.release_tail();
         }
@@ -213,11 +220,18 @@ impl Link {
             core.gone |= event.is_drained();
             turn.left.endpoint_events.push(event);
         }
+        if core.gone {
+            turn.left.released.extend(core.ways.give_up());
+        }
         self.arm(core, turn);
     }
 
     fn arm(self: &Arc<Self>, core: &mut Core, turn: &mut Turn<'_>) {
-        let due = if core.gone { None } else { core.connection.poll_timeout() };
+        let due = if core.gone {
+            None
+        } else {
+            core.connection.poll_timeout().into_iter().chain(core.ways.poll_timeout()).min()
+        };
         let earlier = match (core.armed, due) {
             (None, None) => return,
             (Some(armed), Some(due)) => due < armed,
@@ -243,7 +257,7 @@ impl Link {
         BUFFER.with_borrow_mut(|buffer| {
             for _ in 0..SENDS_PER_TOUCH {
                 let mtu = core.connection.mtu();
-                let most = self.socket.max_segments(mtu);
+                let most = core.ways.socket().max_segments(mtu);
                 let Some(outgoing) = core.connection.poll_transmit(turn.now, most, buffer) else { return };
                 if !self.send(core, outgoing, buffer, turn) {
                     return;
@@ -266,16 +280,16 @@ impl Link {
         buffer: &[u8],
         turn: &mut Turn<'_>,
     ) -> bool {
-        match self.socket.send(self.remote, self.local, outgoing, buffer) {
+        match core.ways.send(turn.now, outgoing, buffer) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 core.unsent = Some((outgoing, buffer[..outgoing.bytes].to_vec()));
-                self.socket.wait_writable(&turn.shared.registry, self);
+                core.ways.socket().wait_writable(&turn.shared.registry, self);
                 false
             }
             Err(error) if is_too_large(&error) => true,
             Err(error) => {
-                tracing::debug!(%error, remote = %self.remote, "a datagram was not sent");
+                tracing::debug!(%error, remote = %core.ways.remote(), "a datagram was not sent");
                 // On a connection that was up the network may come back; a dial can be told at once.
                 if core.connection.peer().is_none() {
                     fail_dials(core, &error, turn);
@@ -298,11 +312,7 @@ impl Link {
 
 impl fmt::Debug for Link {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Link")
-            .field("number", &self.number)
-            .field("remote", &self.remote)
-            .finish_non_exhaustive()
+        formatter.debug_struct("Link").field("number", &self.number).finish_non_exhaustive()
     }
 }
 

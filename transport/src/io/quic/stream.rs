@@ -1,3 +1,5 @@
+mod path;
+
 use std::{
     fmt,
     net::Shutdown,
@@ -9,7 +11,6 @@ use super::{Link, link::Core, link::Touch};
 use crate::{
     PublicKey, StreamError,
     admission::ProtocolLabel,
-    endpoint::Scheme,
     io::{
         clock,
         crank::Waited,
@@ -17,7 +18,6 @@ use crate::{
         ready_list::ReadyList,
         slot::{Slot, Wakes},
     },
-    path::{Path, PathKind},
     protocol::quic::{QuicStreamId, ReadEnd, WriteEnd},
     stats::StreamStats,
     transport::Shared,
@@ -291,14 +291,6 @@ impl QuicStream {
 
     pub(crate) fn protocol(&self) -> &ProtocolLabel {
         &self.label
-    }
-
-    pub(crate) fn path(&self) -> Path {
-        let round_trip = Some(self.link.look(|core| core.connection.figures().round_trip));
-        let remote = self.link.remote();
-        let punched = self.link.socket().has_punched(remote);
-        let (kind, local) = (PathKind::of(remote, punched), self.link.local());
-        Path { kind, scheme: Scheme::Quic, local, remote, round_trip }
     }
 
     pub(crate) fn stats(&self) -> StreamStats {

@@ -5,13 +5,20 @@ use std::{
     time::Instant,
 };
 
-use super::Link;
+use nat_traversal::protocol::Seed;
+
+use super::{Link, ways::Ways};
 use crate::{
     PublicKey,
-    io::udp::{Received, UdpSocket},
-    protocol::quic::{
-        DialError, PathMtu, QuicConnection, QuicEndpoint, QuicHandle, Routed, ToConnection, ToEndpoint,
-        UdpSource,
+    io::{
+        entropy,
+        udp::{Received, UdpSocket},
+    },
+    protocol::{
+        paths::{CheckTag, UdpSource, Way},
+        quic::{
+            DialError, PathMtu, QuicConnection, QuicEndpoint, QuicHandle, Routed, ToConnection, ToEndpoint,
+        },
     },
 };
 
@@ -25,6 +32,8 @@ pub(super) struct Table {
     peers: BTreeMap<(PublicKey, UdpSource), Arc<Link>>,
     /// Where each dial in progress waits, by ticket.
     dials: BTreeMap<u64, Arc<Link>>,
+    /// Connections by the names of their path checks.
+    checks: BTreeMap<CheckTag, Arc<Link>>,
     next_socket: usize,
     next_link: u64,
     next_ticket: u64,
@@ -43,11 +52,19 @@ pub(super) struct Answer {
 pub(super) struct Inputs {
     /// Each with how many of the events are its own.
     pub(super) links: Vec<(Arc<Link>, usize)>,
-    pub(super) events: Vec<ToConnection>,
+    pub(super) events: Vec<Input>,
+}
+
+/// One datagram for a connection, and how it came.
+#[derive(Debug)]
+pub(super) struct Input {
+    pub(super) event: ToConnection,
+    pub(super) way: Way,
+    pub(super) bytes: usize,
 }
 
 impl Inputs {
-    fn push(&mut self, link: &Arc<Link>, event: Option<ToConnection>) {
+    fn push(&mut self, link: &Arc<Link>, event: Option<Input>) {
         let count = usize::from(event.is_some());
         match self.links.last_mut() {
             Some((last, counted)) if Arc::ptr_eq(last, link) => *counted += count,
@@ -64,6 +81,7 @@ impl Table {
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             dials: BTreeMap::new(),
+            checks: BTreeMap::new(),
             next_socket: 0,
             next_link: 0,
             next_ticket: 0,
@@ -101,14 +119,16 @@ impl Table {
     ) {
         let Received { from, to, ecn, bytes } = received;
         let source = UdpSource { socket: socket.number(), addr: from };
+        let (way, length) = (Way { source, local: to }, bytes.len());
         match self.endpoint.handle_datagram(now, source, ecn, bytes, welcome) {
             Routed::Connection(handle, input) => {
                 if let Some(link) = self.links.get(&handle.0) {
-                    inputs.push(link, Some(input));
+                    inputs.push(link, Some(Input { event: input, way, bytes: length }));
                 }
             }
             Routed::New(handle, connection) => {
-                let link = self.enter(handle, connection, socket, from, to, false);
+                let ways = Ways::new(socket, from, to, true, Seed::from_bytes(entropy::bytes()));
+                let link = self.enter(handle, connection, ways, false);
                 inputs.push(&link, None);
             }
             Routed::Answer(bytes) => answers.push(Answer { to: from, from: to, bytes }),
@@ -120,15 +140,18 @@ impl Table {
         &mut self,
         handle: QuicHandle,
         connection: Box<QuicConnection>,
-        socket: &Arc<UdpSocket>,
-        remote: SocketAddr,
-        local: Option<IpAddr>,
+        ways: Ways,
         is_shared: bool,
     ) -> Arc<Link> {
         self.next_link += 1;
-        let link = Link::new(self.next_link, handle, connection, socket.clone(), remote, local, is_shared);
+        let link = Link::new(self.next_link, handle, connection, ways, is_shared);
         self.links.insert(handle.0, link.clone());
         link
+    }
+
+    /// The connection that path checks with that tag belong to.
+    pub(super) fn checked(&self, tag: CheckTag) -> Option<&Arc<Link>> {
+        self.checks.get(&tag)
     }
 
     /// A connection that a dial may share, up or being made.
@@ -148,7 +171,8 @@ impl Table {
     ) -> Result<Arc<Link>, DialError> {
         let to = UdpSource { socket: socket.number(), addr: remote };
         let (handle, connection) = self.endpoint.dial(now, to, expected, path_mtu, alone)?;
-        let link = self.enter(handle, connection, socket, remote, None, !alone);
+        let ways = Ways::new(socket, remote, None, false, Seed::from_bytes(entropy::bytes()));
+        let link = self.enter(handle, connection, ways, !alone);
         if !alone {
             self.peers.insert((expected, to), link.clone());
         }
@@ -163,6 +187,7 @@ impl Table {
         let handle = link.handle();
         if event.is_drained() {
             self.links.remove(&handle.0);
+            self.checks.retain(|_, known| !Arc::ptr_eq(known, link));
             self.unshare(link);
         }
         self.endpoint.handle_event(handle, event)
@@ -174,7 +199,10 @@ impl Table {
     }
 
     /// The connection is up. What is lent to its window.
-    pub(super) fn connected(&mut self, link: &Arc<Link>) -> u64 {
+    pub(super) fn connected(&mut self, link: &Arc<Link>, tag: Option<CheckTag>) -> u64 {
+        if let Some(tag) = tag.filter(|_| self.knows(link)) {
+            self.checks.insert(tag, link.clone());
+        }
         if self.knows(link) { self.endpoint.lend_first_window(link.handle()) } else { 0 }
     }
 
@@ -195,10 +223,6 @@ impl Table {
         }
     }
 
-    pub(super) fn uses(&self, socket: &Arc<UdpSocket>) -> bool {
-        self.links.values().any(|link| Arc::ptr_eq(link.socket(), socket))
-    }
-
     pub(super) fn links(&self) -> Vec<Arc<Link>> {
         self.links.values().cloned().collect()
     }
@@ -206,6 +230,7 @@ impl Table {
     pub(super) fn take_links(&mut self) -> Vec<Arc<Link>> {
         self.peers.clear();
         self.dials.clear();
+        self.checks.clear();
         std::mem::take(&mut self.links).into_values().collect()
     }
 }

@@ -12,7 +12,7 @@ use nat_traversal::{
 };
 
 use super::{
-    Hold,
+    Hold, road_of,
     traces::{EndPunches, Expected, TcpFinds},
 };
 use crate::{
@@ -404,11 +404,6 @@ fn doors(begun: Instant, theirs: &Offer) -> Vec<Door> {
     doors
         .map(|(&(scheme, remote), due)| Door { scheme, remote, due: Some(due), pause: FIRST_PAUSE })
         .collect()
-}
-
-fn road_of(hole: Hole) -> RendezvousRoad {
-    let v6 = matches!(hole, Hole::UdpV6 | Hole::TcpV6);
-    if hole.is_udp() { RendezvousRoad::UdpPunch { v6 } } else { RendezvousRoad::TcpPunch { v6 } }
 }
 
 /// The error and what it stands on, in one line.

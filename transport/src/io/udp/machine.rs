@@ -3,7 +3,6 @@
 use std::{
     collections::VecDeque,
     fmt,
-    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Instant,
 };
@@ -13,7 +12,8 @@ use nat_traversal::protocol::{Datagram, Machine, SocketIndex};
 
 use super::UdpSocket;
 use crate::{
-    io::{lock::Lock as _, slot::Slot},
+    io::{lock::Lock as _, quic::QuicIo, slot::Slot},
+    protocol::paths::Way,
     transport::Shared,
 };
 
@@ -38,9 +38,9 @@ impl<M: Machine> SharedMachine<M> {
     pub(crate) fn turn(&mut self, now: Instant) -> Option<M::Event> {
         self.send();
         while let Some(message) = self.inbox.pop() {
-            let number = self.sockets.iter().position(|socket| socket.number() == message.socket);
+            let number = self.sockets.iter().position(|socket| socket.number() == message.way.source.socket);
             let Some(index) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-            let (socket, source) = (SocketIndex(index), message.source);
+            let (socket, source) = (SocketIndex(index), message.way.source.addr);
             self.machine.handle_datagram(now, Datagram { socket, source, bytes: &message.bytes });
             self.send();
         }
@@ -102,7 +102,7 @@ impl<M> Drop for SharedMachine<M> {
         for (index, socket) in self.sockets.iter().enumerate() {
             socket.remove_inbox(&self.inbox);
             if index > 0 {
-                self.shared.quic.release(&self.shared, socket);
+                QuicIo::release(&self.shared, socket);
             }
         }
     }
@@ -123,8 +123,7 @@ pub(crate) struct StunInbox {
 /// One message and how it came.
 #[derive(Debug, Clone)]
 pub(crate) struct StunMessage {
-    pub(crate) socket: usize,
-    pub(crate) source: SocketAddr,
+    pub(crate) way: Way,
     pub(crate) bytes: Bytes,
 }
 

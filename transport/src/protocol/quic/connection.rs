@@ -19,7 +19,10 @@ use super::{
     tail::{Batch, Tail},
     window::Window,
 };
-use crate::{PublicKey, protocol::raw_key::peer_key};
+use crate::{
+    PublicKey,
+    protocol::{paths::CheckKeys, raw_key::peer_key},
+};
 
 pub(crate) use event::{ConnectionEnd, ConnectionFigures, Outgoing, QuicEvent};
 
@@ -85,6 +88,8 @@ struct Timers {
     unused: Option<Instant>,
     /// The first preface awaited must be there by then.
     prefaces: Option<Instant>,
+    /// Data came lately: if it stops, the peer is to see where we are.
+    stalled: Option<Instant>,
 }
 
 impl QuicConnection {
@@ -131,6 +136,7 @@ impl QuicConnection {
                 admission,
                 unused,
                 prefaces: None,
+                stalled: None,
             },
             handshake_timeout: settings.handshake_timeout,
         }
@@ -164,6 +170,18 @@ impl QuicConnection {
         if self.timers.prefaces.is_some_and(|due| due <= now) {
             self.drop_slow_prefaces(now);
         }
+        if self.timers.stalled.is_some_and(|due| due <= now) {
+            self.probe_if_stalled(now);
+        }
+    }
+
+    /// Who only receives has nothing to send when its address outside changes, and the peer would go on sending to the old one.
+    fn probe_if_stalled(&mut self, now: Instant) {
+        let due = self.last_heard + STALLED;
+        self.timers.stalled = (due > now).then_some(due);
+        if due <= now {
+            self.inner.ping();
+        }
     }
 
     fn check_silence(&mut self, now: Instant) {
@@ -181,8 +199,12 @@ impl QuicConnection {
         if self.end.is_some() {
             return engine;
         }
-        let Timers { silence, admission, unused, prefaces, .. } = self.timers;
-        [silence, admission, unused, prefaces, self.tail.due()].into_iter().flatten().chain(engine).min()
+        let Timers { silence, admission, unused, prefaces, stalled, .. } = self.timers;
+        [silence, admission, unused, prefaces, stalled, self.tail.due()]
+            .into_iter()
+            .flatten()
+            .chain(engine)
+            .min()
     }
 
     /// Datagrams to send, written into `buffer`, which is emptied first.
@@ -357,6 +379,22 @@ impl QuicConnection {
         });
     }
 
+    /// What proves path checks to be this connection's; there once it is up.
+    pub(crate) fn check_keys(&self) -> Option<CheckKeys> {
+        let mut exported = [0; CheckKeys::BYTES];
+        self.inner.crypto_session().export_keying_material(&mut exported, CheckKeys::LABEL, &[]).ok()?;
+        Some(CheckKeys::new(&exported, matches!(self.role, Role::Dialer { .. })))
+    }
+
+    /// The datagrams take another way from now on. `same_path`: what was learned of the present one still holds.
+    pub(crate) fn path_changed(&mut self, now: Instant, same_path: bool) {
+        if !same_path {
+            self.inner.path_changed(now);
+        }
+        // The peer is to see at once where we are, and we that it is there.
+        self.inner.ping();
+    }
+
     pub(crate) fn end(&self) -> Option<&ConnectionEnd> {
         self.end.as_ref()
     }
@@ -404,3 +442,5 @@ const ACCESS_DENIED: u64 = 0x131;
 const KEPT_BY_DIALER: Duration = Duration::from_secs(5);
 /// Longer than the dialer's, so that it is the dialer who closes and no stream is opened on a closing connection.
 const KEPT_BY_ACCEPTOR: Duration = Duration::from_secs(15);
+/// So long after the last data that came, once: longer than most round trips, shorter than a person's patience.
+const STALLED: Duration = Duration::from_secs(1);

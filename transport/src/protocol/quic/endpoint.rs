@@ -24,7 +24,7 @@ use crate::{
     PublicKey,
     protocol::{
         demux::{Datagram, ID_BYTES, classify},
-        paths::MadeUpAddresses,
+        paths::{MadeUpAddresses, UdpSource},
         pending::{Pending, Room},
         raw_key::server_name,
     },
@@ -337,13 +337,6 @@ impl fmt::Debug for QuicEndpoint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.debug_struct("QuicEndpoint").field("connections", &self.len()).finish_non_exhaustive()
     }
-}
-
-/// Where a datagram comes from or goes to: the number of our socket, and the address at the other end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct UdpSource {
-    pub(crate) socket: usize,
-    pub(crate) addr: SocketAddr,
 }
 
 /// Draws connection ids from a keyed counter, and notes each for the endpoint that asked.

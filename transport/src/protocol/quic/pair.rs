@@ -10,12 +10,13 @@ use bytes::BytesMut;
 
 use super::{
     PathMtu, QuicConnection, QuicEndpoint, QuicEvent, QuicHandle, QuicSettings, QuicStreamId, ReadEnd,
-    Routed, UdpSource, WriteEnd,
+    Routed, WriteEnd,
 };
 use crate::{
     Identity, Limits, ProtocolLabel,
     io::clock,
     protocol::{
+        paths::UdpSource,
         preface::{Preface, Purpose},
         raw_key,
         verdict::Verdict,

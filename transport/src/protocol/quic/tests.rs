@@ -383,6 +383,20 @@ fn a_datagram_from_elsewhere_still_belongs_to_its_connection() {
 }
 
 #[test]
+fn whose_data_stopped_coming_shows_once_where_it_is() {
+    let mut pair = Pair::new(Link::default());
+    let (ours, theirs, stream) = pair.connect();
+    pair.acceptor.connection(theirs).write(stream, b"some").unwrap();
+    pair.run(MS * 500, |_| false);
+    let mut buffer = [0; 8];
+    assert_eq!(pair.dialer.connection(ours).read(stream, &mut buffer), Ok(4));
+    let silent_from = pair.now;
+    pair.run(MS * 5_000, |_| false);
+    let sent = pair.dialer.sent.iter().filter(|(at, _)| *at > silent_from).count();
+    assert_eq!(sent, 1, "one probe, and no more until the keep-alive");
+}
+
+#[test]
 fn garbage_is_answered_with_nothing_larger_than_itself() {
     let mut pair = Pair::new(Link::default());
     let (from, to) = ("203.0.113.9:9".parse().unwrap(), pair.acceptor.addr);

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use quinn_proto::{Dir, StreamEvent, StreamId, VarInt};
 
-use super::{DONE, QuicConnection, QuicEvent, TOO_SLOW};
+use super::{DONE, QuicConnection, QuicEvent, STALLED, TOO_SLOW};
 use crate::{
     StreamError,
     protocol::{
@@ -26,7 +26,10 @@ impl QuicConnection {
                 self.allow_more_streams();
             }
             StreamEvent::Available { .. } => self.open_waiting(),
-            StreamEvent::Readable { id } => self.readable(id),
+            StreamEvent::Readable { id } => {
+                self.timers.stalled.get_or_insert(now + STALLED);
+                self.readable(id);
+            }
             StreamEvent::Writable { id } => {
                 let Some(stream) = self.streams.get_mut(&id) else { return };
                 if stream.send_head(&mut self.inner) {
