@@ -3,4 +3,5 @@
 
 pub mod broadcast;
 mod lines;
+pub mod mesh;
 pub mod protocol;

@@ -3,6 +3,7 @@
 
 pub mod gossip;
 pub mod maelstrom;
+pub mod mesh;
 mod node;
 
 pub use node::Node;

@@ -4,4 +4,5 @@
 mod connect;
 mod echo;
 mod lan_discovery;
+mod mesh;
 mod support;

@@ -1,0 +1,355 @@
+//! A fixed group of nodes, every pair of which shares one stream.
+//!
+//! Of each pair the node with the smaller key dials. Over a new stream both say hello and acknowledge the other's; only then is
+//! the peer up and takes messages. Each peer has a bounded queue of its own, so one that reads slowly, or not at all,
+//! delays its own messages only; a full queue refuses further ones. Who is silent for too long is dead: the kernel of a stopped
+//! process still acknowledges, so nodes say something now and then. A lost stream is dialled anew.
+
+mod frame;
+mod link;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crust::PublicKey;
+
+pub use frame::{MAX_MESSAGE, MAX_NAME};
+use link::{Link, Progress};
+
+/// One node's view of the group: streams' bytes, the time and messages in; bytes, dials and events out.
+///
+/// After each call that takes `&mut self`, drain [`Mesh::poll_action`] and [`Mesh::poll_event`], write what
+/// [`Mesh::output`] has, and then read [`Mesh::poll_timeout`]. `now` never goes back.
+#[derive(Debug)]
+pub struct Mesh {
+    me: PublicKey,
+    name: String,
+    settings: Settings,
+    peers: BTreeMap<PublicKey, Peer>,
+    links: BTreeMap<LinkId, Link>,
+    next_link: u64,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    counters: Counters,
+}
+
+/// The times and bounds of a [`Mesh`].
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// After this long a silence a peer is dead.
+    pub timeout: Duration,
+    /// How often to say something at least.
+    pub beat: Duration,
+    /// When to dial again; doubles up to [`Settings::timeout`].
+    pub redial: Duration,
+    /// Bytes that may wait for one peer.
+    pub queue: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(3),
+            beat: Duration::from_millis(500),
+            redial: Duration::from_millis(100),
+            queue: 1 << 20,
+        }
+    }
+}
+
+/// Names a stream; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LinkId(u64);
+
+/// What the driver shall do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Dial this peer, and tell how it went by [`Mesh::handle_stream`] or [`Mesh::handle_dial_failed`].
+    Dial(PublicKey),
+    /// Throw this stream away.
+    Close(LinkId),
+}
+
+/// What the application learns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A peer is there and takes messages.
+    Up {
+        /// Who.
+        peer: PublicKey,
+        /// What it calls itself.
+        name: String,
+    },
+    /// It said something.
+    Message {
+        /// Who.
+        peer: PublicKey,
+        /// What.
+        message: Vec<u8>,
+    },
+    /// It is gone, and with it the bytes that waited for it.
+    Down {
+        /// Who.
+        peer: PublicKey,
+        /// Why.
+        reason: Reason,
+    },
+}
+
+/// Why a peer is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Reason {
+    /// It said nothing for [`Settings::timeout`].
+    #[error("it was silent for too long")]
+    Silent,
+    /// Its stream ended.
+    #[error("its stream has ended")]
+    Ended,
+    /// It came again over a new stream.
+    #[error("it came again over another stream")]
+    Replaced,
+    /// It broke the rules: a frame of unknown kind or excessive length, or one out of place.
+    #[error("it broke the protocol: {0}")]
+    Broken(&'static str),
+}
+
+/// Why a message is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// There is no such peer, or it is not up.
+    #[error("the peer is not up")]
+    NotUp,
+    /// As much as may wait for it waits already: try again later, or let go.
+    #[error("the peer's queue is full: it reads too slowly")]
+    Full,
+    /// Longer than [`MAX_MESSAGE`].
+    #[error("a message has at most {MAX_MESSAGE} bytes")]
+    TooLong,
+}
+
+/// What has happened so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each says it")]
+pub struct Counters {
+    pub hellos_sent: u64,
+    pub hellos_received: u64,
+    pub acks_sent: u64,
+    pub acks_received: u64,
+    pub messages_sent: u64,
+    pub messages_received: u64,
+    pub refused_full: u64,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    link: Option<LinkId>,
+    /// When to dial, where it is ours to do so and no dial is under way.
+    dial_at: Option<Instant>,
+    dial_wait: Duration,
+}
+
+impl Mesh {
+    /// A node alone. `name` is what it calls itself, cut to [`MAX_NAME`] bytes.
+    #[must_use]
+    pub fn new(me: PublicKey, name: &str, settings: Settings) -> Self {
+        let mut end = name.len().min(MAX_NAME);
+        while !name.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self {
+            me,
+            name: name[..end].to_owned(),
+            settings,
+            peers: BTreeMap::new(),
+            links: BTreeMap::new(),
+            next_link: 0,
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Lets a peer belong to the group. At most [`MAX_PEERS`] do.
+    pub fn add_peer(&mut self, now: Instant, peer: PublicKey) {
+        if peer != self.me && self.peers.len() < MAX_PEERS && !self.peers.contains_key(&peer) {
+            let ours = self.me < peer;
+            let dial_wait = self.settings.redial;
+            self.peers.insert(peer, Peer { link: None, dial_at: ours.then_some(now), dial_wait });
+        }
+    }
+
+    /// Takes a stream to or from a peer. `None` when the peer does not belong to the group: throw the stream away.
+    pub fn handle_stream(&mut self, now: Instant, peer: PublicKey) -> Option<LinkId> {
+        let before = self.peers.get(&peer)?.link;
+        if let Some(link) = before {
+            self.close(now, link, Reason::Replaced);
+        }
+        let id = LinkId(self.next_link);
+        self.next_link += 1;
+        let mut link = Link::new(now, peer);
+        link.hello(now, &self.name);
+        self.counters.hellos_sent += 1;
+        self.links.insert(id, link);
+        let known = self.peers.get_mut(&peer)?;
+        known.link = Some(id);
+        known.dial_at = None;
+        Some(id)
+    }
+
+    /// The dial that an [`Action::Dial`] asked for has failed.
+    pub fn handle_dial_failed(&mut self, now: Instant, peer: PublicKey) {
+        if let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.link.is_none()) {
+            peer.dial_at = Some(now + peer.dial_wait);
+            peer.dial_wait = (2 * peer.dial_wait).min(self.settings.timeout);
+        }
+    }
+
+    /// Takes bytes that came over a stream.
+    pub fn handle_input(&mut self, now: Instant, id: LinkId, bytes: &[u8]) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        link.take(now, bytes);
+        loop {
+            let Some(link) = self.links.get_mut(&id) else { return };
+            match link.progress(now, &mut self.counters) {
+                Ok(None) => return,
+                Ok(Some(progress)) => self.note(id, progress),
+                Err(what) => return self.close(now, id, Reason::Broken(what)),
+            }
+        }
+    }
+
+    /// A stream has ended, or failed.
+    pub fn handle_end(&mut self, now: Instant, id: LinkId) {
+        self.close(now, id, Reason::Ended);
+    }
+
+    /// Does whatever is due.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let silent: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(_, link)| link.heard_at + self.settings.timeout <= now)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in silent {
+            self.close(now, id, Reason::Silent);
+        }
+        for link in self.links.values_mut() {
+            if link.said_at + self.settings.beat <= now {
+                link.beat(now);
+            }
+        }
+        for (key, peer) in &mut self.peers {
+            if peer.dial_at.is_some_and(|at| at <= now) {
+                peer.dial_at = None;
+                self.actions.push_back(Action::Dial(*key));
+            }
+        }
+    }
+
+    /// Queues a message for a peer. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`] when it is not taken.
+    pub fn send(&mut self, now: Instant, peer: PublicKey, message: &[u8]) -> Result<(), SendError> {
+        if message.len() > MAX_MESSAGE {
+            return Err(SendError::TooLong);
+        }
+        let link = self.peers.get(&peer).and_then(|peer| self.links.get_mut(&peer.link?));
+        let link = link.filter(|link| link.is_up()).ok_or(SendError::NotUp)?;
+        if link.waiting() + message.len() > self.settings.queue {
+            self.counters.refused_full += 1;
+            return Err(SendError::Full);
+        }
+        link.message(now, message);
+        self.counters.messages_sent += 1;
+        Ok(())
+    }
+
+    /// What is to be written to a stream now.
+    #[must_use]
+    pub fn output(&self, id: LinkId) -> &[u8] {
+        self.links.get(&id).map_or(&[], Link::output)
+    }
+
+    /// So many bytes of it were written.
+    pub fn wrote(&mut self, id: LinkId, bytes: usize) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.wrote(bytes);
+        }
+    }
+
+    /// The streams in use.
+    pub fn links(&self) -> impl Iterator<Item = LinkId> {
+        self.links.keys().copied()
+    }
+
+    /// The peers that take messages.
+    pub fn up(&self) -> impl Iterator<Item = PublicKey> {
+        let up = |peer: &Peer| peer.link.is_some_and(|id| self.links[&id].is_up());
+        self.peers.iter().filter(move |(_, peer)| up(peer)).map(|(key, _)| *key)
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The next thing to do.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next thing to know.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// When [`Mesh::handle_timeout`] wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let links = self
+            .links
+            .values()
+            .map(|link| (link.heard_at + self.settings.timeout).min(link.said_at + self.settings.beat));
+        links.chain(self.peers.values().filter_map(|peer| peer.dial_at)).min()
+    }
+
+    fn note(&mut self, id: LinkId, progress: Progress) {
+        let peer = self.links[&id].peer;
+        match progress {
+            Progress::Up(name) => {
+                if let Some(known) = self.peers.get_mut(&peer) {
+                    known.dial_wait = self.settings.redial;
+                }
+                self.events.push_back(Event::Up { peer, name });
+            }
+            Progress::Message(message) => self.events.push_back(Event::Message { peer, message }),
+        }
+    }
+
+    fn close(&mut self, now: Instant, id: LinkId, reason: Reason) {
+        let Some(link) = self.links.remove(&id) else { return };
+        self.actions.push_back(Action::Close(id));
+        if link.is_up() {
+            self.events.push_back(Event::Down { peer: link.peer, reason });
+        }
+        let ours = self.me < link.peer;
+        if let Some(peer) = self.peers.get_mut(&link.peer) {
+            peer.link = None;
+            if ours && reason != Reason::Replaced {
+                peer.dial_at = Some(now + peer.dial_wait);
+            }
+        }
+    }
+}
+
+/// The most peers of a node: each costs up to [`Settings::queue`] bytes.
+pub const MAX_PEERS: usize = 256;
+
+#[cfg(test)]
+mod tests;
