@@ -14,7 +14,18 @@ use crate::protocol::quic::QuicEcn;
 pub(crate) struct Receiver {
     buffers: Vec<BytesMut>,
     meta: Vec<RecvMeta>,
-    /// What is left of buffers that were handed over: usable again once nobody has a part of them.
+    /// How many of them the next call offers.
+    batch: usize,
+    large: Pool,
+    small: Pool,
+    /// Small datagrams are copied here one behind the other, since a block for each costs two allocations.
+    piece: Option<BytesMut>,
+}
+
+/// Blocks of one size whose parts are handed over, and which are usable again once nobody has a part of them.
+struct Pool {
+    block_bytes: usize,
+    /// What is left of blocks that were handed over.
     lent: Vec<BytesMut>,
 }
 
@@ -37,26 +48,41 @@ impl Received {
 
 impl Receiver {
     pub(crate) fn new() -> Self {
-        Self { buffers: Vec::new(), meta: vec![RecvMeta::default(); BATCH], lent: Vec::new() }
+        Self {
+            buffers: Vec::new(),
+            meta: vec![RecvMeta::default(); MOST_BATCH],
+            batch: LEAST_BATCH,
+            large: Pool::new(BUFFER_BYTES),
+            small: Pool::new(PIECE_BYTES),
+            piece: None,
+        }
     }
 
     /// Takes one batch from the socket. `true`: it may have more.
     pub(crate) fn receive(&mut self, socket: &UdpSocket, received: &mut Vec<Received>) -> io::Result<bool> {
-        while self.buffers.len() < BATCH {
+        while self.buffers.len() < self.batch {
             // Zeroed memory of this size comes untouched from the system, and costs nothing until it is written to.
             self.buffers.push(BytesMut::zeroed(BUFFER_BYTES));
         }
+        let offered = self.batch;
         let count = {
-            let mut slices: [IoSliceMut<'_>; BATCH] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            let mut slices: [IoSliceMut<'_>; MOST_BATCH] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
             for (slice, buffer) in slices.iter_mut().zip(&mut self.buffers) {
                 *slice = IoSliceMut::new(buffer);
             }
-            socket.state.recv(UdpSockRef::from(&socket.socket), &mut slices, &mut self.meta)?
+            let (udp, slices) = (UdpSockRef::from(&socket.socket), &mut slices[..offered]);
+            socket.state.recv(udp, slices, &mut self.meta[..offered])?
         };
         for index in 0..count {
             self.split(index, received);
         }
-        Ok(count == BATCH)
+        // Each buffer offered costs something, used or not.
+        if count == offered {
+            self.batch = (offered * 2).min(MOST_BATCH);
+        } else if count < offered / 4 {
+            self.batch = (offered / 2).max(LEAST_BATCH);
+        }
+        Ok(count == offered)
     }
 
     fn split(&mut self, index: usize, received: &mut Vec<Received>) {
@@ -69,48 +95,105 @@ impl Receiver {
             bytes,
         };
         if meta.len >= WORTH_LENDING_BYTES
-            && let Some(fresh) = self.fresh()
+            && let Some(fresh) = self.large.fresh()
         {
             let mut whole = std::mem::replace(&mut self.buffers[index], fresh);
             let mut filled = whole.split_to(meta.len);
-            self.lent.push(whole);
+            self.large.lent.push(whole);
             while !filled.is_empty() {
                 received.push(one(filled.split_to(stride.min(filled.len()))));
             }
         } else {
-            received.extend(
-                self.buffers[index][..meta.len].chunks(stride).map(|bytes| one(BytesMut::from(bytes))),
-            );
+            let Self { buffers, small, piece, .. } = self;
+            received
+                .extend(buffers[index][..meta.len].chunks(stride).map(|bytes| one(small.copy(piece, bytes))));
         }
     }
+}
 
-    /// A buffer to receive into: one that came back, or a new one while there are few.
+impl Pool {
+    fn new(block_bytes: usize) -> Self {
+        Self { block_bytes, lent: Vec::new() }
+    }
+
+    /// A block to write into, full of anything: one that came back, or a new one while there are few.
     fn fresh(&mut self) -> Option<BytesMut> {
         for index in 0..self.lent.len() {
-            let buffer = &mut self.lent[index];
-            buffer.clear();
-            if buffer.try_reclaim(BUFFER_BYTES) {
-                let mut buffer = self.lent.swap_remove(index);
-                buffer.resize(BUFFER_BYTES, 0);
-                return Some(buffer);
+            let block = &mut self.lent[index];
+            block.clear();
+            if block.try_reclaim(self.block_bytes) {
+                let mut block = self.lent.swap_remove(index);
+                block.resize(self.block_bytes, 0);
+                return Some(block);
             }
         }
-        (self.lent.len() < MAX_LENT).then(|| BytesMut::zeroed(BUFFER_BYTES))
+        (self.lent.len() < MAX_LENT).then(|| BytesMut::zeroed(self.block_bytes))
+    }
+
+    /// A copy of `bytes` within `piece`, or in a block of its own while all others are in use.
+    fn copy(&mut self, piece: &mut Option<BytesMut>, bytes: &[u8]) -> BytesMut {
+        if bytes.len() > self.block_bytes {
+            return BytesMut::from(bytes);
+        }
+        if piece.as_ref().is_none_or(|piece| piece.capacity() < bytes.len()) {
+            self.lent.extend(piece.take());
+            *piece = self.fresh().map(|mut fresh| {
+                fresh.clear();
+                fresh
+            });
+        }
+        match piece {
+            Some(piece) => {
+                piece.extend_from_slice(bytes);
+                piece.split()
+            }
+            None => BytesMut::from(bytes),
+        }
     }
 }
 
 impl fmt::Debug for Receiver {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Receiver").field("lent", &self.lent.len()).finish_non_exhaustive()
+        formatter.debug_struct("Receiver").field("lent", &self.large.lent.len()).finish_non_exhaustive()
     }
 }
 
 /// Datagrams, or runs of them that the kernel has joined, a system call.
-const BATCH: usize = if BATCH_SIZE < 32 { BATCH_SIZE } else { 32 };
+const MOST_BATCH: usize = if BATCH_SIZE < 32 { BATCH_SIZE } else { 32 };
+/// Where one comes at a time.
+const LEAST_BATCH: usize = if MOST_BATCH < 4 { MOST_BATCH } else { 4 };
 /// What the kernel joins has at most this length.
 const BUFFER_BYTES: usize = 64 << 10;
 /// Below this, copying is cheaper than handing the buffer over; and a small part must not keep a whole buffer from use.
 const WORTH_LENDING_BYTES: usize = 8 << 10;
-/// Parts of so many buffers may wait for their readers; what comes then is copied. Bounds what a peer can pin by leaving
-/// one byte of each unread: 4 MiB a transport.
+/// What small datagrams are copied to; one that waits for its reader keeps all of it.
+const PIECE_BYTES: usize = 16 << 10;
+/// Parts of so many blocks of a size may wait for their readers; what comes then is copied. Bounds what a peer can pin by
+/// leaving one byte of each unread: 5 MiB a transport.
 const MAX_LENT: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_unread_pins_no_more_than_its_bound_and_comes_back() {
+        let (mut pool, mut piece) = (Pool::new(1_000), None);
+        // One of a piece's datagrams stays, the others go.
+        let kept: Vec<_> = (0..MAX_LENT * 20)
+            .map(|number| pool.copy(&mut piece, &[number as u8; 100]))
+            .enumerate()
+            .filter_map(|(number, copy)| (number % 10 == 0).then_some(copy))
+            .collect();
+        assert_eq!((pool.lent.len(), piece.is_none()), (MAX_LENT, true));
+        assert!(kept.iter().enumerate().all(|(at, copy)| **copy == [(at * 10) as u8; 100]));
+        drop(kept);
+        pool.copy(&mut piece, &[1; 100]);
+        assert_eq!((pool.lent.len(), piece.is_some()), (MAX_LENT - 1, true));
+        assert_eq!(
+            pool.copy(&mut piece, &[2; 2_000]).len(),
+            2_000,
+            "what fits no piece is a block of its own"
+        );
+    }
+}
