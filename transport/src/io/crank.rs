@@ -7,14 +7,14 @@
 //! ```text
 //!              free? ──yes──► lead: turn until my slot is ready ──► leave: pass on, or leave it to the background
 //!  wait(slot) ─┤                                   │
-//!              └──no──► follow: park ◄── slot woken┘       background: TICK ─(nobody turned for a tick)─► lead
+//!              └──no──► follow: park ◄── slot woken┘       background: TICK ─(nobody turned for some)──► lead
 //!                                                                     ▲                                    │
 //!                                                                     └────── a caller wants the crank ◄───┘
 //! ```
 //!
 //! The orders of steps that lose no hand-over, all sequentially consistent:
 //! * a follower enters the list, **then** tries the crank once more, then parks; a leader frees the crank, **then** looks
-//!   into the list;
+//!   into the list, or whether it grew;
 //! * the dozing background thread says so, **then** tries the crank once more; a leader frees it, **then** looks for it;
 //! * a leader says that it sleeps without end, **then** reads the timers; a caller sets a timer, **then** looks how long the
 //!   leader sleeps.
@@ -56,6 +56,8 @@ pub(crate) struct Crank<D> {
     sleep: Sleep,
     background: Background,
     turns: AtomicU64,
+    /// How often somebody began to follow.
+    arrivals: AtomicU64,
     /// Many callers wait at a time: the background thread turns for all, which is as cheap and needs no hand-over.
     crowded: AtomicBool,
     closed: AtomicBool,
@@ -85,6 +87,7 @@ impl<D: Turn> Crank<D> {
             sleep: Sleep::new(waker),
             background: Background::default(),
             turns: AtomicU64::new(0),
+            arrivals: AtomicU64::new(0),
             crowded: AtomicBool::new(false),
             closed: AtomicBool::new(false),
         }
@@ -238,6 +241,7 @@ impl<D: Turn> Crank<D> {
 
     fn follow<'c>(&'c self, slot: &'c Arc<Slot>) -> Following<'c> {
         self.followers.hold().push(slot.clone());
+        self.arrivals.fetch_add(1, SeqCst);
         fence(SeqCst);
         if self.background.turning.load(SeqCst) && !self.crowded.load(SeqCst) {
             self.background.wanted.store(true, SeqCst);
@@ -298,19 +302,38 @@ impl<D: Turn> Crank<D> {
     pub(crate) fn run_background(&self) {
         *self.background.thread.hold() = Some(thread::current());
         self.background.exists.store(true, SeqCst);
+        let mut looks = 0;
         while !self.is_closed() {
             let seen = self.turns.load(SeqCst);
             if !self.crowded.load(SeqCst) {
                 thread::park_timeout(TICK);
                 if self.turns.load(SeqCst) != seen && !self.crowded.load(SeqCst) {
+                    looks = 0;
                     continue; // Callers are at it.
                 }
             }
-            if let Some(driven) = self.try_hold() {
-                self.lead_in_background(driven);
-            } else {
-                self.doze();
+            match self.try_hold() {
+                Some(driven) if looks < LOOKS && !self.crowded.load(SeqCst) => {
+                    looks += 1;
+                    self.look(driven);
+                }
+                Some(driven) => self.lead_in_background(driven),
+                None => self.doze(),
             }
+        }
+    }
+
+    /// Deals with what is there and leaves the crank at once: callers that are at work between two waits are likely to be back
+    /// soon, and taking it from them and giving it back would cost more than it saves.
+    fn look(&self, mut driven: MutexGuard<'_, Driven<D>>) {
+        let seen = self.arrivals.load(SeqCst);
+        let guard = CloseOnPanic(self);
+        driven.driver.turn(Some(clock::now()), &self.sleep);
+        drop(driven);
+        drop(guard);
+        fence(SeqCst);
+        if self.arrivals.load(SeqCst) != seen {
+            self.promote(); // Whoever came found the crank taken.
         }
     }
 
@@ -440,6 +463,8 @@ const AWAKE: u64 = 0;
 const FOR_EVER: u64 = u64::MAX;
 /// How long nobody may turn before the background thread does: a caller between two reads is back long before.
 const TICK: Duration = Duration::from_millis(1);
+/// In how many such ticks it only looks, before it takes the crank for good.
+const LOOKS: u32 = 4;
 /// From so many parked callers on, handing the crank from one to the next costs more than a thread that keeps it.
 const CROWD: usize = 4;
 /// A leader whose own slot stays quiet, such as one that accepts, makes room for those it keeps waking: else each of their
