@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
-use socket2::{SockRef, Socket};
+use socket2::Socket;
 
 use super::clock::now;
 use super::interrupt::Interrupter;
@@ -76,8 +76,6 @@ struct Open {
     stream: TcpStream,
     unsent: Vec<u8>,
     established: bool,
-    /// The usual number of hops, if the attempt has fewer.
-    usual_hops: Option<u32>,
 }
 
 impl Driver {
@@ -114,38 +112,32 @@ impl Driver {
     fn dial(&mut self, dial: Dial) -> io::Result<()> {
         let socket = reusable_tcp(self.local)?;
         socket.set_nonblocking(true)?;
-        let mut usual_hops = None;
-        if let Some(hops) = dial.hops {
-            usual_hops = Some(set_hops(&socket, self.local, u32::from(hops))?);
-        }
+        tracing::trace!(id = ?dial.id, remote = %dial.remote, "dialling");
         match socket.connect(&dial.remote.into()) {
             Ok(()) => {}
             Err(error) if is_under_way(&error) => {}
             Err(error) => return Err(error),
         }
-        self.keep(dial.id, TcpStream::from_std(socket.into()), false, usual_hops)
+        self.keep(dial.id, TcpStream::from_std(socket.into()), false)
     }
 
     fn accept(&mut self, puncher: &mut TcpPuncher) {
         while let Ok((stream, remote)) = self.listener.accept() {
+            tracing::trace!(%remote, "accepted");
             if let Some(id) = puncher.handle_accepted(now(), remote)
-                && self.keep(id, stream, true, None).is_err()
+                && self.keep(id, stream, true).is_err()
             {
                 puncher.handle_end(now(), id);
             }
         }
     }
 
-    fn keep(
-        &mut self,
-        id: ConnectionId,
-        mut stream: TcpStream,
-        established: bool,
-        usual_hops: Option<u32>,
-    ) -> io::Result<()> {
+    fn keep(&mut self, id: ConnectionId, mut stream: TcpStream, established: bool) -> io::Result<()> {
+        // Else the second message of a proof waits until the first is acknowledged, a whole round trip.
+        stream.set_nodelay(true)?;
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll.registry().register(&mut stream, Token(number(id)), interest)?;
-        self.sockets.insert(number(id), Open { stream, unsent: Vec::new(), established, usual_hops });
+        self.sockets.insert(number(id), Open { stream, unsent: Vec::new(), established });
         Ok(())
     }
 
@@ -154,9 +146,12 @@ impl Driver {
         let Some(open) = self.sockets.get_mut(&number) else { return };
         let id = ConnectionId(u32::try_from(number).expect("made of a u32"));
         if !open.established {
-            match open.is_established(self.local) {
+            match open.is_established() {
                 Ok(false) => return,
-                Ok(true) => puncher.handle_connected(now(), id),
+                Ok(true) => {
+                    tracing::trace!(?id, "an attempt is established");
+                    puncher.handle_connected(now(), id);
+                }
                 Err(error) => {
                     tracing::trace!(%error, "an attempt failed");
                     self.sockets.remove(&number);
@@ -177,12 +172,13 @@ impl Driver {
         let mut stream = std::net::TcpStream::from(open.stream);
         stream.set_nonblocking(false)?;
         stream.write_all(&open.unsent)?;
+        stream.set_nodelay(false)?;
         Ok(stream)
     }
 }
 
 impl Open {
-    fn is_established(&mut self, local: SocketAddr) -> io::Result<bool> {
+    fn is_established(&mut self) -> io::Result<bool> {
         if let Some(error) = self.stream.take_error()? {
             return Err(error);
         }
@@ -190,9 +186,6 @@ impl Open {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
             Err(error) => return Err(error),
-        }
-        if let Some(usual) = self.usual_hops.take() {
-            set_hops(&SockRef::from(&self.stream), local, usual)?;
         }
         self.established = true;
         Ok(true)
@@ -208,7 +201,10 @@ impl Open {
             }
             match self.stream.read(&mut buffer[..wanted]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(length) => puncher.handle_bytes(id, &buffer[..length]),
+                Ok(length) => {
+                    tracing::trace!(?id, length, "received");
+                    puncher.handle_bytes(id, &buffer[..length]);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -226,19 +222,6 @@ impl Open {
             }
         }
         Ok(())
-    }
-}
-
-/// Limits how many routers a socket's packets pass; returns the limit before.
-fn set_hops(socket: &Socket, local: SocketAddr, hops: u32) -> io::Result<u32> {
-    if local.is_ipv4() {
-        let usual = socket.ttl_v4()?;
-        socket.set_ttl_v4(hops)?;
-        Ok(usual)
-    } else {
-        let usual = socket.unicast_hops_v6()?;
-        socket.set_unicast_hops_v6(hops)?;
-        Ok(usual)
     }
 }
 

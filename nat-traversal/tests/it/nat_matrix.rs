@@ -1,9 +1,10 @@
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use nat_traversal::protocol::{Obstacle, PunchEvent};
+use nat_traversal::protocol::{Obstacle, PunchEvent, PunchKeys, UdpPuncher};
 use nat_traversal::testing::{Link, Nat, Passage, Unsolicited};
 
-use crate::world::{Outcome, Site, World};
+use crate::world::{Outcome, Peer, Site, World};
 
 /// What is declared of a pair of sites.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -133,6 +134,29 @@ fn behind_one_nat_the_lan_is_used() {
         world.net = net;
         let outcome = world.punch(Duration::ZERO, PATIENCE);
         assert!(outcome.is_direct() && outcome.took < Duration::from_millis(120), "{outcome:?}");
+    }
+}
+
+#[test]
+fn behind_one_nat_that_keeps_its_hosts_apart_and_turns_nothing_round_the_reason_is_told() {
+    for hairpin in [false, true] {
+        let mut net = nat_traversal::testing::Net::new(1.into());
+        let nat = net.nat(None, "198.51.100.2", link(), Nat { hairpin, ..Nat::easy() });
+        let mut world = World::new(1, [site("easy"), site("easy")], link());
+        for (peer, ip, port) in [(0, "192.168.1.11", 4000), (1, "192.168.2.12", 4001)] {
+            let host = net.host(Some(nat), ip, Link::default());
+            net.bind(host, port);
+            let local = nat_traversal::MappedSocketAddr::host(SocketAddr::new(ip.parse().unwrap(), port));
+            let seen = SocketAddr::new("198.51.100.2".parse().unwrap(), port);
+            let seen = nat_traversal::MappedSocketAddr::reflexive(seen, nat_traversal::PortRule::Stable);
+            world.peers[peer] = Peer { host, addresses: vec![local, seen] };
+        }
+        world.net = net;
+        let keys = PunchKeys::derive(b"s", b"a", b"b").unwrap();
+        let [a, b] = &world.peers;
+        let silent = UdpPuncher::new(world.net.now(), &a.addresses, &b.addresses, keys, 1.into());
+        assert_eq!(silent.obstacle(), Obstacle::SameNat);
+        assert_eq!(world.punch(Duration::ZERO, PATIENCE).is_direct(), hairpin);
     }
 }
 

@@ -13,6 +13,8 @@ pub(super) struct Plan {
     pub(super) spray: Option<Spray>,
     /// Why nothing of this can work, if so.
     pub(super) obstacle: Option<Obstacle>,
+    /// Both sides have the same outside address, so that packets between the two would have to be turned round by its NAT.
+    pub(super) same_nat: bool,
 }
 
 /// How to meet a peer when the NAT of one side gives every destination a port of its own at random.
@@ -37,6 +39,12 @@ pub enum Obstacle {
     /// No packet of the peer arrived.
     #[error("no packet of the peer arrived: it may not have begun, or a firewall drops what it or we send")]
     NothingHeard,
+    /// Both are behind one NAT, which does not send packets back inside (hairpin), and do not reach each other within.
+    #[error(
+        "both have the same outside address, whose NAT sends nothing back inside, and cannot reach each other within: \
+         use a relay, or a network that does not keep its hosts apart"
+    )]
+    SameNat,
     /// Someone refused our connections, and the peer's did not arrive.
     #[error(
         "connections are refused: the peer may not have begun, or its router refuses instead of dropping"
@@ -53,7 +61,8 @@ pub(super) fn plan(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Pl
     if usable.is_empty() {
         return Plan { obstacle: Some(Obstacle::NoAddress), ..Plan::default() };
     }
-    let mut plan = Plan::default();
+    let is_ours = |ip| ours.iter().any(|our| our.kind == AddrKind::Reflexive && our.addr.ip() == ip);
+    let mut plan = Plan { same_nat: theirs.iter().any(|their| is_ours(their.addr.ip())), ..Plan::default() };
     let mut met = false;
     for candidate in &usable {
         let our_rule = rule_towards(ours, candidate);

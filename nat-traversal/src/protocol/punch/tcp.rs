@@ -14,8 +14,7 @@ use dial::Target;
 
 /// Punches a hole for TCP.
 ///
-/// Both peers dial each other's addresses from one local port, again and again, and listen on it: whichever connection
-/// comes about first and proves to be the peer's is taken, be it dialled by us, by the peer, or by both at once
+/// Both peers dial each other's addresses from one local port, and listen on it: whichever connection comes about first and proves to be the peer's is taken, be it dialled by us, by the peer, or by both at once
 /// (simultaneous open). The peer that [leads](PunchKeys::leads) chooses, so that both take the same one.
 ///
 /// It has no sockets: whoever drives it dials what [`poll_dial`](Self::poll_dial) says, each with a fresh socket bound to
@@ -30,6 +29,7 @@ pub struct TcpPuncher {
     next: u32,
     refused: bool,
     obstacle: Option<Obstacle>,
+    same_nat: bool,
     dials: VecDeque<Dial>,
     closes: VecDeque<ConnectionId>,
     transmits: VecDeque<(ConnectionId, Vec<u8>)>,
@@ -48,8 +48,6 @@ pub struct Dial {
     pub id: ConnectionId,
     /// Where to.
     pub remote: SocketAddr,
-    /// How many routers its packets may pass; `None` for the system's default.
-    pub hops: Option<u8>,
 }
 
 /// What a [`TcpPuncher`] tells.
@@ -81,6 +79,7 @@ impl TcpPuncher {
             next: 0,
             refused: false,
             obstacle: plan.obstacle,
+            same_nat: plan.same_nat,
             dials: VecDeque::new(),
             closes: VecDeque::new(),
             transmits: VecDeque::new(),
@@ -100,7 +99,7 @@ impl TcpPuncher {
             }
             if self.targets[index].is_due(now) {
                 let id = self.new_id();
-                let dial = self.targets[index].dial(now, id, &mut self.random);
+                let dial = self.targets[index].dial(now, id);
                 self.dials.push_back(dial);
             }
         }
@@ -205,7 +204,11 @@ impl TcpPuncher {
     /// What stands in the way as far as can be seen now.
     #[must_use]
     pub fn obstacle(&self) -> Obstacle {
-        self.obstacle.unwrap_or(if self.refused { Obstacle::Refused } else { Obstacle::NothingHeard })
+        self.obstacle.unwrap_or(match (self.same_nat, self.refused) {
+            (true, _) => Obstacle::SameNat,
+            (false, true) => Obstacle::Refused,
+            (false, false) => Obstacle::NothingHeard,
+        })
     }
 
     fn open(&mut self, now: Instant, id: ConnectionId, remote: SocketAddr) {

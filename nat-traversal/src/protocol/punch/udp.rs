@@ -34,6 +34,7 @@ pub struct UdpPuncher {
     paths: Vec<Path>,
     spray: Option<SprayTimer>,
     obstacle: Option<Obstacle>,
+    same_nat: bool,
     /// Requests of the peer and where they came from: one that comes again from elsewhere is a replay.
     requests: VecDeque<(TransactionId, SocketAddr)>,
     /// When the next packet may go out that is no answer.
@@ -85,6 +86,7 @@ impl UdpPuncher {
             paths,
             spray: plan.spray.map(|spray| SprayTimer::new(spray, now)),
             obstacle: plan.obstacle,
+            same_nat: plan.same_nat,
             requests: VecDeque::new(),
             free: now,
             state: State::Checking,
@@ -102,7 +104,11 @@ impl UdpPuncher {
     #[must_use]
     pub fn obstacle(&self) -> Obstacle {
         let heard = self.paths.iter().any(|path| path.heard);
-        self.obstacle.unwrap_or(if heard { Obstacle::NotAnswered } else { Obstacle::NothingHeard })
+        self.obstacle.unwrap_or(match (heard, self.same_nat) {
+            (true, _) => Obstacle::NotAnswered,
+            (false, true) => Obstacle::SameNat,
+            (false, false) => Obstacle::NothingHeard,
+        })
     }
 
     fn handle_request(&mut self, now: Instant, datagram: &Datagram<'_>, id: TransactionId, nominates: bool) {

@@ -205,7 +205,7 @@ impl TcpPunching {
             }
         }
         while let Some(dial) = self.puncher.poll_dial() {
-            match self.stack.dial(now, self.local, dial.remote, dial.hops) {
+            match self.stack.dial(now, self.local, dial.remote, None) {
                 Some(handle) => drop(self.handles.insert(dial.id, handle)),
                 None => self.puncher.handle_failed(now, dial.id),
             }

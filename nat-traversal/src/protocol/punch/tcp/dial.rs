@@ -7,28 +7,26 @@ use crate::protocol::Random;
 /// One address of the peer and the attempts to connect to it.
 ///
 /// ```text
-/// New ──► Opening ──► Waiting ──► Dialling ──► Connected
-///                       ▲  ▲          │            │ (it ended)
-///                       │  └──────────┘            │
-///                       │  (refused, or no answer) │
-///                       └──────────────────────────┘     Resting when all attempts are used up
+/// Waiting ──► Dialling ──► Connected
+///    ▲           │             │
+///    └───────────┴─────────────┘ (refused, or it ended)          Resting when all attempts are used up
 /// ```
+///
+/// An attempt that nobody answers is not given up for a fresh one: the system repeats its packet, and while it lasts,
+/// the peer's own attempt meets it (simultaneous open). A fresh one would have another sequence number, of which the NAT
+/// before us knows nothing: many take what belongs to it for forged, and drop it. For the same reason no packet that dies
+/// on its way goes ahead as with UDP: the news of its death ends the attempt, and if the peer's packet comes then, the NAT
+/// keeps the dead attempt's number for minutes.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) remote: SocketAddr,
     state: State,
-    /// Attempts that may have reached the peer, and that nobody answered.
-    unanswered: u32,
     /// Attempts that someone has refused, and connections that came to nothing.
     refusals: u32,
 }
 
 #[derive(Debug)]
 enum State {
-    /// An opener is to be sent.
-    New { due: Instant },
-    /// It is on its way.
-    Opening { id: ConnectionId, until: Instant },
     /// The next attempt comes later.
     Waiting { until: Instant },
     /// An attempt is under way.
@@ -41,35 +39,25 @@ enum State {
 
 impl Target {
     pub(super) const fn new(remote: SocketAddr, now: Instant) -> Self {
-        Self { remote, state: State::New { due: now }, unanswered: 0, refusals: 0 }
+        Self { remote, state: State::Waiting { until: now }, refusals: 0 }
     }
 
     pub(super) const fn timeout(&self) -> Option<Instant> {
         match self.state {
-            State::New { due } => Some(due),
-            State::Opening { until, .. } | State::Waiting { until } | State::Dialling { until, .. } => {
-                Some(until)
-            }
+            State::Waiting { until } | State::Dialling { until, .. } => Some(until),
             State::Connected | State::Resting => None,
         }
     }
 
     pub(super) fn is_dialling(&self, id: ConnectionId) -> bool {
-        match self.state {
-            State::Opening { id: known, .. } | State::Dialling { id: known, .. } => known == id,
-            _ => false,
-        }
+        matches!(self.state, State::Dialling { id: known, .. } if known == id)
     }
 
     /// The attempt that has had its time.
     pub(super) fn take_ended(&mut self, now: Instant) -> Option<ConnectionId> {
         match self.state {
-            State::Opening { id, until } if until <= now => {
-                self.state = State::Waiting { until: now };
-                Some(id)
-            }
             State::Dialling { id, until } if until <= now => {
-                self.state = if self.is_exhausted() { State::Resting } else { State::Waiting { until: now } };
+                self.state = State::Resting;
                 Some(id)
             }
             _ => None,
@@ -77,36 +65,19 @@ impl Target {
     }
 
     pub(super) fn is_due(&self, now: Instant) -> bool {
-        match self.state {
-            State::New { due } => due <= now,
-            State::Waiting { until } => until <= now,
-            _ => false,
-        }
+        matches!(self.state, State::Waiting { until } if until <= now)
     }
 
     /// The next attempt.
-    pub(super) fn dial(&mut self, now: Instant, id: ConnectionId, random: &mut Random) -> Dial {
-        if let State::New { .. } = self.state {
-            self.state = State::Opening { id, until: now + OPENING };
-            return Dial { id, remote: self.remote, hops: Some(OPENER_HOPS) };
-        }
-        // Two peers that give up and begin in step could miss each other for ever.
-        let patience = ATTEMPT * (self.unanswered + 1) + jitter(random, ATTEMPT / 4);
-        self.unanswered += 1;
-        self.state = State::Dialling { id, until: now + patience.min(LONGEST_ATTEMPT) };
-        Dial { id, remote: self.remote, hops: None }
+    pub(super) fn dial(&mut self, now: Instant, id: ConnectionId) -> Dial {
+        self.state = State::Dialling { id, until: now + ATTEMPT };
+        Dial { id, remote: self.remote }
     }
 
     /// The attempt was refused.
     pub(super) fn fail(&mut self, now: Instant, random: &mut Random) {
-        match self.state {
-            // An opener fails when a router tells that it died there, as it should.
-            State::Opening { until, .. } => self.state = State::Waiting { until },
-            State::Dialling { .. } => {
-                self.unanswered -= 1;
-                self.try_again(now, random);
-            }
-            State::New { .. } | State::Waiting { .. } | State::Connected | State::Resting => {}
+        if let State::Dialling { .. } = self.state {
+            self.try_again(now, random);
         }
     }
 
@@ -118,41 +89,28 @@ impl Target {
     }
 
     fn try_again(&mut self, now: Instant, random: &mut Random) {
+        // Two peers that are refused and begin in step could miss each other for ever.
+        let wait = REFUSAL_WAIT_MS + REFUSAL_WAIT_GROWTH_MS * u64::from(self.refusals);
+        let until = now + Duration::from_millis(wait + random.below(wait));
         self.refusals += 1;
-        let until = now + REFUSAL_WAIT + jitter(random, REFUSAL_WAIT);
-        self.state = if self.is_exhausted() { State::Resting } else { State::Waiting { until } };
+        self.state = if self.refusals >= REFUSALS { State::Resting } else { State::Waiting { until } };
     }
 
     /// A connection stands.
     pub(super) const fn connect(&mut self) {
-        if let State::Dialling { .. } = self.state {
-            self.unanswered -= 1;
-        }
         self.state = State::Connected;
     }
-
-    const fn is_exhausted(&self) -> bool {
-        self.unanswered >= UNANSWERED || self.refusals >= REFUSALS
-    }
 }
 
-fn jitter(random: &mut Random, most: Duration) -> Duration {
-    Duration::from_millis(random.below(u64::try_from(most.as_millis()).unwrap_or(1).max(1)))
-}
-
-/// As for datagrams: both NATs are to be open before the first packet gets to the other.
-const OPENING: Duration = Duration::from_millis(40);
-const OPENER_HOPS: u8 = 2;
-
-/// How much longer each unanswered attempt lives than the one before. Systems repeat an attempt's packet after a second
-/// only, so that a fresh attempt is quicker.
-const ATTEMPT: Duration = Duration::from_millis(250);
-const LONGEST_ATTEMPT: Duration = Duration::from_millis(950);
-
-/// Attempts that nobody answers, each one packet: few, since a liar can name a victim's address.
-const UNANSWERED: u32 = 5;
+/// How long an attempt lasts. Systems send its packet after 0, 1, 3, 7 and 15 seconds: this ends it before the fifth, since
+/// a liar can name a victim's address.
+const ATTEMPT: Duration = Duration::from_millis(14_500);
 
 /// Attempts that are refused. Who refuses is there, so that more are worth their packets: the router of the peer may do
 /// so until the peer begins.
 const REFUSALS: u32 = 40;
-const REFUSAL_WAIT: Duration = Duration::from_millis(60);
+
+/// Where both routers refuse, the attempts must cross on their way: the shorter the wait, the sooner they do. It grows, so
+/// that the last comes more than ten seconds after the first.
+const REFUSAL_WAIT_MS: u64 = 30;
+const REFUSAL_WAIT_GROWTH_MS: u64 = 10;

@@ -1,0 +1,207 @@
+//! Runs cells side by side and prints what came of them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
+
+use nat_lab::Lab;
+use nat_traversal::HolePunchServer;
+
+use crate::cells::{Cell, Wanted};
+use crate::meet::{Ended, meet};
+
+/// Runs all cells and prints their table; fails if one is not as wanted.
+pub(crate) fn measure(cells: &[Cell], runs: usize) -> ExitCode {
+    let begun = Instant::now();
+    let next = AtomicUsize::new(0);
+    let lines: Mutex<BTreeMap<usize, Line>> = Mutex::default();
+    // Cells with many runs first, so that the last does not stand alone.
+    let mut order: Vec<usize> = (0..cells.len()).collect();
+    order.sort_by_key(|index| std::cmp::Reverse(cells[*index].weight));
+    let shares =
+        order.iter().flat_map(|index| split(*index, cells[*index].weight * runs)).collect::<Vec<_>>();
+    thread::scope(|scope| {
+        for _ in 0..at_a_time() {
+            scope.spawn(|| {
+                while let Some((index, runs)) = shares.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let ends = run(&cells[*index], *runs);
+                    lines.lock().unwrap().entry(*index).or_default().ends.extend(ends);
+                }
+            });
+        }
+    });
+    let lines = lines.into_inner().unwrap();
+    println!(
+        "{:<46}{:>5} {:>7} {:>7} {:>7} {:>7} {:>7}",
+        "", "runs", "direct", "95% ≥", "p50", "p95", "worst"
+    );
+    let mut failed = 0;
+    for (index, line) in &lines {
+        let cell = &cells[*index];
+        let faults = line.faults(cell.wanted);
+        println!(
+            "{:<46}{}{}",
+            cell.name(),
+            line.figures(),
+            faults.iter().fold(String::new(), |mut text, fault| {
+                let _ = write!(text, "  !! {fault}");
+                text
+            })
+        );
+        failed += usize::from(!faults.is_empty());
+    }
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    println!(
+        "times in ms after both have the info; 20 ms of delay each way at each site; {} cells side by side on {} cores, \
+         load {} at the end",
+        at_a_time(),
+        thread::available_parallelism().map_or(1, usize::from),
+        load.split(' ').next().unwrap_or_default(),
+    );
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    let seconds = begun.elapsed().as_secs();
+    println!(
+        "test result: {verdict}. {} passed; {failed} failed; 0 ignored ({seconds} s)",
+        lines.len() - failed
+    );
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Many runs of one cell are work for several laboratories.
+fn split(index: usize, runs: usize) -> Vec<(usize, usize)> {
+    let parts = runs.div_ceil(RUNS_A_LAB);
+    (0..parts).map(|part| (index, (runs + part) / parts)).collect()
+}
+
+/// Meetings wait most of their time; what they need of a core is a few milliseconds each.
+fn at_a_time() -> usize {
+    thread::available_parallelism().map_or(1, usize::from) * 3
+}
+
+fn run(cell: &Cell, runs: usize) -> Vec<Ended> {
+    let lab = cell.topology().build().unwrap();
+    let [first, second] = Lab::SERVER;
+    let _server = lab
+        .node("server")
+        .enter(|| HolePunchServer::bind_two((first, 3_478).into(), (second, 3_479).into()).unwrap());
+    let routers: Vec<_> = lab
+        .nodes()
+        .filter(|(name, _)| name.len() == 2 && matches!(name.as_bytes()[0], b'r' | b'c'))
+        .filter(|(name, _)| !is_open(cell, name))
+        .collect();
+    let mut ends = Vec::new();
+    for _ in 0..runs {
+        ends.push(meet(&lab, cell));
+        routers.iter().for_each(|(_, router)| router.forget().unwrap());
+    }
+    ends
+}
+
+/// A router without a NAT has nothing to forget.
+fn is_open(cell: &Cell, router: &str) -> bool {
+    (router == "ra" && cell.a == "open") || (router == "rb" && cell.b == "open")
+}
+
+/// What came of a cell.
+#[derive(Default)]
+struct Line {
+    ends: Vec<Ended>,
+}
+
+impl Line {
+    /// How long those took that were direct, the shortest first.
+    fn times(&self) -> Vec<Duration> {
+        let direct = |end: &Ended| if let Ended::Direct(took) = end { Some(*took) } else { None };
+        let mut times: Vec<Duration> = self.ends.iter().filter_map(direct).collect();
+        times.sort_unstable();
+        times
+    }
+
+    /// The lower end of the 95 % interval (Wilson) of the share that was direct.
+    fn lower_end(&self) -> f64 {
+        const Z: f64 = 1.96;
+        let n = self.ends.len() as f64;
+        let share = self.times().len() as f64 / n;
+        let middle = share + Z * Z / (2.0 * n);
+        let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
+        (middle - half) / (1.0 + Z * Z / n)
+    }
+
+    fn figures(&self) -> String {
+        let times = self.times();
+        let at = |share: f64| match quantile(&times, share) {
+            Some(time) => time.as_millis().to_string(),
+            None => "–".to_owned(),
+        };
+        format!(
+            "{:>5} {:>6.1}% {:>6.1}% {:>7} {:>7} {:>7}",
+            self.ends.len(),
+            times.len() as f64 / self.ends.len() as f64 * 100.0,
+            self.lower_end() * 100.0,
+            at(0.5),
+            at(0.95),
+            at(1.0),
+        )
+    }
+
+    /// What is not as wanted, beyond what chance explains in so few runs.
+    fn faults(&self, wanted: Wanted) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut failures =
+            self.ends.iter().filter_map(|end| if let Ended::Failed(why) = end { Some(why) } else { None });
+        match wanted {
+            Wanted::Hopeless => {
+                let other = self.ends.iter().find(|end| !matches!(end, Ended::Hopeless));
+                faults.extend(other.map(|end| format!("not given up: {end:?}")));
+            }
+            Wanted::Never(why) => {
+                let told =
+                    |end: &&Ended| matches!(end, Ended::Failed(text) if text.matches(why).count() == 2);
+                let other = self.ends.iter().find(|end| !told(end));
+                faults.extend(other.map(|end| format!("not what both should say: {end:?}")));
+            }
+            Wanted::Direct { share, p50, p95, worst } => {
+                let times = self.times();
+                let missed = self.ends.len() - times.len();
+                let enough = if share < 1.0 && self.ends.len() >= PROVING_RUNS {
+                    self.lower_end() >= share
+                } else {
+                    missed <= by_chance(self.ends.len(), 1.0 - share)
+                };
+                if !enough {
+                    faults.push(format!("{missed} missed, e.g. {:?}", failures.next()));
+                }
+                for (name, limit, share) in [("p50", p50, 0.5), ("p95", p95, 0.95), ("worst", worst, 1.0)] {
+                    let Some(limit) = limit else { continue };
+                    let over = times.iter().filter(|time| **time > limit).count();
+                    if over > by_chance(times.len(), 1.0 - share) {
+                        faults.push(format!("{name} over {} ms", limit.as_millis()));
+                    }
+                }
+            }
+        }
+        faults
+    }
+}
+
+/// How often something may happen in so many runs, if its share is this one: two deviations more than on average.
+fn by_chance(runs: usize, share: f64) -> usize {
+    let mean = runs as f64 * share;
+    (mean + 2.0 * (mean * (1.0 - share)).sqrt()).floor() as usize
+}
+
+/// The smallest time that so large a share does not exceed.
+fn quantile(times: &[Duration], share: f64) -> Option<Duration> {
+    let rank = (times.len() as f64 * share).ceil() as usize;
+    times.get(rank.clamp(1, times.len().max(1)) - 1).copied()
+}
+
+/// Runs with which an interval says something about 98 %.
+const PROVING_RUNS: usize = 200;
+
+/// Meetings that one laboratory sees, so that a cell with many is done by several.
+const RUNS_A_LAB: usize = 20;
