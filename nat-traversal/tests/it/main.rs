@@ -14,6 +14,7 @@ mod punch_tcp;
 #[cfg(feature = "turn")]
 mod relay;
 mod server;
+mod simulation;
 mod tcp_matrix;
 mod tcp_world;
 mod world;

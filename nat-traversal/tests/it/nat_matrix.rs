@@ -8,19 +8,19 @@ use crate::world::{Outcome, Peer, Site, World};
 
 /// What is declared of a pair of sites.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Declared {
+pub(crate) enum Declared {
     /// Direct, within 300 ms.
     Soon,
     /// Direct with high probability after a spray.
     ByChance,
     /// Not direct, and given up at once.
     Never,
-    /// Not direct. The router that accepts strangers' packets notes those of the spray, and sends its own host's answers
-    /// from other ports.
-    NotMet,
+    /// Not direct, mostly. The router that accepts strangers' packets notes those of the spray, and sends its own host's
+    /// answers from other ports; but for a knock that happens to cross the packet that opens its port.
+    Rarely,
 }
 
-const SITES: [Site; 13] = [
+pub(crate) const SITES: [Site; 13] = [
     Site { name: "open", nats: &[] },
     Site { name: "cone", nats: &[Nat::cone()] },
     Site { name: "acone", nats: &[Nat::address_cone()] },
@@ -37,17 +37,31 @@ const SITES: [Site; 13] = [
 ];
 
 /// From the rules of the two NATs alone: who lets whom in.
-fn declared(a: &str, b: &str) -> Declared {
+pub(crate) fn declared(a: &str, b: &str) -> Declared {
     let random = |name| matches!(name, "hard" | "hardad" | "cgnathard");
     let counts = |name| matches!(name, "hardseq" | "cgnathardseq");
     let open = |name| matches!(name, "open" | "cone" | "acone");
     let accepts = |name| name == "easy,accept";
     match () {
-        () if random(a) && accepts(b) || accepts(a) && random(b) => Declared::NotMet,
+        () if random(a) && accepts(b) || accepts(a) && random(b) => Declared::Rarely,
         () if random(a) && (random(b) || counts(b)) || random(b) && counts(a) => Declared::Never,
         () if random(a) && !open(b) || random(b) && !open(a) => Declared::ByChance,
         () => Declared::Soon,
     }
+}
+
+/// Runs one cell once; what it did if that was not declared.
+pub(crate) fn surprise(seed: u64, sites: [Site; 2]) -> Option<String> {
+    let declared = declared(sites[0].name, sites[1].name);
+    let outcome = punch(seed, sites, link(), Duration::ZERO);
+    let as_declared = match declared {
+        Declared::Soon => outcome.is_direct() && outcome.took <= Duration::from_millis(300),
+        Declared::ByChance => outcome.is_direct() && outcome.took <= Duration::from_secs(25),
+        Declared::Rarely => outcome.is_direct() || outcome.events == [None, None],
+        Declared::Never => outcome.is_hopeless() && outcome.took.is_zero(),
+    };
+    let [a, b] = sites.map(|site| site.name);
+    (!as_declared).then(|| format!("UDP {a} {b} seed {seed}: {outcome:?}, not {declared:?}"))
 }
 
 #[test]
@@ -57,20 +71,10 @@ fn every_pair_of_nats_ends_as_declared() {
     for a in SITES {
         for b in SITES {
             let declared = declared(a.name, b.name);
-            let seeds = if matches!(declared, Declared::ByChance | Declared::NotMet) { 1 } else { 12 };
+            let seeds = if matches!(declared, Declared::ByChance | Declared::Rarely) { 1 } else { 12 };
             for seed in 0..seeds {
                 runs += 1;
-                let outcome = punch(seed, [a, b], link(), Duration::ZERO);
-                let as_declared = match declared {
-                    Declared::Soon => outcome.is_direct() && outcome.took <= Duration::from_millis(300),
-                    Declared::ByChance => outcome.is_direct() && outcome.took <= Duration::from_secs(25),
-                    Declared::NotMet => outcome.events == [None, None],
-                    Declared::Never => outcome.is_hopeless() && outcome.took.is_zero(),
-                };
-                if !as_declared {
-                    surprises
-                        .push(format!("{} {} seed {seed}: {outcome:?}, not {declared:?}", a.name, b.name));
-                }
+                surprises.extend(surprise(seed, [a, b]));
             }
         }
     }
@@ -225,16 +229,16 @@ fn a_run_is_replayed_bit_for_bit_by_its_seed() {
     assert_ne!(run(7), run(8));
 }
 
-fn punch(seed: u64, sites: [Site; 2], link: Link, skew: Duration) -> Outcome {
+pub(crate) fn punch(seed: u64, sites: [Site; 2], link: Link, skew: Duration) -> Outcome {
     World::new(seed, sites, link).punch(skew, PATIENCE)
 }
 
-fn site(name: &str) -> Site {
+pub(crate) fn site(name: &str) -> Site {
     *SITES.iter().find(|site| site.name == name).unwrap()
 }
 
 /// 20 ms each way, and never quite the same.
-fn link() -> Link {
+pub(crate) fn link() -> Link {
     Link::delay(Duration::from_millis(20)).jitter(Duration::from_millis(2))
 }
 
