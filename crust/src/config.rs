@@ -45,6 +45,7 @@ pub struct Config {
     token: Option<AccessToken>,
     blocked: Vec<PublicKey>,
     introducers: Vec<NamedEndpoint>,
+    attach: bool,
     introduces: bool,
     stun_port: u16,
     stun: Vec<SocketAddr>,
@@ -91,6 +92,7 @@ impl Default for Config {
             token: None,
             blocked: Vec::new(),
             introducers: Vec::new(),
+            attach: true,
             introduces: false,
             stun_port: 0,
             stun: Vec::new(),
@@ -227,6 +229,14 @@ impl Config {
         self
     }
 
+    /// Whether to stay in touch with the introducers, so that others find this peer there; if not, they are only asked for
+    /// others. Default: yes.
+    #[must_use]
+    pub fn attach(mut self, attach: bool) -> Self {
+        self.attach = attach;
+        self
+    }
+
     /// Introduces others to each other, whoever asks: carries their sealed messages and tells them their outside addresses
     /// (STUN over UDP and TCP). For a peer that others can reach without help. Costs two threads. Default: no.
     #[must_use]
@@ -351,6 +361,10 @@ impl Config {
 
     pub(crate) fn introducing(&self) -> Option<u16> {
         self.introduces.then_some(self.stun_port)
+    }
+
+    pub(crate) fn attaches(&self) -> bool {
+        self.attach
     }
 
     pub(crate) fn introducer_endpoints(&self) -> &[NamedEndpoint] {

@@ -47,6 +47,8 @@ pub struct ServiceController {
 pub(crate) struct Dialling {
     pub(crate) schemes: Vec<Scheme>,
     pub(crate) deadline: Duration,
+    /// Stay in touch with introducers, so that others find us.
+    pub(crate) attach: bool,
 }
 
 impl ServiceController {
@@ -57,7 +59,7 @@ impl ServiceController {
         hosting: Option<Hosting>,
     ) -> Result<Self, StartError> {
         let controller = Self { shared, worker: Mutex::default() };
-        if hosting.is_some() || !introducers.is_empty() {
+        if hosting.is_some() || (!introducers.is_empty() && controller.shared.dialling.attach) {
             let worker = Worker::start(controller.shared.clone(), hosting).map_err(StartError::Thread)?;
             *controller.worker.hold() = Some(worker);
         }
@@ -68,6 +70,10 @@ impl ServiceController {
     }
 
     fn attach(&self, introducer: Introducer) -> Result<(), StartError> {
+        if !self.shared.dialling.attach {
+            self.shared.add_introducer(introducer);
+            return Ok(());
+        }
         let mut worker = self.worker.hold();
         if worker.is_none() {
             *worker = Some(Worker::start(self.shared.clone(), None).map_err(StartError::Thread)?);
@@ -225,7 +231,8 @@ impl ServiceController {
         if let Some(token) = &self.shared.gate().token {
             contact = contact.access_token(token.clone());
         }
-        for introducer in self.shared.introducers() {
+        let callers = if self.shared.dialling.attach { self.shared.introducers() } else { Vec::new() };
+        for introducer in callers {
             if let Ok(longer) = contact.clone().introducer(introducer) {
                 contact = longer;
             }
@@ -302,15 +309,13 @@ impl ServiceController {
 
     /// Ends everything now: streams, sockets, blocked calls, which return `Closed`.
     pub fn close(&self) {
-        self.shared.lan.close();
-        self.shared.transport.close();
+        self.shared.close();
     }
 }
 
 impl Drop for ServiceController {
     fn drop(&mut self) {
         self.close();
-        self.shared.mapping.interrupter().interrupt();
         if let Some(worker) = self.worker.hold().take() {
             worker.join();
         }

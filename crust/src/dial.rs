@@ -7,7 +7,9 @@ use std::{
 
 use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
 use transport::{
-    AccessToken, ConnectOptions as DialOptions, NamedEndpoint, ProtocolLabel, PublicKey, Scheme, Stream,
+    AccessToken, ConnectOptions as DialOptions, Endpoint, Interrupter, NamedEndpoint, ProtocolLabel,
+    PublicKey, Rendezvous, RendezvousError, RendezvousOffer, RendezvousOptions, RendezvousRoad, Scheme,
+    Stream,
 };
 
 use crate::{
@@ -73,7 +75,10 @@ impl Dial<'_> {
         thread::scope(|scope| {
             let mut failed = Vec::new();
             loop {
-                while let Some(leg) = plan.poll_start(clock::now()) {
+                let now = clock::now();
+                while now < self.deadline
+                    && let Some(leg) = plan.poll_start(now)
+                {
                     let give: Sender<(Leg, Outcome)> = give.clone();
                     let started = clock::now();
                     // Whoever has won listens no more, and the stream of who comes second ends here.
@@ -87,7 +92,10 @@ impl Dial<'_> {
                 if plan.is_lost() {
                     return Err(failed);
                 }
-                let until = plan.poll_timeout().map_or(self.deadline, |next| next.min(self.deadline));
+                let until = match plan.poll_timeout() {
+                    _ if now >= self.deadline => self.deadline + GRACE,
+                    next => next.map_or(self.deadline, |next| next.min(self.deadline)),
+                };
                 match outcomes.recv_deadline(until) {
                     Ok((_, Ok(stream))) => {
                         self.give_up();
@@ -103,7 +111,7 @@ impl Dial<'_> {
                         }
                         plan.handle_failure(clock::now(), leg);
                     }
-                    Err(RecvTimeoutError::Timeout) if clock::now() < self.deadline => {}
+                    Err(RecvTimeoutError::Timeout) if clock::now() < self.deadline + GRACE => {}
                     Err(_) => {
                         self.give_up();
                         // What was under way tells how far it got.
@@ -163,39 +171,113 @@ impl Dial<'_> {
         })
     }
 
-    /// Asks an introducer for the peer, and goes to where the peer says it is.
+    /// Asks an introducer for the peer, and meets it: by punching, or at the places where one of us listens.
     fn introduced(&self, introducer: &Introducer, started: Instant) -> Outcome {
-        let request = Request {
-            shared: self.shared,
-            peer: self.peer,
-            token: self.token,
-            deadline: self.deadline,
-            interrupt: &self.interrupt,
-        };
-        let fail = |error: IntroductionError| {
-            let waited = clock::now().saturating_duration_since(started);
-            vec![Attempt {
-                road: Road::Punched,
-                endpoint: introducer.endpoints[0].clone(),
-                addr: None,
-                started: self.since_begun(started),
-                waited,
-                error: Box::new(AttemptError::Introduction(error)),
-            }]
-        };
-        let (mut call, theirs) = request.knock(introducer).map_err(fail)?;
-        call.offer(&self.label, Particulars::default()).map_err(fail)?;
-        let known = |endpoint: &NamedEndpoint| self.endpoints.contains(endpoint);
-        let there = theirs.endpoints_of(self.peer).filter(|at| self.schemes.contains(&at.scheme()));
-        let there: Vec<NamedEndpoint> = there.map(NamedEndpoint::from).filter(|at| !known(at)).collect();
-        if there.is_empty() {
-            let refusal = call.refusal(clock::now() + LATE_REFUSAL.min(self.left()));
-            let reason = "the peer named no address that was not tried already".to_owned();
-            return Err(fail(
-                refusal.map_or(IntroductionError::Answer { reason }, IntroductionError::Refused),
-            ));
+        let failed = |error: AttemptError| vec![self.attempt(introducer, started, error)];
+        self.shared.ask_for_addresses(introducer);
+        let own_part = self.interrupt.part();
+        // What we need to know of ourselves takes as long as the peer's answer, so both go on at a time.
+        let (prepared, knocked) = thread::scope(|scope| {
+            let preparing = thread::Builder::new()
+                .name("crust-prepare".into())
+                .spawn_scoped(scope, || self.prepare(&own_part));
+            let request = Request {
+                shared: self.shared,
+                peer: self.peer,
+                token: self.token,
+                label: &self.label,
+                deadline: self.deadline,
+                interrupt: &self.interrupt,
+            };
+            let knocked = request.knock(introducer);
+            if knocked.is_err() {
+                own_part.interrupt();
+            }
+            let prepared = match preparing {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(error) => Err(RendezvousError::Socket(error)),
+            };
+            (prepared, knocked)
+        });
+        let (call, theirs) = knocked.map_err(|error| failed(error.into()))?;
+        if !self.interrupt.claim() {
+            let reason = "the peer had answered by another introducer".to_owned();
+            return Err(failed(AttemptError::Skipped { reason }));
         }
-        self.dial(&there, started)
+        let (ours, rendezvous) = prepared.map_err(|error| failed(error.into()))?;
+        call.offer(&Particulars::meeting(ours.to_bytes())).map_err(|error| failed(error.into()))?;
+        let theirs = self.read_offer(&theirs).map_err(|error| failed(error.into()))?;
+        let options = DialOptions::new()
+            .protocol(self.label.clone())
+            .deadline(self.deadline)
+            .interrupter(self.interrupt.dials());
+        let met = rendezvous.connect(&theirs, &options);
+        let now = clock::now();
+        self.shared.with_budget(self.peer, |budget| match &met {
+            Ok(_) => budget.reset(),
+            Err(RendezvousError::Failed { .. }) => budget.handle_failure(now),
+            Err(_) => {}
+        });
+        met.map_err(|error| self.not_met(introducer, started, error))
+    }
+
+    fn prepare(&self, interrupter: &Interrupter) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
+        let punch = self.shared.with_budget(self.peer, |budget| budget.may_punch(clock::now()));
+        if let Err(at) = punch {
+            let wait = at.saturating_duration_since(clock::now());
+            tracing::debug!(peer = %self.peer, ?wait, "punched in vain so often that it is left out for now");
+        }
+        let options = RendezvousOptions::new()
+            .udp(punch.is_ok() && self.schemes.contains(&Scheme::Quic))
+            .tcp(punch.is_ok() && self.schemes.contains(&Scheme::Tcp))
+            .interrupter(interrupter);
+        Rendezvous::prepare(&self.shared.transport, &self.shared.mapping, &options)
+    }
+
+    fn read_offer(&self, theirs: &Particulars) -> Result<RendezvousOffer, IntroductionError> {
+        let flaw = |reason: &str| IntroductionError::Answer { reason: reason.to_owned() };
+        let bytes = theirs.rendezvous.as_ref().ok_or_else(|| flaw("it says nothing of where the peer is"))?;
+        let offer = RendezvousOffer::from_bytes(bytes).map_err(|error| flaw(&error.to_string()))?;
+        if offer.public_key() == self.peer { Ok(offer) } else { Err(flaw("it is of another peer")) }
+    }
+
+    /// Each way of a meeting that came to nothing is an attempt of its own.
+    fn not_met(&self, introducer: &Introducer, started: Instant, error: RendezvousError) -> Vec<Attempt> {
+        let RendezvousError::Failed { failures, peer, waited } = error else {
+            return vec![self.attempt(introducer, started, error.into())];
+        };
+        if failures.is_empty() {
+            let error = RendezvousError::Failed { peer, waited, failures };
+            return vec![self.attempt(introducer, started, error.into())];
+        }
+        let attempts = failures.into_iter().map(|failure| {
+            let waited = failure.waited;
+            let whole = self.attempt(introducer, started, AttemptError::Meeting(failure.reason));
+            match failure.road {
+                RendezvousRoad::Listener { scheme, remote } => Attempt {
+                    road: Road::to(Some(remote)),
+                    endpoint: Endpoint::new(scheme, remote, self.peer).into(),
+                    addr: Some(remote),
+                    waited,
+                    ..whole
+                },
+                RendezvousRoad::Punched { remote, .. } => Attempt { addr: remote, waited, ..whole },
+                _ => Attempt { waited, ..whole },
+            }
+        });
+        attempts.collect()
+    }
+
+    /// An attempt by way of an introducer, which ends now.
+    fn attempt(&self, introducer: &Introducer, started: Instant, error: AttemptError) -> Attempt {
+        Attempt {
+            road: Road::Punched,
+            endpoint: introducer.endpoints[0].clone(),
+            addr: None,
+            started: self.since_begun(started),
+            waited: clock::now().saturating_duration_since(started),
+            error: Box::new(error),
+        }
     }
 
     fn skipped(&self, leg: Leg, started: Instant, reason: &str) -> Option<Attempt> {
@@ -217,10 +299,6 @@ impl Dial<'_> {
     fn since_begun(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.begun)
     }
-
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(clock::now())
-    }
 }
 
 /// The endpoints of the wanted schemes, those of the preferred scheme first.
@@ -229,7 +307,7 @@ pub(crate) fn in_order(endpoints: &[NamedEndpoint], schemes: &[Scheme]) -> Vec<N
     schemes.iter().flat_map(|&scheme| of(scheme)).cloned().collect()
 }
 
+/// Each road ends at the deadline by itself, and then tells how far it got.
+const GRACE: Duration = Duration::from_millis(100);
 /// A beacon asks six times within two seconds; who has not answered then is not there.
 const LOOKING: Duration = Duration::from_secs(3);
-/// A peer that turns us away after our offer says so within a round trip.
-const LATE_REFUSAL: Duration = Duration::from_secs(2);

@@ -1,6 +1,6 @@
 use std::{error::Error, fmt, net::SocketAddr, time::Duration};
 
-use transport::{BindError, ConnectError as DialError, NamedEndpoint, PublicKey, Refusal};
+use transport::{BindError, ConnectError as DialError, NamedEndpoint, PublicKey, Refusal, RendezvousError};
 
 use crate::{ConnectTrace, IdentityFileError, Road, io::introduce::IntroductionError};
 
@@ -88,6 +88,12 @@ pub enum AttemptError {
     /// The peer was not introduced.
     #[error("not introduced")]
     Introduction(#[from] IntroductionError),
+    /// The peer was introduced, and no meeting came about.
+    #[error("introduced, but not met")]
+    Rendezvous(#[from] RendezvousError),
+    /// One way of a meeting came to nothing.
+    #[error("introduced, but not met: {0}")]
+    Meeting(String),
     /// It was not tried.
     #[error("not tried: {reason}")]
     Skipped {
@@ -125,7 +131,8 @@ impl Attempt {
     pub fn refusal(&self) -> Option<Refusal> {
         match *self.error {
             AttemptError::Dial(DialError::Refused { reason, .. })
-            | AttemptError::Introduction(IntroductionError::Refused(reason)) => Some(reason),
+            | AttemptError::Introduction(IntroductionError::Refused(reason))
+            | AttemptError::Rendezvous(RendezvousError::Refused { reason, .. }) => Some(reason),
             _ => None,
         }
     }
@@ -177,7 +184,7 @@ impl ConnectError {
             AttemptError::Dial(DialError::TimedOut { .. }) => 5,
             AttemptError::Introduction(IntroductionError::Interrupted) | AttemptError::Skipped { .. } => 6,
             AttemptError::Introduction(_) => 3,
-            AttemptError::Dial(_) => 4,
+            AttemptError::Dial(_) | AttemptError::Rendezvous(_) | AttemptError::Meeting(_) => 4,
         })
     }
 }

@@ -32,22 +32,17 @@ impl Gate {
         admission
     }
 
-    /// Whether to tell a peer that knocks where we are.
-    pub(crate) fn judge(&self, knock: &Knock) -> Result<(), Refusal> {
+    /// Whether to tell a peer that knocks where we are; the protocol that it wants.
+    pub(crate) fn judge(&self, knock: &Knock) -> Result<ProtocolLabel, Refusal> {
         let dialer = knock.dialer();
         let admitted = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&dialer));
         if !self.open || !admitted || self.blocked.contains(&dialer) {
             return Err(Refusal::Key);
         }
-        match &self.token {
-            Some(token) if !knock.knows(token) => Err(Refusal::Token),
-            _ => Ok(()),
+        if self.token.as_ref().is_some_and(|token| !knock.knows(token)) {
+            return Err(Refusal::Token);
         }
-    }
-
-    /// Whether that protocol is spoken here.
-    pub(crate) fn judge_label(&self, label: &ProtocolLabel) -> Result<(), Refusal> {
-        if self.protocols.contains(label) { Ok(()) } else { Err(Refusal::Label) }
+        knock.wants(&self.protocols).cloned().ok_or(Refusal::Label)
     }
 }
 

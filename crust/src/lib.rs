@@ -48,7 +48,8 @@ pub use trace::{ConnectTrace, TraceStep};
 pub use transport::{
     AcceptError, AccessToken, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,
     NamedEndpoint, ParseEndpointError, ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey,
-    ReadStream, Refusal, Scheme, Stream, StreamError, StreamStats, TransportStats, TurnError, WriteStream,
+    ReadStream, Refusal, RendezvousError, RendezvousFailure, RendezvousOffer, Scheme, Stream, StreamError,
+    StreamStats, TransportStats, TurnError, WriteStream,
 };
 
 /// The programs of the repository's README.

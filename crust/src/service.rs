@@ -1,4 +1,4 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nat_traversal::{HolePunchServer, MappingConfig, MappingContext};
 use transport::{Admission, Identity, LabelListener, ListenEndpoint, Listener, ListenerSet, Transport};
@@ -67,14 +67,21 @@ impl Service {
             (None, Some(file)) => IdentityFile::new(file).load_or_create()?,
             (None, None) => Identity::generate(),
         };
-        let mapping = config.stun_servers().iter().fold(MappingConfig::new(), |all, &at| all.server(at));
+        let mapping = config
+            .stun_servers()
+            .iter()
+            .fold(MappingConfig::new().map_timeout(MAPPING).port_map(false), |all, &at| all.server(at));
         let mapping = MappingContext::new(mapping)?;
         let transport = Transport::new(identity, config.transport())?;
         let listeners = Arc::new(ListenerSet::new(&transport));
         for place in config.places() {
             listeners.add_listener(Listener::bind(&transport, place)?);
         }
-        let dialling = Dialling { schemes: config.schemes().to_vec(), deadline: config.dial_deadline() };
+        let dialling = Dialling {
+            schemes: config.schemes().to_vec(),
+            deadline: config.dial_deadline(),
+            attach: config.attaches(),
+        };
         let lan = LanBeacon::new(config.beacon()?, transport.public_key(), Arc::clone(&listeners));
         let lan = Arc::new(lan);
         let hosting = config.introducing().map(|port| introduce(&transport, &listeners, port)).transpose()?;
@@ -98,3 +105,6 @@ fn introduce(transport: &Transport, listeners: &ListenerSet, stun_port: u16) -> 
     let port = stun.as_ref().and_then(|stun| stun.addresses().first()).map_or(0, |at| at.addr.port());
     Ok(Hosting { listener, board: Switchboard::new(Bounds::default(), port), _stun: stun })
 }
+
+/// Two sendings to each server. One that does not answer, such as where UDP is blocked, keeps the peer waiting for so long.
+const MAPPING: Duration = Duration::from_millis(1_200);

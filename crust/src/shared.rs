@@ -1,11 +1,12 @@
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Condvar, LazyLock, Mutex, PoisonError},
     time::Instant,
 };
 
 use nat_traversal::{HolePunchServerAddr, MappingContext};
-use transport::{ListenerSet, ProtocolLabel, Scheme, Transport};
+use transport::{ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, Transport};
 
 use crate::{
     Introducer, ServiceEvent,
@@ -13,7 +14,7 @@ use crate::{
     event::Events,
     gate::Gate,
     io::{clock, lan::LanBeacon, lock::Lock as _},
-    protocol::introduction::Particulars,
+    protocol::plan::PunchBudget,
 };
 
 /// The protocol spoken with introducers.
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     introducers: Mutex<Vec<Attached>>,
     /// Told whenever the list of introducers changes.
     introduced: Condvar,
+    punches: Mutex<BTreeMap<PublicKey, PunchBudget>>,
     // Dropped last: its drop waits for streams that are still ending.
     pub(crate) transport: Transport,
 }
@@ -61,8 +63,18 @@ impl Shared {
             gate: Mutex::new(Arc::new(gate)),
             introducers: Mutex::default(),
             introduced: Condvar::new(),
+            punches: Mutex::default(),
             transport,
         }
+    }
+
+    /// Ends every wait.
+    pub(crate) fn close(&self) {
+        self.lan.close();
+        self.transport.close();
+        self.mapping.interrupter().interrupt();
+        self.introducers.hold().clear();
+        self.introduced.notify_all();
     }
 
     /// The rules in force.
@@ -75,14 +87,6 @@ impl Shared {
         let mut gate = self.gate.hold();
         change(Arc::make_mut(&mut gate));
         self.transport.set_admission(gate.admission());
-    }
-
-    /// Where we are, for a peer that is introduced to us or to whom we are.
-    pub(crate) fn particulars(&self) -> Particulars {
-        let endpoints = self.listeners.endpoints().unwrap_or_default();
-        let endpoints: Vec<(Scheme, SocketAddr)> =
-            endpoints.iter().map(|endpoint| (endpoint.scheme(), endpoint.addr())).collect();
-        Particulars { endpoints, ..Particulars::default() }
     }
 
     /// Notes an introducer that is to be kept in touch with.
@@ -126,6 +130,14 @@ impl Shared {
         self.events.tell(ServiceEvent::IntroducerLost { introducer, reason });
     }
 
+    /// Has our sockets' addresses asked from an introducer, if it is known where it answers.
+    pub(crate) fn ask_for_addresses(&self, introducer: &Introducer) {
+        let Some(port) = introducer.stun_port else { return };
+        let hosts = introducer.endpoints.iter().filter_map(NamedEndpoint::to_endpoint);
+        let servers = hosts.map(|endpoint| SocketAddr::new(endpoint.addr().ip(), port));
+        self.mapping.add_servers(servers.map(HolePunchServerAddr::Stun));
+    }
+
     /// Waits until one introducer at least calls us; tells whether one does.
     pub(crate) fn wait_attached(&self, deadline: Instant) -> bool {
         let mut introducers = self.introducers.hold();
@@ -141,4 +153,16 @@ impl Shared {
             introducers = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+
+    /// The budget of one peer, to ask or to change.
+    pub(crate) fn with_budget<R>(&self, peer: PublicKey, work: impl FnOnce(&mut PunchBudget) -> R) -> R {
+        let mut punches = self.punches.hold();
+        if punches.len() >= MAX_BUDGETS && !punches.contains_key(&peer) {
+            punches.pop_first();
+        }
+        work(punches.entry(peer).or_default())
+    }
 }
+
+/// Peers whom we failed to reach lately; one that is forgotten begins anew.
+const MAX_BUDGETS: usize = 1_024;

@@ -1,6 +1,6 @@
 use std::{fmt, time::Duration};
 
-use transport::{PublicKey, Stream};
+use transport::{ConnectError as DialError, PublicKey, Stream};
 
 use crate::{Attempt, AttemptError, Road, io::introduce::IntroductionError};
 
@@ -121,10 +121,20 @@ fn advice(attempts: &[Attempt]) -> Vec<String> {
         advice.push(
             "the peer is there and turned us away: ask it to admit our key, or for a new contact".to_owned(),
         );
-    } else if introduction.is_none() {
+    } else if attempts.iter().all(is_closed) {
+        advice.push("nothing listens there: is the peer up, and is its contact a fresh one?".to_owned());
+    } else if attempts.iter().all(|one| matches!(&*one.error, AttemptError::Dial(_))) {
         advice.push(
             "only addresses were known: if the peer is behind a NAT, both sides need an introducer"
                 .to_owned(),
+        );
+    }
+    if attempts
+        .iter()
+        .any(|one| matches!(&*one.error, AttemptError::Rendezvous(_) | AttemptError::Meeting(_)))
+    {
+        advice.push(
+            "both sides are up, but their NATs or firewalls let neither in: a relay would help".to_owned(),
         );
     }
     match introduction {
@@ -144,6 +154,12 @@ fn advice(attempts: &[Attempt]) -> Vec<String> {
         _ => {}
     }
     advice
+}
+
+/// Whether a host has answered that nothing listens at that port.
+fn is_closed(attempt: &Attempt) -> bool {
+    matches!(&*attempt.error, AttemptError::Dial(DialError::Socket { source, .. })
+        if source.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
 /// An error and its sources, in one line.

@@ -25,10 +25,19 @@ pub(crate) enum Command {
         #[arg(long)]
         once: bool,
     },
+    /// Introduces peers to each other: for a host that others can reach
+    #[command(
+        after_help = "Example:\n  crust serve --listen quic://0.0.0.0:4433 --listen tcp://0.0.0.0:4433"
+    )]
+    Serve {
+        /// The port at which it tells others their addresses (STUN); 0 lets the system choose
+        #[arg(long, value_name = "PORT", default_value_t = 0)]
+        stun_port: u16,
+    },
     /// A pipe to a peer that listens
     #[command(after_help = "Example:\n  tar c photos | crust connect crust1aeq…")]
     Connect {
-        /// A contact, an endpoint such as quic://192.0.2.1:4433?pubkey=…, or a key that is announced on this network
+        /// A contact, an endpoint such as quic://192.0.2.1:4433?pubkey=…, or a key that this network or an introducer knows
         #[arg(value_parser = parse_peer)]
         peer: Contact,
     },
@@ -127,6 +136,12 @@ pub(crate) struct Common {
     /// Admit this key only, or `any` for everybody; repeatable
     #[arg(long, global = true, value_name = "KEY|any")]
     pub(crate) allow: Vec<Allow>,
+    /// Who introduces peers to each other, such as quic://192.0.2.1:4433?pubkey=…; repeatable
+    #[arg(long, global = true, value_name = "ENDPOINT")]
+    pub(crate) introducer: Vec<NamedEndpoint>,
+    /// Who tells us our outside addresses, besides the introducers; repeatable
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) stun: Vec<String>,
     /// Neither be announced on the local network nor look for others there
     #[arg(long, global = true)]
     pub(crate) no_lan: bool,
@@ -153,7 +168,7 @@ impl std::str::FromStr for Allow {
     }
 }
 
-/// A contact, an endpoint, or a bare key, which is looked for on the local network.
+/// A contact, an endpoint, or a bare key, which is looked for on the local network and by the introducers.
 fn parse_peer(text: &str) -> Result<Contact, String> {
     let text = text.trim();
     if text.contains("://") {

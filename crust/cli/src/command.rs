@@ -10,12 +10,13 @@ mod listen;
 mod perf;
 mod receive;
 mod send;
+mod serve;
 
 use std::sync::Arc;
 
 use crust::{
     AccessToken, Config, LanError, Service, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
-    ServiceListener,
+    ServiceEvent, ServiceListener,
 };
 
 use crate::{
@@ -29,6 +30,7 @@ pub(crate) fn run(command: Command, common: &Common, output: Output) -> Result<(
     match command {
         Command::Id => id::run(common, output),
         Command::Listen { once } => listen::run(once, common, output),
+        Command::Serve { stun_port } => serve::run(stun_port, common, output),
         Command::Connect { peer } => connect::run(&peer, common, output),
         Command::Send { paths, keep } => send::run(&paths, keep, common, output),
         Command::Receive { peer, output: into, overwrite } => {
@@ -76,7 +78,13 @@ impl Running {
                 output.note(&format!("not announced on the local network: {}", chain(&error)));
             }
         }
+        // A contact is of more use when its introducers know us, and their answers are then known too.
+        let known = self.controller.wait_attached(std::time::Instant::now() + ATTACHING);
+        self.tell_events(output);
         let contact = self.controller.contact().map_err(|error| Failure::of("system", &error))?;
+        if !known && !contact.introducers().is_empty() {
+            output.note("no introducer answers yet; it is tried again and again");
+        }
         let text = contact.to_string();
         output.event(&Event::Listening {
             id: contact.public_key().to_string(),
@@ -85,6 +93,24 @@ impl Running {
             lan_port: self.controller.lan_port(),
         });
         Ok(text)
+    }
+
+    /// Tells what introducers did meanwhile, to programs and to those who want to know.
+    fn tell_events(&self, output: Output) {
+        for event in self.controller.events().try_iter() {
+            let told = match event {
+                ServiceEvent::IntroducerAttached { introducer } => {
+                    Event::Introducer { state: "attached", endpoint: introducer.to_string(), reason: None }
+                }
+                ServiceEvent::IntroducerLost { introducer, reason } => Event::Introducer {
+                    state: "lost",
+                    endpoint: introducer.to_string(),
+                    reason: Some(reason),
+                },
+                _ => continue,
+            };
+            output.event(&told);
+        }
     }
 
     /// What ended a command that serves until it is told to stop.
@@ -109,8 +135,10 @@ fn guarded(config: Config, common: &Common) -> Config {
 
 /// Dialling commands listen nowhere.
 fn dialling(config: Config) -> Config {
-    config.listen([])
+    config.listen([]).attach(false)
 }
 
+/// Three lost packets on the way to an introducer.
+const ATTACHING: std::time::Duration = std::time::Duration::from_secs(3);
 /// How long the peer may take to acknowledge the last bytes.
 const CLOSING: std::time::Duration = std::time::Duration::from_secs(10);

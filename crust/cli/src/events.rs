@@ -19,7 +19,8 @@ pub(crate) enum Event {
     Perf(Perf),
     Closed { peer: Option<String>, reason: Option<String> },
     Done { bytes: u64, elapsed_ms: f64 },
-    Failed { peer: Option<String>, attempts: Vec<Attempt> },
+    Introducer { state: &'static str, endpoint: String, reason: Option<String> },
+    Failed { peer: Option<String>, attempts: Vec<Attempt>, advice: Vec<String> },
     Error { kind: &'static str, message: String },
 }
 
@@ -81,7 +82,8 @@ impl Event {
             elapsed_ms: millis(attempt.waited),
             reason: chain(attempt.error.as_ref()),
         });
-        Self::Failed { peer: Some(error.peer().to_string()), attempts: attempts.collect() }
+        let advice = error.trace().advice().to_vec();
+        Self::Failed { peer: Some(error.peer().to_string()), attempts: attempts.collect(), advice }
     }
 
     pub(crate) fn done(bytes: u64, elapsed: Duration) -> Self {
@@ -96,15 +98,21 @@ impl Event {
                 Some(format!("connected to {peer} at {remote}, {transport}, {road}{took}"))
             }
             Self::Closed { reason: Some(reason), .. } => Some(format!("closed: {reason}")),
-            Self::Failed { attempts, .. } if attempts.len() > 1 => {
+            Self::Failed { attempts, advice, .. } if attempts.len() > 1 || !advice.is_empty() => {
+                let advice = advice.iter().map(|advice| format!("  {advice}"));
+                let attempts = if attempts.len() > 1 { &attempts[..] } else { &[] };
                 let lines = attempts.iter().map(|attempt| {
                     let Attempt { transport, remote, elapsed_ms, reason, .. } = attempt;
                     let remote = remote.as_deref().unwrap_or("?");
                     format!("  {transport} to {remote}, {elapsed_ms} ms: {reason}")
                 });
-                Some(lines.collect::<Vec<_>>().join("\n"))
+                Some(lines.chain(advice).collect::<Vec<_>>().join("\n"))
             }
             Self::Error { message, .. } => Some(format!("crust: {message}")),
+            Self::Introducer { state, endpoint, reason } => {
+                let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                Some(format!("introducer {endpoint}: {state}{reason}"))
+            }
             Self::Listening { .. }
             | Self::Discovered { .. }
             | Self::Progress { .. }
@@ -123,11 +131,17 @@ pub(crate) struct Output {
     /// Standard output carries a stream's bytes, so events go to standard error.
     piped: bool,
     silent: bool,
+    verbose: bool,
 }
 
 impl Output {
     pub(crate) const fn new(json: bool, piped: bool) -> Self {
-        Self { json, piped, silent: false }
+        Self { json, piped, silent: false, verbose: false }
+    }
+
+    /// The same, telling how things came about as well.
+    pub(crate) const fn verbose(self, verbose: bool) -> Self {
+        Self { verbose, ..self }
     }
 
     /// The same, saying nothing.
@@ -152,6 +166,13 @@ impl Output {
     /// Prints what was asked for, on standard output, in whatever form.
     pub(crate) fn result(self, text: &str) {
         self.write_line(text, false);
+    }
+
+    /// Says how something came about, to a person who wants to know.
+    pub(crate) fn detail(self, text: impl std::fmt::Display) {
+        if self.verbose {
+            self.note(&text.to_string());
+        }
     }
 
     /// Says something to a person, beside the data.

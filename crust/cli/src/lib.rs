@@ -33,7 +33,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => return refuse(&error, &arguments),
     };
-    let output = Output::new(parsed.common.json, parsed.command.is_piped());
+    let output =
+        Output::new(parsed.common.json, parsed.command.is_piped()).verbose(parsed.common.verbose > 0);
     log(&parsed);
     match command::run(parsed.command, &parsed.common, output) {
         Ok(()) => ExitCode::SUCCESS,

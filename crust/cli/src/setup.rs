@@ -1,4 +1,7 @@
-use std::path::PathBuf;
+use std::{
+    net::{SocketAddr, ToSocketAddrs as _},
+    path::PathBuf,
+};
 
 use crust::{Config, Lan};
 use etcetera::BaseStrategy as _;
@@ -36,6 +39,12 @@ pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config
     if !common.listen.is_empty() {
         config = config.listen(common.listen.iter().copied());
     }
+    if !common.introducer.is_empty() {
+        config = config.introducers(common.introducer.iter().cloned());
+    }
+    if !common.stun.is_empty() {
+        config = config.stun(stun_servers(&common.stun)?);
+    }
     if common.no_lan {
         config = config.lan(Lan::Off);
     }
@@ -60,6 +69,18 @@ fn allow(config: Config, common: &Common, output: Output) -> Result<Config, Fail
         }
     }
     Ok(if keys.is_empty() { config } else { config.allow(keys) })
+}
+
+/// The addresses of these names.
+fn stun_servers(names: &[String]) -> Result<Vec<SocketAddr>, Failure> {
+    let mut servers = Vec::new();
+    for name in names {
+        let found = name
+            .to_socket_addrs()
+            .map_err(|error| Failure::usage(format!("--stun {name}: {error}; give HOST:PORT")))?;
+        servers.extend(found);
+    }
+    Ok(servers)
 }
 
 /// `identity.pem` in the user's data folder.

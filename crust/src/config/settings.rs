@@ -196,13 +196,15 @@ const SETTINGS: &[Setting] = &[
         write: |config| Some(printed_list(config.introducers.iter())),
     },
     Setting {
+        name: "attach",
+        meaning: "Whether to stay in touch with the introducers, so that others find this peer there.",
+        read: |config, value| boolean(value).map(|attach| config.attach = attach),
+        write: |config| Some(config.attach.to_string()),
+    },
+    Setting {
         name: "introduce",
         meaning: "Whether to introduce others to each other; for a peer that can be reached without help.",
-        read: |config, value| {
-            config.introduces =
-                value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)))?;
-            Ok(())
-        },
+        read: |config, value| boolean(value).map(|introduces| config.introduces = introduces),
         write: |config| Some(config.introduces.to_string()),
     },
     Setting {
@@ -332,6 +334,10 @@ const SETTINGS: &[Setting] = &[
 
 fn string<'a>(value: &'a DeValue<'a>) -> Result<&'a str, String> {
     value.as_str().ok_or_else(|| format!("must be a text in quotes, not {}", kind(value)))
+}
+
+fn boolean(value: &DeValue<'_>) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)))
 }
 
 fn duration(value: &DeValue<'_>) -> Result<std::time::Duration, String> {

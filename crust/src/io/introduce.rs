@@ -31,6 +31,7 @@ pub(crate) struct Request<'c> {
     pub(crate) shared: &'c Shared,
     pub(crate) peer: PublicKey,
     pub(crate) token: Option<&'c AccessToken>,
+    pub(crate) label: &'c ProtocolLabel,
     pub(crate) deadline: Instant,
     pub(crate) interrupt: &'c Interrupt,
 }
@@ -76,6 +77,9 @@ pub enum IntroductionError {
 pub(crate) struct Interrupt {
     dials: Interrupter,
     streams: Mutex<Vec<Stream>>,
+    parts: Mutex<Vec<Interrupter>>,
+    /// Whether the peer has answered by one introducer; meeting it by another as well would give two streams.
+    answered: Mutex<bool>,
 }
 
 impl Interrupt {
@@ -83,8 +87,26 @@ impl Interrupt {
         &self.dials
     }
 
+    /// One for a part of the call, which may end before the rest.
+    pub(crate) fn part(&self) -> Interrupter {
+        let part = Interrupter::default();
+        self.parts.hold().push(part.clone());
+        if self.dials.is_interrupted() {
+            part.interrupt();
+        }
+        part
+    }
+
+    /// Tells whether the caller is the first who has an answer.
+    pub(crate) fn claim(&self) -> bool {
+        !std::mem::replace(&mut *self.answered.hold(), true)
+    }
+
     pub(crate) fn interrupt(&self) {
         self.dials.interrupt();
+        for part in self.parts.hold().drain(..) {
+            part.interrupt();
+        }
         for stream in self.streams.hold().drain(..) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
         }
@@ -103,7 +125,6 @@ impl Interrupt {
 #[derive(Debug)]
 pub(crate) struct Call {
     stream: Stream,
-    frames: Frames,
     session: Session,
 }
 
@@ -125,7 +146,8 @@ impl Request<'_> {
         self.interrupt.watch(&stream)?;
         let sign = |text: &[u8]| transport.sign(text);
         let secret = entropy::ephemeral();
-        let (knocking, knock) = Knocking::new(secret, transport.public_key(), self.peer, self.token, sign);
+        let (knocking, knock) =
+            Knocking::new(secret, transport.public_key(), self.peer, self.token, self.label, sign);
         let mut line = Line { stream, frames: Frames::default() };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
         let answer = line.note(self.deadline).map_err(|error| self.unless_interrupted(error))?;
@@ -133,8 +155,7 @@ impl Request<'_> {
         if let Some(code) = particulars.refusal {
             return Err(IntroductionError::Refused(refusal_of(code)));
         }
-        let Line { stream, frames } = line;
-        Ok((Call { stream, frames, session }, particulars))
+        Ok((Call { stream: line.stream, session }, particulars))
     }
 
     fn unless_interrupted(&self, error: IntroductionError) -> IntroductionError {
@@ -143,22 +164,12 @@ impl Request<'_> {
 }
 
 impl Call {
-    /// Tells the peer where we are and what we want.
-    pub(crate) fn offer(
-        &mut self,
-        label: &ProtocolLabel,
-        particulars: Particulars,
-    ) -> Result<(), IntroductionError> {
-        let note = self.session.seal(&Particulars { label: label.clone(), ..particulars });
-        let bytes = Frame::Note { call: CALL, note }.encode();
+    /// Tells the peer where we are. The stream to the introducer is of no more use then.
+    pub(crate) fn offer(mut self, particulars: &Particulars) -> Result<(), IntroductionError> {
+        let note = self.session.seal(particulars);
+        let mut bytes = Frame::Note { call: CALL, note }.encode();
+        bytes.extend(Frame::End { call: CALL, reason: EndReason::Done }.encode());
         self.stream.write_all(&bytes).map_err(|error| gone(&error))
-    }
-
-    /// What the peer says after the offer, if anything: a refusal.
-    pub(crate) fn refusal(self, deadline: Instant) -> Option<Refusal> {
-        let Self { stream, frames, mut session } = self;
-        let note = Line { stream, frames }.note(deadline).ok()?;
-        session.open(&note).ok()?.refusal.map(refusal_of)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use crossbeam::channel::Receiver;
-use transport::{PublicKey, Refusal, StreamKey};
+use transport::{
+    ConnectOptions, OfferError, PublicKey, Refusal, RendezvousError, RendezvousOffer, RendezvousOptions,
+    StreamKey,
+};
 
 use super::{
     clock, entropy,
@@ -39,6 +42,10 @@ enum Failure {
     Refused(Refusal),
     #[error("it said nothing after our answer")]
     Silence,
+    #[error("its offer cannot be read: {0}")]
+    Offer(#[from] OfferError),
+    #[error("{}", crate::trace::text(.0))]
+    Rendezvous(#[from] RendezvousError),
 }
 
 impl Meeting {
@@ -60,20 +67,30 @@ impl Meeting {
         let knock = Knock::read(knock, shared.transport.public_key())?;
         *peer = Some(knock.dialer());
         let sign = |text: &[u8]| shared.transport.sign(text);
-        if let Err(refusal) = shared.gate().judge(&knock) {
-            let refused = Particulars::refused(code_of(refusal));
-            let (_, answer) = knock.answer(entropy::ephemeral(), &refused, sign)?;
-            self.note(answer);
-            return Err(Failure::Refused(refusal));
-        }
-        let particulars = shared.particulars();
-        let (mut session, answer) = knock.answer(entropy::ephemeral(), &particulars, sign)?;
+        let label = match shared.gate().judge(&knock) {
+            Ok(label) => label,
+            Err(refusal) => {
+                let refused = Particulars::refused(code_of(refusal));
+                let (_, answer) = knock.answer(entropy::ephemeral(), &refused, sign)?;
+                self.note(answer);
+                return Err(Failure::Refused(refusal));
+            }
+        };
+        let (ours, rendezvous) =
+            shared.listeners.prepare_rendezvous(&shared.mapping, &RendezvousOptions::new())?;
+        let dialer = knock.dialer();
+        let (mut session, answer) =
+            knock.answer(entropy::ephemeral(), &Particulars::meeting(ours.to_bytes()), sign)?;
         self.note(answer);
-        let offer = self.offer(&mut session)?;
-        if let Err(refusal) = shared.gate().judge_label(&offer.label) {
-            self.note(session.seal(&Particulars::refused(code_of(refusal))));
-            return Err(Failure::Refused(refusal));
+        let theirs = self.offer(&mut session)?.rendezvous.ok_or(Flaw::Malformed)?;
+        let theirs = RendezvousOffer::from_bytes(&theirs)?;
+        if theirs.public_key() != dialer {
+            return Err(Flaw::Forged.into());
         }
+        let options = ConnectOptions::new().protocol(label).timeout(MEETING);
+        let stream = shared.listeners.rendezvous_connect(rendezvous, &theirs, &options)?;
+        shared.listeners.deliver(stream).map_err(|_| Failure::Refused(Refusal::Full))?;
+        shared.events.tell(ServiceEvent::Introduced { peer: dialer });
         Ok(())
     }
 
@@ -94,3 +111,5 @@ impl Meeting {
 
 /// The dialer maps its sockets meanwhile, which takes three seconds at most.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// A NAT that draws ports at random takes several seconds.
+const MEETING: Duration = Duration::from_secs(15);

@@ -196,7 +196,7 @@ fn named(key: PublicKey, value: &[u8]) -> Result<Option<NamedEndpoint>, ParseCon
     format!("{scheme}://{host}:{port}?pubkey={key}").parse().map(Some).map_err(|_| BAD_HOST)
 }
 
-pub(crate) fn scheme_code(scheme: Scheme) -> u8 {
+pub(super) fn scheme_code(scheme: Scheme) -> u8 {
     match scheme {
         Scheme::Quic => 0,
         Scheme::Tcp => 1,
@@ -204,7 +204,7 @@ pub(crate) fn scheme_code(scheme: Scheme) -> u8 {
     }
 }
 
-pub(crate) fn scheme_of(code: u8) -> Option<Scheme> {
+pub(super) fn scheme_of(code: u8) -> Option<Scheme> {
     match code {
         0 => Some(Scheme::Quic),
         1 => Some(Scheme::Tcp),

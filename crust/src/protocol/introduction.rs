@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! dialer                      introducer                    receiver
-//!   knock: key, ephemeral key, signature, proof of the token  ──►   admitted?
+//!   knock: key, ephemeral key, what it wants, signature       ──►   admitted?
 //!   ◄──  answer: ephemeral key, signature, sealed{ where the receiver is, or why not }
-//!   offer: sealed{ where the dialer is, what it wants }       ──►
+//!   offer: sealed{ where the dialer is }                      ──►
 //! ```
 //!
 //! Both ephemeral keys are drawn for this one introduction and signed by their owners' identities, so there is no prekey to
@@ -18,10 +18,11 @@ mod particulars;
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
     agreement::{EphemeralPrivateKey, UnparsedPublicKey, X25519, agree_ephemeral},
+    digest::{Digest, SHA256, digest},
     hkdf::{HKDF_SHA256, Salt},
     hmac,
 };
-use transport::{AccessToken, PublicKey};
+use transport::{AccessToken, ProtocolLabel, PublicKey};
 
 pub(crate) use particulars::Particulars;
 
@@ -38,20 +39,22 @@ impl Knocking {
         dialer: PublicKey,
         receiver: PublicKey,
         token: Option<&AccessToken>,
+        label: &ProtocolLabel,
         sign: impl FnOnce(&[u8]) -> [u8; 64],
     ) -> (Self, Vec<u8>) {
         let names = Names { dialer, receiver, first: public_of(&secret) };
         let mut knock = vec![VERSION];
         knock.extend_from_slice(dialer.as_bytes());
         knock.extend_from_slice(&names.first);
-        let records = token.map(|token| hmac::sign(&names.proof_key(token), &names.proof_text()));
-        let length = records.as_ref().map_or(0, |_| 3 + PROOF_BYTES);
-        knock.extend_from_slice(&u16::try_from(length).expect("one record is short").to_be_bytes());
-        if let Some(proof) = &records {
-            knock.push(TOKEN_PROOF);
-            knock.extend_from_slice(&u16::try_from(PROOF_BYTES).expect("32 fit").to_be_bytes());
-            knock.extend_from_slice(proof.as_ref());
+        let mut records = Vec::new();
+        particulars::push(&mut records, LABEL_MARK, names.label_mark(label).as_ref());
+        if let Some(token) = token {
+            let proof = hmac::sign(&names.proof_key(token), &names.proof_text());
+            particulars::push(&mut records, TOKEN_PROOF, proof.as_ref());
         }
+        let length = u16::try_from(records.len()).expect("two records are short");
+        knock.extend_from_slice(&length.to_be_bytes());
+        knock.extend_from_slice(&records);
         let signature = sign(&names.knock_text(&knock));
         knock.extend_from_slice(&signature);
         (Self { secret, names }, knock)
@@ -79,7 +82,8 @@ impl Knocking {
 #[derive(Debug)]
 pub(crate) struct Knock {
     names: Names,
-    proof: Option<[u8; PROOF_BYTES]>,
+    proof: Option<[u8; 32]>,
+    mark: Option<[u8; 32]>,
 }
 
 impl Knock {
@@ -106,14 +110,17 @@ impl Knock {
         if !names.dialer.has_signed(&names.knock_text(signed), signature) {
             return Err(Flaw::Forged);
         }
-        let mut proof = None;
+        let (mut proof, mut mark) = (None, None);
         for record in particulars::records(records) {
             let (kind, value) = record?;
-            if kind == TOKEN_PROOF {
-                proof = Some(value.try_into().map_err(|_| Flaw::Malformed)?);
+            let digest = || value.try_into().map_err(|_| Flaw::Malformed);
+            match kind {
+                TOKEN_PROOF => proof = Some(digest()?),
+                LABEL_MARK => mark = Some(digest()?),
+                _ => {}
             }
         }
-        Ok(Self { names, proof })
+        Ok(Self { names, proof, mark })
     }
 
     /// Who knocks.
@@ -125,6 +132,15 @@ impl Knock {
     pub(crate) fn knows(&self, token: &AccessToken) -> bool {
         let Some(proof) = &self.proof else { return false };
         hmac::verify(&self.names.proof_key(token), &self.names.proof_text(), proof).is_ok()
+    }
+
+    /// Which of these protocols the dialer wants.
+    pub(crate) fn wants<'l>(
+        &self,
+        spoken: impl IntoIterator<Item = &'l ProtocolLabel>,
+    ) -> Option<&'l ProtocolLabel> {
+        let mark = self.mark?;
+        spoken.into_iter().find(|label| self.names.label_mark(label).as_ref() == mark)
     }
 
     /// Answers with an ephemeral key drawn for it alone.
@@ -228,6 +244,14 @@ impl Names {
         [b"crust token 1\0", &dialer[..], receiver, &self.first].concat()
     }
 
+    /// Names a protocol to those who speak it, and to nobody who cannot guess it.
+    fn label_mark(&self, label: &ProtocolLabel) -> Digest {
+        let (dialer, receiver) = (self.dialer.as_bytes(), self.receiver.as_bytes());
+        let text =
+            [b"crust label 1\0", &dialer[..], receiver, &self.first, label.as_str().as_bytes()].concat();
+        digest(&SHA256, &text)
+    }
+
     fn agree(&self, secret: EphemeralPrivateKey, second: &[u8; 32]) -> Result<[[u8; 32]; 2], Flaw> {
         self.derive(secret, second, second)
     }
@@ -283,13 +307,13 @@ fn public_of(secret: &EphemeralPrivateKey) -> [u8; 32] {
 
 const VERSION: u8 = 1;
 const SIGNATURE_BYTES: usize = 64;
-const PROOF_BYTES: usize = 32;
 const TOKEN_PROOF: u8 = 1;
+const LABEL_MARK: u8 = 2;
 /// Twice what this version writes: room for records of later ones.
 pub(crate) const MAX_KNOCK_BYTES: usize = 384;
-/// What `transport` says of a peer, sixteen endpoints of IPv6, a label and the seal.
-pub(crate) const MAX_NOTE_BYTES: usize = MAX_RENDEZVOUS_BYTES + 512;
-/// Sixteen addresses for each kind of hole.
+/// What `transport` says of a peer, other records, and the seal.
+pub(crate) const MAX_NOTE_BYTES: usize = MAX_RENDEZVOUS_BYTES + 1_024;
+/// The longest that `transport` reads.
 pub(crate) const MAX_RENDEZVOUS_BYTES: usize = 3_072;
 /// An answer has an ephemeral key and a signature before what is sealed.
 pub(crate) const MAX_ANSWER_BYTES: usize = 1 + 32 + SIGNATURE_BYTES + MAX_NOTE_BYTES;

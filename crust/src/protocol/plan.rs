@@ -84,6 +84,36 @@ impl Plan {
     }
 }
 
+/// How often a peer that cannot be reached is still punched for: an hour of trying costs its NAT and ours at most
+/// [`MAX_PUNCHES_PER_HOUR`] attempts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PunchBudget {
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl PunchBudget {
+    /// Whether to punch now; if not, from when on.
+    pub(crate) fn may_punch(&self, now: Instant) -> Result<(), Instant> {
+        match self.not_before {
+            Some(at) if now < at => Err(at),
+            _ => Ok(()),
+        }
+    }
+
+    /// A punch led nowhere.
+    pub(crate) fn handle_failure(&mut self, now: Instant) {
+        let wait = (FIRST_PAUSE * (1 << self.failures.min(9))).min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + wait);
+    }
+
+    /// It worked, or the network is another one: the count begins anew.
+    pub(crate) fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
 /// On a local network a peer answers within a few milliseconds, and the introducer need not learn that we look for it.
 const HEAD_START: Duration = Duration::from_millis(50);
 /// The delay of RFC 8305 between attempts of one kind.
@@ -93,6 +123,14 @@ const RELAY_AFTER: Duration = Duration::from_millis(300);
 /// As many as a contact names.
 const MAX_INTRODUCERS: usize = 4;
 const MAX_RELAYS: usize = 4;
+/// Who calls connect again at once is not told to wait.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// Ten attempts within the first nine minutes, then one every five.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// What the pauses above come to.
+#[cfg(test)]
+const MAX_PUNCHES_PER_HOUR: usize = 20;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,5 +190,25 @@ mod tests {
             [(); 3].map(|()| plan.poll_start(start)),
             [Some(Leg::Sought), Some(Leg::Introduced(0)), None]
         );
+    }
+
+    #[test]
+    fn a_peer_out_of_reach_is_punched_for_at_most_twenty_times_an_hour() {
+        let start = start();
+        let mut budget = PunchBudget::default();
+        // A program that calls connect every second for an hour.
+        let mut now = start;
+        let mut punches = 0;
+        for second in 0..3_600 {
+            now = start + Duration::from_secs(second);
+            if budget.may_punch(now).is_ok() {
+                punches += 1;
+                budget.handle_failure(now);
+            }
+        }
+        assert!((10..=MAX_PUNCHES_PER_HOUR).contains(&punches), "{punches}");
+        assert!(budget.may_punch(now).is_err());
+        budget.reset();
+        assert!(budget.may_punch(now).is_ok(), "another network may be a better one");
     }
 }

@@ -25,7 +25,7 @@ fn attached(config: Config, introducer: &NamedEndpoint) -> Service {
 }
 
 fn client(introducer: &NamedEndpoint) -> Service {
-    let config = Config::new().lan(Lan::Off).listen([]).introducers([introducer.clone()]);
+    let config = Config::new().lan(Lan::Off).listen([]).introducers([introducer.clone()]).attach(false);
     Service::new_from_config(config).unwrap()
 }
 
@@ -53,6 +53,20 @@ fn a_bare_key_leads_there_by_an_introducer() {
         accepted.read_to_string(&mut text).unwrap();
         assert_eq!(text, "hello", "{scheme}");
     }
+}
+
+#[test]
+fn the_stream_of_an_introduction_has_the_protocol_that_was_asked_for() {
+    let chat = || crust::ProtocolLabel::new("chat/1").unwrap();
+    let (_middle, place) = introducer(crust::Scheme::Quic);
+    let server = attached(listening(crust::Scheme::Quic).protocols([chat()]), &place);
+    let client = client(&place);
+    let key = server.controller.public_key();
+    let options = ConnectOptions::new().protocol(chat());
+    client.controller.connect_with(key, &options).unwrap();
+    assert_eq!(server.acceptor.accept_deadline(soon()).unwrap().protocol(), &chat());
+    let error = client.controller.connect(key).unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::Label), "{}", error.trace());
 }
 
 #[test]

@@ -34,7 +34,9 @@ pub(super) fn dial(
     output: Output,
 ) -> Result<Stream, Failure> {
     let started = Instant::now();
-    let stream = controller.connect_with(peer, options).map_err(|error| Failure::connect(&error))?;
+    let (stream, trace) = controller.connect_traced(peer, options);
+    output.detail(trace);
+    let stream = stream.map_err(|error| Failure::connect(&error))?;
     if peer.endpoints().is_empty() {
         let found = controller.lan_peers().into_iter().find(|(key, _)| *key == peer.public_key());
         if let Some((key, endpoints)) = found {

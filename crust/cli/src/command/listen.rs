@@ -29,6 +29,7 @@ pub(super) fn run(once: bool, common: &Common, output: Output) -> Result<(), Fai
 
 fn serve_one(running: &Running, stdin: &Stdin, output: Output) -> Result<(), Failure> {
     let stream = running.acceptor.accept()?;
+    running.tell_events(output);
     let started = Instant::now();
     output.event(&Event::connected(&stream, None));
     let peer = stream.public_key().to_string();

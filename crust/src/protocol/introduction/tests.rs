@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use transport::{Identity, ProtocolLabel, Scheme, Transport, TransportConfig};
+use transport::{Identity, Transport, TransportConfig};
 
 use super::*;
 
@@ -15,7 +15,7 @@ impl Peer {
     }
 
     fn knock(&self, receiver: &Self, token: Option<&AccessToken>) -> (Knocking, Vec<u8>) {
-        Knocking::new(ephemeral(), self.key(), receiver.key(), token, |text| self.0.sign(text))
+        Knocking::new(ephemeral(), self.key(), receiver.key(), token, &chat(), |text| self.0.sign(text))
     }
 
     fn answer(&self, knock: &[u8], particulars: &Particulars) -> (Session, Vec<u8>) {
@@ -30,15 +30,11 @@ fn ephemeral() -> EphemeralPrivateKey {
 }
 
 fn here() -> Particulars {
-    Particulars {
-        rendezvous: Some(vec![1; 100]),
-        endpoints: vec![
-            (Scheme::Quic, "192.0.2.1:345".parse().unwrap()),
-            (Scheme::Tcp, "[2001:db8::1]:2".parse().unwrap()),
-        ],
-        label: ProtocolLabel::new("chat/1").unwrap(),
-        refusal: None,
-    }
+    Particulars::meeting(vec![1; 100])
+}
+
+fn chat() -> ProtocolLabel {
+    ProtocolLabel::new("chat/1").unwrap()
 }
 
 #[test]
@@ -131,25 +127,35 @@ fn the_token_is_proved_and_not_shown() {
 }
 
 #[test]
+fn the_protocol_is_named_to_those_who_speak_it() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let (_, bytes) = dialer.knock(&receiver, None);
+    assert!(!bytes.windows(6).any(|window| window == b"chat/1"));
+    let knock = Knock::read(&bytes, receiver.key()).unwrap();
+    assert_eq!(knock.wants(&[ProtocolLabel::default(), chat()]), Some(&chat()));
+    assert_eq!(knock.wants(&[ProtocolLabel::default()]), None);
+}
+
+#[test]
 fn sealed_messages_are_equally_long() {
     let (dialer, receiver) = (Peer::new(1), Peer::new(2));
     let (_, knock) = dialer.knock(&receiver, None);
     let (mut there, answer) = receiver.answer(&knock, &here());
     let lengths = [there.seal(&here()), there.seal(&Particulars::refused(1))].map(|sealed| sealed.len());
     assert_eq!(lengths, [answer.len() - 97; 2]);
+    assert_eq!(lengths[0], 512 + 16);
+    for length in 480..520 {
+        let sealed = there.seal(&Particulars::meeting(vec![0; length]));
+        assert!((sealed.len() - 16).is_multiple_of(512) || length == 507 || length == 506, "{length}");
+    }
 }
 
 #[test]
 fn the_most_that_can_be_said_fits() {
-    let v6 = |port: u16| (Scheme::Tcp, std::net::SocketAddr::from(([1; 16], port)));
-    let most = Particulars {
-        rendezvous: Some(vec![1; MAX_RENDEZVOUS_BYTES]),
-        endpoints: (1..=16).map(v6).collect(),
-        label: ProtocolLabel::new("x".repeat(64)).unwrap(),
-        refusal: Some(1),
-    };
+    let most = Particulars { refusal: Some(1), ..Particulars::meeting(vec![1; MAX_RENDEZVOUS_BYTES]) };
     let (dialer, receiver) = (Peer::new(1), Peer::new(2));
-    let (knocking, knock) = dialer.knock(&receiver, None);
+    let (knocking, knock) = dialer.knock(&receiver, Some(&AccessToken::from_bytes([1; 16])));
+    assert!(knock.len() <= MAX_KNOCK_BYTES);
     let (_, answer) = receiver.answer(&knock, &most);
     assert!(answer.len() <= MAX_ANSWER_BYTES);
     assert_eq!(knocking.handle_answer(&answer).unwrap().1, most);
@@ -157,17 +163,17 @@ fn the_most_that_can_be_said_fits() {
 
 #[test]
 fn the_golden_particulars_read_and_write() {
-    let particulars = Particulars { rendezvous: None, ..here() };
-    let mut golden = vec![1];
-    golden.extend(b"\x02\x00\x07\x00\xc0\x00\x02\x01\x01\x59");
-    golden.extend(b"\x03\x00\x13\x01\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\x00\x02");
-    golden.extend(b"\x04\x00\x06chat/1");
-    assert_eq!(Particulars::decode(&golden), Ok(particulars.clone()));
-    let encoded = particulars.encode();
-    assert_eq!(encoded[..golden.len()], golden);
-    assert_eq!(encoded.len(), 512);
-    golden.extend(b"\xee\x00\x02ab");
-    assert_eq!(Particulars::decode(&golden), Ok(particulars), "later records are ignored");
+    for (particulars, mut golden) in [
+        (Particulars::meeting(b"ab".to_vec()), b"\x01\x01\x00\x02ab".to_vec()),
+        (Particulars::refused(4), b"\x01\x02\x00\x01\x04".to_vec()),
+    ] {
+        assert_eq!(Particulars::decode(&golden), Ok(particulars.clone()));
+        let encoded = particulars.encode();
+        assert_eq!((&encoded[..golden.len()], encoded.len()), (&golden[..], 512));
+        assert_eq!(Particulars::decode(&encoded), Ok(particulars.clone()));
+        golden.extend(b"\xee\x00\x02ab");
+        assert_eq!(Particulars::decode(&golden), Ok(particulars), "later records are ignored");
+    }
 }
 
 proptest! {

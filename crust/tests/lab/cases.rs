@@ -1,0 +1,143 @@
+use std::{
+    panic,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use crust::{Config, ConnectOptions, Lan, Road, Scheme, Service, ServiceEvent};
+use nat_lab::{Lab, Link, Topology};
+
+use crate::world::{Met, World, soon};
+
+/// One test: its name, and what it does.
+type Case = (&'static str, fn());
+
+const CASES: [Case; 4] = [
+    ("two_homes_meet_by_udp", two_homes_meet_by_udp),
+    ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
+    ("what_cannot_meet_is_told_with_advice", what_cannot_meet_is_told),
+    ("an_introducer_that_comes_back_is_found_again", an_introducer_that_comes_back),
+];
+
+pub(crate) fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Err(reason) = Lab::check() {
+        println!("NOT RUN: services behind NATs: {reason}");
+        return ExitCode::SUCCESS;
+    }
+    if let [figures, rest @ ..] = &arguments[..]
+        && figures == "figures"
+    {
+        print_figures(rest.first().map_or(5, |trials| trials.parse().unwrap()));
+        return ExitCode::SUCCESS;
+    }
+    let wanted =
+        |name: &str| arguments.iter().all(|word| word.starts_with('-') || name.contains(word.as_str()));
+    let cases: Vec<Case> = CASES.into_iter().filter(|(name, _)| wanted(name)).collect();
+    let failed = cases.iter().filter(|case| !passes(case)).count();
+    let verdict = if failed == 0 { "ok" } else { "FAILED" };
+    println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", cases.len() - failed);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn passes((name, case): &Case) -> bool {
+    let begun = Instant::now();
+    let passed = panic::catch_unwind(case).is_ok();
+    let outcome = if passed { "ok" } else { "FAILED" };
+    println!("test {name} ... {outcome} ({:.1} s)", begun.elapsed().as_secs_f64());
+    passed
+}
+
+fn two_homes_meet_by_udp() {
+    let world = World::new("easy", "easy");
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let met = world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
+    assert_eq!((met.road, met.scheme), (Road::Punched, Scheme::Quic), "{met:?}");
+    assert!(met.echo < Duration::from_secs(5), "{met:?}");
+}
+
+fn on_one_network() {
+    let lab = Topology::pair("easy", "easy").unwrap().build().unwrap();
+    let start = |host: &str, config: Config| {
+        lab.node(host).enter(|| Service::new_from_config(config.lan(Lan::On)).unwrap())
+    };
+    let (mut server, client) = (start("a1", Config::new()), start("a2", Config::new().listen([])));
+    lab.node("a1").enter(|| server.beacon_state.set_enabled(true).unwrap());
+    let key = server.controller.public_key();
+    let begun = Instant::now();
+    let stream = lab.node("a2").enter(|| client.controller.connect(key)).unwrap();
+    let took = begun.elapsed();
+    assert_eq!(Road::from(stream.path().kind), Road::Lan);
+    // 100 ms are promised where cores are free.
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    println!("  {:.0} ms from the call to the stream", took.as_secs_f64() * 1e3);
+}
+
+fn what_cannot_meet_is_told() {
+    let world = World::new("hard", "hard");
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let options = ConnectOptions::new().deadline(Duration::from_secs(4));
+    let contact = world.lab.node("b1").enter(|| server.controller.contact().unwrap());
+    let dial = || client.controller.connect_with(contact, &options).unwrap_err();
+    let begun = Instant::now();
+    let error = world.lab.node("a1").enter(dial);
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    let trace = error.trace().to_string();
+    assert!(trace.contains("a relay would help"), "{trace}");
+}
+
+fn an_introducer_that_comes_back() {
+    let mut world = World::new("easy", "easy");
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    world.stop_introducer();
+    let lost = |event: &ServiceEvent| matches!(event, ServiceEvent::IntroducerLost { .. });
+    while !lost(&server.controller.events().recv_deadline(soon()).unwrap()) {}
+    world.start_introducer();
+    assert!(server.controller.wait_attached(soon()));
+    world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
+}
+
+fn patient() -> ConnectOptions {
+    ConnectOptions::new().deadline(Duration::from_secs(15))
+}
+
+/// Every pair of these NATs, so many times each.
+fn print_figures(trials: usize) {
+    println!("pair | met | to the stream p50, p95 | to the echo p50 | roads");
+    println!("--- | --- | --- | --- | ---");
+    for (index, a) in PROFILES.iter().enumerate() {
+        for b in &PROFILES[index..] {
+            let world =
+                World::of(&Topology::pair(a, b).unwrap().links(Link::delay(Duration::from_millis(20))));
+            let mut met = Vec::new();
+            for _ in 0..trials {
+                // New ones each time, so that no connection or budget is left from the last.
+                let (server, client) = (world.listening("b1"), world.dialling("a1"));
+                met.extend(world.meet(("a1", &client), ("b1", &server), &patient()).ok());
+            }
+            println!("{}", row(a, b, trials, &met));
+        }
+    }
+}
+
+fn row(a: &str, b: &str, trials: usize, met: &[Met]) -> String {
+    let quantile = |of: fn(&Met) -> Duration, q: usize| {
+        let mut all: Vec<Duration> = met.iter().map(of).collect();
+        all.sort();
+        all.get((all.len() * q / 100).min(all.len().saturating_sub(1)))
+            .map_or_else(|| "–".to_owned(), |duration| format!("{:.0} ms", duration.as_secs_f64() * 1e3))
+    };
+    let mut roads: Vec<String> = met.iter().map(|met| format!("{} {}", met.road, met.scheme)).collect();
+    roads.sort();
+    roads.dedup();
+    format!(
+        "{a}:{b} | {}/{trials} | {}, {} | {} | {}",
+        met.len(),
+        quantile(|met| met.up, 50),
+        quantile(|met| met.up, 95),
+        quantile(|met| met.echo, 50),
+        roads.join(", ")
+    )
+}
+
+const PROFILES: [&str; 7] = ["open", "easy", "easyrand", "cgnat", "hard", "udpblock", "tcp443"];

@@ -1,0 +1,23 @@
+//! Services behind kernel NATs that meet by an introducer on the public host (Linux, root; see `nat-lab`).
+//!
+//! Without arguments a short list of cases runs; `figures [TRIALS]` prints the table of how many pairs of NATs meet, how fast,
+//! and by which road.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::process::ExitCode;
+
+#[cfg(target_os = "linux")]
+mod cases;
+#[cfg(target_os = "linux")]
+mod world;
+
+#[cfg(target_os = "linux")]
+fn main() -> ExitCode {
+    cases::main()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn main() -> ExitCode {
+    println!("NOT RUN: services behind NATs: network namespaces are Linux's");
+    ExitCode::SUCCESS
+}
