@@ -1,6 +1,7 @@
 //! The blocking handles over loopback.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod adversary;
 #[cfg(feature = "turn")]
 mod coturn;
 #[cfg(target_os = "linux")]

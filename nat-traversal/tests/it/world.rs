@@ -54,23 +54,38 @@ impl World {
     }
 
     /// Lets hosts that are there already learn their addresses.
-    pub(crate) fn map(mut net: Net, seed: Seed, hosts: [(NodeId, SocketAddr); 2]) -> Self {
-        let mut servers: Vec<(NodeId, Running<StunServer>)> = Vec::new();
+    pub(crate) fn map(net: Net, seed: Seed, hosts: [(NodeId, SocketAddr); 2]) -> Self {
+        let servers =
+            [0; 3].map(|_| Box::new(Running::new(StunServer::new(ServerAddresses::One))) as Box<dyn Program>);
+        Self::map_by(net, seed, hosts, servers.into())
+    }
+
+    /// The same by these servers.
+    pub(crate) fn map_by(
+        mut net: Net,
+        seed: Seed,
+        hosts: [(NodeId, SocketAddr); 2],
+        servers: Vec<Box<dyn Program>>,
+    ) -> Self {
         let mut addresses = Vec::new();
-        for number in 10..13 {
-            let address = format!("203.0.113.{number}");
-            let server = net.host(None, &address, Link::delay(Duration::from_millis(20)));
-            net.bind(server, 3478);
-            addresses.push(SocketAddr::new(address.parse().unwrap(), 3478));
-            servers.push((server, Running::new(StunServer::new(ServerAddresses::One))));
-        }
+        let mut servers: Vec<(NodeId, Box<dyn Program>)> = (10_u8..)
+            .zip(servers)
+            .map(|(number, program)| {
+                let address = SocketAddr::from(([203, 0, 113, number], 3478));
+                let server =
+                    net.host(None, &address.ip().to_string(), Link::delay(Duration::from_millis(20)));
+                net.bind(server, 3478);
+                addresses.push(address);
+                (server, program)
+            })
+            .collect();
         let now = net.now();
         let mut mappers = [0, 1].map(|side| {
             let seed = seed.derive(["map a", "map b"][side]);
             Running::until(Mapper::new(now, &addresses, seed, now + Duration::from_secs(5)), |_| true)
         });
         let mut programs: Vec<(NodeId, &mut dyn Program)> =
-            servers.iter_mut().map(|(node, server)| (*node, server as &mut dyn Program)).collect();
+            servers.iter_mut().map(|(node, server)| (*node, server.as_mut() as &mut dyn Program)).collect();
         for ((host, _), mapper) in hosts.iter().zip(&mut mappers) {
             programs.push((*host, mapper));
         }
