@@ -3,6 +3,7 @@
 
 mod connect;
 mod echo;
+mod hole_punch;
 mod lan_discovery;
 mod mesh;
 mod support;

@@ -44,6 +44,17 @@ pub enum PortRule {
     Unknown,
 }
 
+impl std::fmt::Display for AddrKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Host => "host",
+            Self::PortMapped => "port-mapped",
+            Self::Reflexive => "reflexive",
+            Self::Relayed => "relayed",
+        })
+    }
+}
+
 impl MappedSocketAddr {
     /// An address of this host.
     #[must_use]
