@@ -1,6 +1,8 @@
 //! The node of the broadcast example, driven by three threads: one reads lines, one keeps time, and the caller's own
 //! has all the state. They meet in one bounded channel, and nothing is locked.
 
+mod streams;
+
 use std::{
     collections::hash_map::RandomState,
     hash::{BuildHasher as _, Hasher as _},
@@ -9,6 +11,8 @@ use std::{
     thread,
     time::Instant,
 };
+
+pub use streams::{Meeting, over_streams};
 
 use crate::{
     lines::{Line, Lines},

@@ -16,7 +16,7 @@ pub use group::Group;
 pub use load::{Load, LoadSettings, Report};
 pub use one_thread::run as run_one_thread;
 pub use table::{member, table};
-pub use two_threads::run as run_two_threads;
+pub use two_threads::{run as run_two_threads, run_with as run_two_threads_with};
 
 use crate::protocol::mesh::{Event, Mesh};
 

@@ -2,13 +2,21 @@
 
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     io::{self, Read as _, Write as _},
     net::Shutdown,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::{self, JoinHandle},
+    time::Instant,
 };
 
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::{
+    channel::{Receiver, Sender, bounded, never},
+    select,
+};
 use transport::Stream;
 
 use super::{
@@ -27,17 +35,40 @@ pub fn run(
     application: &mut impl Application,
     network: Arc<dyn Network>,
 ) -> io::Result<Traffic> {
+    run_with(mesh, application, network, &never::<Infallible>(), |_, _, _, never| match never {})
+}
+
+/// The same, and hands the application what comes through `others`, such as what a user types.
+///
+/// # Errors
+///
+/// When the system gives no thread.
+pub fn run_with<A: Application, T>(
+    mesh: &mut Mesh,
+    application: &mut A,
+    network: Arc<dyn Network>,
+    others: &Receiver<T>,
+    mut handle_other: impl FnMut(&mut A, Instant, &mut Mesh, T),
+) -> io::Result<Traffic> {
     let (tell, inputs) = bounded(INPUTS_AHEAD);
     let found = tell.clone();
     let helpers = Helpers::start(network, move |one| found.send(Input::Found(one)).is_ok())?;
     let mut driver = Driver { tell, links: BTreeMap::new(), traffic: Traffic::default(), ending: Vec::new() };
     while !application.is_over() {
-        let first = inputs.recv_deadline(deadline(mesh, application)).ok();
+        select! {
+            recv(inputs) -> input => input.map_or(Ok(()), |input| driver.handle(mesh, input))?,
+            recv(others) -> other => {
+                if let Ok(other) = other {
+                    handle_other(application, Instant::now(), mesh, other);
+                }
+            }
+            default(deadline(mesh, application).saturating_duration_since(Instant::now())) => {}
+        }
         // What has gathered meanwhile goes along, so that one write carries the answers to all of it.
-        for input in first.into_iter().chain(inputs.try_iter().take(INPUTS_AHEAD)) {
+        for input in inputs.try_iter().take(INPUTS_AHEAD) {
             driver.handle(mesh, input)?;
         }
-        advance(std::time::Instant::now(), mesh, application);
+        advance(Instant::now(), mesh, application);
         driver.act(mesh, &helpers);
         driver.write(mesh);
     }
@@ -47,9 +78,7 @@ pub fn run(
         driver.close(id);
     }
     drop(helpers);
-    for thread in driver.ending {
-        let _ = thread.join();
-    }
+    driver.reap(|_| true);
     Ok(driver.traffic)
 }
 
@@ -66,8 +95,8 @@ struct Driver {
     tell: Sender<Input>,
     links: BTreeMap<LinkId, LinkThreads>,
     traffic: Traffic,
-    /// Threads of streams that were closed.
-    ending: Vec<JoinHandle<()>>,
+    /// Streams that were closed, and whose threads are about to end.
+    ending: Vec<LinkThreads>,
 }
 
 /// The threads of one stream.
@@ -75,12 +104,14 @@ struct LinkThreads {
     stream: Stream,
     pieces: Sender<Vec<u8>>,
     writing: bool,
+    /// Bytes that the reader has read and the writer has written.
+    counts: Arc<[AtomicU64; 2]>,
     threads: [JoinHandle<()>; 2],
 }
 
 impl Driver {
     fn handle(&mut self, mesh: &mut Mesh, input: Input) -> io::Result<()> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         match input {
             Input::Found(Found::Stream(stream)) => {
                 if let Some(id) = mesh.handle_stream(now, stream.public_key()) {
@@ -90,7 +121,6 @@ impl Driver {
             }
             Input::Found(Found::Nobody(peer)) => mesh.handle_dial_failed(now, peer),
             Input::Read(id, bytes) => {
-                self.traffic.read += bytes.len() as u64;
                 mesh.handle_input(now, id, &bytes);
             }
             Input::Ended(id) => mesh.handle_end(now, id),
@@ -119,7 +149,6 @@ impl Driver {
             let piece = output[..output.len().min(PIECE)].to_vec();
             if !piece.is_empty() {
                 let length = piece.len();
-                self.traffic.written += length as u64;
                 // It waits for nothing else, so there is room.
                 link.writing = link.pieces.try_send(piece).is_ok();
                 mesh.wrote(*id, length);
@@ -128,14 +157,25 @@ impl Driver {
     }
 
     fn close(&mut self, id: LinkId) {
-        let Some(link) = self.links.remove(&id) else { return };
-        drop(link.pieces);
-        // Both threads leave their calls.
+        let Some(mut link) = self.links.remove(&id) else { return };
+        link.pieces = bounded(0).0;
+        // Both threads leave their calls. They may still sit in `send` until this thread takes what they bring.
         let _ = link.stream.shutdown(Shutdown::Both);
-        self.traffic.count(&link.stream);
-        // They may sit in `send` until this thread takes what they bring, so they are joined at the end.
-        self.ending.extend(link.threads);
-        self.ending.retain(|thread| !thread.is_finished());
+        self.ending.push(link);
+        self.reap(|link| link.threads.iter().all(JoinHandle::is_finished));
+    }
+
+    /// Puts away closed streams, waiting for their threads.
+    fn reap(&mut self, which: impl Fn(&LinkThreads) -> bool) {
+        for link in self.ending.extract_if(.., |link| which(link)) {
+            for thread in link.threads {
+                let _ = thread.join();
+            }
+            let [read, written] = link.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+            self.traffic.read += read;
+            self.traffic.written += written;
+            self.traffic.count(&link.stream);
+        }
     }
 }
 
@@ -144,21 +184,24 @@ impl LinkThreads {
         let (pieces, next) = bounded(1);
         let (reader, writer) = stream.try_clone()?.split();
         let (read_tell, write_tell) = (tell.clone(), tell.clone());
+        let counts = Arc::<[AtomicU64; 2]>::default();
+        let (read_counts, write_counts) = (Arc::clone(&counts), Arc::clone(&counts));
         let threads = [
             thread::Builder::new()
                 .name("mesh-read".to_owned())
-                .spawn(move || read(id, reader, &read_tell))?,
+                .spawn(move || read(id, reader, &read_counts[0], &read_tell))?,
             thread::Builder::new()
                 .name("mesh-write".to_owned())
-                .spawn(move || write(id, writer, &next, &write_tell))?,
+                .spawn(move || write(id, writer, &next, &write_counts[1], &write_tell))?,
         ];
-        Ok(Self { stream, pieces, writing: false, threads })
+        Ok(Self { stream, pieces, writing: false, counts, threads })
     }
 }
 
-fn read(id: LinkId, mut stream: transport::ReadStream, tell: &Sender<Input>) {
+fn read(id: LinkId, mut stream: transport::ReadStream, count: &AtomicU64, tell: &Sender<Input>) {
     let mut buffer = vec![0; READ];
     while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        count.fetch_add(length as u64, Ordering::Relaxed);
         if tell.send(Input::Read(id, buffer[..length].to_vec())).is_err() {
             return;
         }
@@ -166,11 +209,20 @@ fn read(id: LinkId, mut stream: transport::ReadStream, tell: &Sender<Input>) {
     let _ = tell.send(Input::Ended(id));
 }
 
-fn write(id: LinkId, mut stream: transport::WriteStream, pieces: &Receiver<Vec<u8>>, tell: &Sender<Input>) {
+fn write(
+    id: LinkId,
+    mut stream: transport::WriteStream,
+    pieces: &Receiver<Vec<u8>>,
+    count: &AtomicU64,
+    tell: &Sender<Input>,
+) {
     for piece in pieces {
-        if stream.write_all(&piece).is_err() {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
             // The reader tells of the end.
-            return;
+            let Ok(length @ 1..) = stream.write(rest) else { return };
+            count.fetch_add(length as u64, Ordering::Relaxed);
+            rest = &rest[length..];
         }
         if tell.send(Input::Wrote(id)).is_err() {
             return;

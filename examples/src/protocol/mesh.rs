@@ -46,6 +46,8 @@ pub struct Settings {
     pub redial: Duration,
     /// Bytes that may wait for one peer.
     pub queue: usize,
+    /// Whether whoever opens a stream to this node belongs to the group by that.
+    pub open: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             beat: Duration::from_millis(500),
             redial: Duration::from_millis(100),
             queue: 1 << 20,
+            open: false,
         }
     }
 }
@@ -144,6 +147,8 @@ pub struct Counters {
 
 #[derive(Debug, Default)]
 struct Peer {
+    /// Whether this node dials.
+    ours: bool,
     link: Option<LinkId>,
     /// When to dial, where it is ours to do so and no dial is under way.
     dial_at: Option<Instant>,
@@ -173,15 +178,33 @@ impl Mesh {
 
     /// Lets a peer belong to the group. At most [`MAX_PEERS`] do.
     pub fn add_peer(&mut self, now: Instant, peer: PublicKey) {
-        if peer != self.me && self.peers.len() < MAX_PEERS && !self.peers.contains_key(&peer) {
-            let ours = self.me < peer;
+        let ours = self.me < peer;
+        if let Some(known) = self.peers.get_mut(&peer) {
+            // It may have come by itself before it was named.
+            known.ours |= ours;
+        } else if peer != self.me && self.peers.len() < MAX_PEERS {
             let dial_wait = self.settings.redial;
-            self.peers.insert(peer, Peer { link: None, dial_at: ours.then_some(now), dial_wait });
+            self.peers.insert(peer, Peer { ours, link: None, dial_at: ours.then_some(now), dial_wait });
+        }
+    }
+
+    /// Lets a peer belong to the group that this node dials whatever their keys: only one of the two may do so.
+    pub fn dial_peer(&mut self, now: Instant, peer: PublicKey) {
+        self.add_peer(now, peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.ours = true;
+            if peer.link.is_none() {
+                peer.dial_at.get_or_insert(now);
+            }
         }
     }
 
     /// Takes a stream to or from a peer. `None` when the peer does not belong to the group: throw the stream away.
     pub fn handle_stream(&mut self, now: Instant, peer: PublicKey) -> Option<LinkId> {
+        if self.settings.open && self.peers.len() < MAX_PEERS {
+            let stranger = Peer { dial_wait: self.settings.redial, ..Peer::default() };
+            self.peers.entry(peer).or_insert(stranger);
+        }
         let before = self.peers.get(&peer)?.link;
         if let Some(link) = before {
             self.close(now, link, Reason::Replaced);
@@ -200,7 +223,7 @@ impl Mesh {
 
     /// The dial that an [`Action::Dial`] asked for has failed.
     pub fn handle_dial_failed(&mut self, now: Instant, peer: PublicKey) {
-        if let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.link.is_none()) {
+        if let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.ours && peer.link.is_none()) {
             peer.dial_at = Some(now + peer.dial_wait);
             peer.dial_wait = (2 * peer.dial_wait).min(self.settings.timeout);
         }
@@ -338,10 +361,9 @@ impl Mesh {
         if link.is_up() {
             self.events.push_back(Event::Down { peer: link.peer, reason });
         }
-        let ours = self.me < link.peer;
         if let Some(peer) = self.peers.get_mut(&link.peer) {
             peer.link = None;
-            if ours && reason != Reason::Replaced {
+            if peer.ours && reason != Reason::Replaced {
                 peer.dial_at = Some(now + peer.dial_wait);
             }
         }

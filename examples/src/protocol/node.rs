@@ -41,6 +41,12 @@ impl Node {
         }
     }
 
+    /// Its name; empty until it has one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Takes a message of a client or of another node.
     pub fn handle_message(&mut self, now: Instant, message: Message) {
         let Message { src, body: Body { msg_id, payload, .. }, .. } = message;

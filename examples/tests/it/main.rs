@@ -1,6 +1,7 @@
 //! Each example, run as its README says.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod broadcast;
 mod connect;
 mod echo;
 mod hole_punch;

@@ -115,10 +115,31 @@ fn the_program_serves_every_workload() {
     for workload in [Workload::Broadcast, Workload::Counter, Workload::UniqueIds, Workload::Echo] {
         let (time, recovery) = (Duration::from_secs(1), Duration::from_secs(2));
         let latency = Duration::from_millis(20);
-        let report =
-            processes::run(Options { workload, time, recovery, latency, ..Options::default() }, BROADCAST);
+        let report = processes::run(
+            Options { workload, time, recovery, latency, ..Options::default() },
+            BROADCAST,
+            &[],
+        );
         assert!(report.failures.is_empty(), "{workload:?}: {:?}", report.failures);
     }
+}
+
+/// Over streams the judge carries nothing between nodes, so it knows neither messages nor what may be smuggled.
+fn streams(seconds: u64) -> Options {
+    let (time, recovery) = (Duration::from_secs(seconds), Duration::from_secs(4));
+    Options { time, recovery, side_channel: true, ..Options::default() }
+}
+
+/// A port at which nobody else meets.
+fn meeting_place() -> String {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port().to_string()
+}
+
+#[test]
+fn nodes_that_meet_by_beacons_talk_over_streams() {
+    let report = processes::run(streams(4), BROADCAST, &["--beacon", &meeting_place()]);
+    passes("streams, met by beacons", &report);
 }
 
 /// The table of the README: `cargo test --release -p crust-examples --test maelstrom -- --ignored --nocapture`.
@@ -126,7 +147,7 @@ fn the_program_serves_every_workload() {
 #[ignore = "takes ten minutes of real time, and means something on an idle machine only"]
 fn figures() {
     let rounds: u64 = std::env::var("RUNS").map_or(3, |runs| runs.parse().unwrap());
-    let run = |what: &str, options: Options| passes(what, &processes::run(options, BROADCAST));
+    let run = |what: &str, options: Options| passes(what, &processes::run(options, BROADCAST, &[]));
     for seed in 1..=rounds {
         run("constant", large(seed, 20, AMBITIOUS));
     }
@@ -135,6 +156,10 @@ fn figures() {
     }
     run("10 % lost", Options { loss: 0.1, ..large(1, 20, VALID) });
     run("partitions", Options { partitions: Some(Duration::from_secs(4)), ..large(1, 20, VALID) });
+    passes(
+        "streams, met by beacons",
+        &processes::run(streams(20), BROADCAST, &["--beacon", &meeting_place()]),
+    );
     for cut in [0, 3, 12] {
         run(&format!("without node {cut}"), Options { cut: Some(cut), ..large(1, 20, EFFICIENT) });
     }

@@ -13,12 +13,13 @@ use crust_examples::protocol::maelstrom::Message;
 use crate::judge::{Judge, Options, Report};
 
 /// Starts as many copies as there are nodes and judges them. They must end with status 0 when their input ends.
-pub(crate) fn run(options: Options, program: &str) -> Report {
+pub(crate) fn run(options: Options, program: &str, arguments: &[&str]) -> Report {
     let (tell, said) = channel();
     let count = options.nodes;
     let mut judge = Judge::new(options);
-    let mut nodes: Vec<Process> =
-        (0..count).map(|place| Process::start(program, move |line| (place, line), &tell)).collect();
+    let mut nodes: Vec<Process> = (0..count)
+        .map(|place| Process::start(program, arguments, move |line| (place, line), &tell))
+        .collect();
     let begin = Instant::now();
     loop {
         let now = begin.elapsed();
@@ -61,10 +62,16 @@ struct Process {
 impl Process {
     fn start<T: Send + 'static>(
         program: &str,
+        arguments: &[&str],
         wrap: impl Fn(Option<String>) -> T + Send + 'static,
         tell: &std::sync::mpsc::Sender<T>,
     ) -> Self {
-        let mut child = Command::new(program).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (output, tell) = (child.stdout.take().unwrap(), tell.clone());
         thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {

@@ -1,0 +1,117 @@
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+const BROADCAST: &str = env!("CARGO_BIN_EXE_broadcast");
+
+#[test]
+fn nodes_that_know_contacts_talk_over_streams() {
+    let (mut nodes, mut contacts) = (Vec::new(), Vec::new());
+    for place in 0..3 {
+        let mut node = Node::start(&contacts);
+        contacts.push(node.error());
+        let name = format!("n{place}");
+        let init = format!(r#""type":"init","node_id":"{name}","node_ids":["n0","n1","n2"]"#);
+        assert!(node.ask(&init).contains("init_ok"));
+        assert!(
+            node.ask(&format!(r#""type":"topology","topology":{{"{name}":[]}}"#)).contains("topology_ok")
+        );
+        nodes.push(node);
+    }
+    assert!(nodes[0].ask(r#""type":"broadcast","message":7"#).contains("broadcast_ok"));
+    for node in &mut nodes {
+        // It takes some hundred milliseconds; the rest is for a busy machine.
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !node.ask(r#""type":"read""#).contains("[7]") {
+            assert!(Instant::now() < deadline, "it never learned of it");
+            thread::sleep(Duration::from_millis(20)); // a node tells nobody by itself that it has learned
+        }
+    }
+    for node in nodes {
+        assert!(node.end());
+    }
+}
+
+#[test]
+fn bad_input_gets_an_error_and_stops_nobody() {
+    let mut node = Node::start(&[]);
+    let _contact = node.error();
+    for (line, wanted) in [
+        ("garbage", "not a message: "),
+        (r#"{"src":"c1","dest":"n1","body":{"type":"dance"}}"#, "malformed or unknown"),
+    ] {
+        writeln!(node.input, "{line}").unwrap();
+        let error = node.error();
+        assert!(error.contains(wanted), "{error}");
+    }
+    writeln!(node.input, "{}", "x".repeat(5 << 20)).unwrap();
+    assert_eq!(node.error(), "a line of more than 4194304 bytes was skipped");
+    assert!(node.ask(r#""type":"broadcast","message":7"#).contains("send init"));
+    assert!(node.ask(r#""type":"init","node_id":"n1","node_ids":["n1"]"#).contains("init_ok"));
+    assert!(node.ask(r#""type":"dance""#).contains(r#""code":10"#));
+    assert!(node.ask(r#""type":"topology","topology":{}"#).contains("does not name this node"));
+    assert!(node.end());
+}
+
+#[test]
+fn wrong_words_are_told() {
+    for (words, wanted) in [
+        (&["--beacon", "x"][..], "cannot go on: \"x\" is no UDP port"),
+        (&["--contacts", "x"], "cannot go on: a contact begins with crust1"),
+        (&["--dance"], "cannot go on: usage: broadcast [--beacon PORT | --contacts [CONTACT]...]"),
+    ] {
+        let output = Command::new(BROADCAST).args(words).output().unwrap();
+        assert!(!output.status.success());
+        assert_eq!(String::from_utf8(output.stderr).unwrap().trim(), wanted);
+    }
+}
+
+/// A node under way, with pipes to it. It ends when they do, so it does not outlive the test.
+struct Node {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    errors: BufReader<ChildStderr>,
+    asked: u32,
+}
+
+impl Node {
+    fn start(contacts: &[String]) -> Self {
+        let mut command = Command::new(BROADCAST);
+        command.arg("--contacts").args(contacts);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let errors = BufReader::new(child.stderr.take().unwrap());
+        Self { child, input, output: BufReader::new(output), errors, asked: 0 }
+    }
+
+    fn ask(&mut self, body: &str) -> String {
+        self.asked += 1;
+        writeln!(self.input, r#"{{"src":"c1","dest":"n","body":{{"msg_id":{},{body}}}}}"#, self.asked)
+            .unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        assert!(line.contains(&format!(r#""in_reply_to":{}"#, self.asked)), "{line}");
+        line
+    }
+
+    fn error(&mut self) -> String {
+        let mut line = String::new();
+        self.errors.read_line(&mut line).unwrap();
+        line.trim().to_owned()
+    }
+
+    /// Ends its input and waits for it.
+    fn end(self) -> bool {
+        let Self { mut child, input, mut output, mut errors, .. } = self;
+        drop(input);
+        let mut rest = String::new();
+        output.read_to_string(&mut rest).unwrap();
+        errors.read_to_string(&mut rest).unwrap();
+        child.wait().unwrap().success()
+    }
+}
