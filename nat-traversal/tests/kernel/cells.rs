@@ -106,7 +106,7 @@ impl Cell {
     /// How long a peer tries.
     pub(crate) const fn patience(&self) -> Duration {
         match self.wanted {
-            Wanted::Direct { .. } => Duration::from_secs(6),
+            Wanted::Direct { .. } => Duration::from_secs(28),
             Wanted::Hopeless | Wanted::Never(_) => Duration::from_secs(4),
         }
     }

@@ -30,7 +30,7 @@ enum State {
     /// The next attempt comes later.
     Waiting { until: Instant },
     /// An attempt is under way.
-    Dialling { id: ConnectionId, until: Instant },
+    Dialling { id: ConnectionId, since: Instant },
     /// A connection stands.
     Connected,
     /// All attempts are used up.
@@ -42,9 +42,10 @@ impl Target {
         Self { remote, state: State::Waiting { until: now }, refusals: 0 }
     }
 
-    pub(super) const fn timeout(&self) -> Option<Instant> {
+    pub(super) fn timeout(&self) -> Option<Instant> {
         match self.state {
-            State::Waiting { until } | State::Dialling { until, .. } => Some(until),
+            State::Waiting { until } => Some(until),
+            State::Dialling { since, .. } => Some(since + ATTEMPT),
             State::Connected | State::Resting => None,
         }
     }
@@ -56,7 +57,7 @@ impl Target {
     /// The attempt that has had its time.
     pub(super) fn take_ended(&mut self, now: Instant) -> Option<ConnectionId> {
         match self.state {
-            State::Dialling { id, until } if until <= now => {
+            State::Dialling { id, since } if since + ATTEMPT <= now => {
                 self.state = State::Resting;
                 Some(id)
             }
@@ -70,29 +71,35 @@ impl Target {
 
     /// The next attempt.
     pub(super) fn dial(&mut self, now: Instant, id: ConnectionId) -> Dial {
-        self.state = State::Dialling { id, until: now + ATTEMPT };
+        self.state = State::Dialling { id, since: now };
         Dial { id, remote: self.remote }
     }
 
     /// The attempt was refused.
     pub(super) fn fail(&mut self, now: Instant, random: &mut Random) {
-        if let State::Dialling { .. } = self.state {
-            self.try_again(now, random);
+        if let State::Dialling { since, .. } = self.state {
+            self.try_again(now, now.saturating_duration_since(since), random);
         }
     }
 
     /// A connection with this address has ended. It need not have been ours, in which case our own attempts go on.
     pub(super) fn end(&mut self, now: Instant, random: &mut Random) {
         if let State::Connected = self.state {
-            self.try_again(now, random);
+            self.try_again(now, Duration::ZERO, random);
         }
     }
 
-    fn try_again(&mut self, now: Instant, random: &mut Random) {
-        // Two peers that are refused and begin in step could miss each other for ever.
-        let wait = REFUSAL_WAIT_MS + REFUSAL_WAIT_GROWTH_MS * u64::from(self.refusals);
-        let until = now + Duration::from_millis(wait + random.below(wait));
+    /// Prepares the next attempt after one that was refused within `round_trip`.
+    ///
+    /// Where both routers refuse what is not asked for, both attempts must be under way at once, so the wait is short beside
+    /// their time. It is drawn, since two peers that go in step could miss each other for ever.
+    fn try_again(&mut self, now: Instant, round_trip: Duration, random: &mut Random) {
+        let most = (round_trip / 2).clamp(SHORT_WAIT, LONG_WAIT);
+        let drawn =
+            Duration::from_millis(random.below(u64::try_from(most.as_millis()).expect("at most LONG_WAIT")));
+        let later = LATER_WAIT * self.refusals.saturating_sub(SOON_REFUSALS);
         self.refusals += 1;
+        let until = now + drawn + later;
         self.state = if self.refusals >= REFUSALS { State::Resting } else { State::Waiting { until } };
     }
 
@@ -110,7 +117,10 @@ const ATTEMPT: Duration = Duration::from_millis(14_500);
 /// so until the peer begins.
 const REFUSALS: u32 = 40;
 
-/// Where both routers refuse, the attempts must cross on their way: the shorter the wait, the sooner they do. It grows, so
-/// that the last comes more than ten seconds after the first.
-const REFUSAL_WAIT_MS: u64 = 30;
-const REFUSAL_WAIT_GROWTH_MS: u64 = 10;
+/// Bounds of what a wait is drawn from.
+const SHORT_WAIT: Duration = Duration::from_millis(10);
+const LONG_WAIT: Duration = Duration::from_millis(500);
+
+/// After these, each wait is longer than the one before, so that the last attempt comes ten seconds after the first.
+const SOON_REFUSALS: u32 = 12;
+const LATER_WAIT: Duration = Duration::from_millis(25);
