@@ -54,6 +54,8 @@ pub struct Config {
     lan_port: u16,
     lan_secret: Option<GroupSecret>,
     lan_secret_file: Option<PathBuf>,
+    #[cfg(feature = "mdns")]
+    mdns: bool,
     times: Times,
     max_mtu: u16,
     bounds: Bounds,
@@ -101,6 +103,8 @@ impl Default for Config {
             lan_port: LAN_PORT,
             lan_secret: None,
             lan_secret_file: None,
+            #[cfg(feature = "mdns")]
+            mdns: false,
             times: Times {
                 deadline: Duration::from_secs(10),
                 handshake: Duration::from_secs(10),
@@ -298,6 +302,16 @@ impl Config {
         self
     }
 
+    /// Whether the service is announced by multicast DNS beside its beacon (as `_crust._udp`, RFC 6763), and hears who is, so
+    /// that it shows in tools such as `avahi-browse`. Costs two threads while the local network is used. Not with a secret, and not
+    /// on loopback. Default: no.
+    #[cfg(feature = "mdns")]
+    #[must_use]
+    pub fn mdns(mut self, mdns: bool) -> Self {
+        self.mdns = mdns;
+        self
+    }
+
     /// How long a `connect` may take, all roads together. Default: 10 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -348,7 +362,13 @@ impl Config {
             (None, Some(path)) => Some(lan_secret::read(path)?),
             (None, None) => None,
         };
-        Ok(LanConfig { lan: self.lan, port: self.lan_port, secret })
+        Ok(LanConfig {
+            lan: self.lan,
+            port: self.lan_port,
+            secret,
+            #[cfg(feature = "mdns")]
+            mdns: self.mdns,
+        })
     }
 
     pub(crate) fn dial_deadline(&self) -> Duration {

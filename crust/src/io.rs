@@ -7,5 +7,7 @@ pub(crate) mod introduce;
 pub(crate) mod lan;
 pub(crate) mod lan_secret;
 pub(crate) mod lock;
+#[cfg(feature = "mdns")]
+pub(crate) mod mdns;
 mod meeting;
 pub(crate) mod worker;

@@ -4,6 +4,8 @@
 pub(crate) mod announcement;
 pub(crate) mod attachment;
 pub(crate) mod contact_wire;
+#[cfg(feature = "mdns")]
+pub(crate) mod dns_sd;
 pub(crate) mod introducer;
 pub(crate) mod introduction;
 pub(crate) mod neighbours;

@@ -26,6 +26,7 @@ pub(crate) struct Settings {
 #[ignore = "started by other tests as a process of its own"]
 fn agent() {
     let Some(settings) = Settings::from_environment() else { return };
+    say("starting");
     // The call of the RFC wherever it is allowed: in a namespace it can only speak to other namespaces of the test.
     let started = if settings.is_local {
         let config =
@@ -46,6 +47,7 @@ fn agent() {
             ("data", data) => controller.set_data(data).expect("tests send little"),
             ("warnings", _) => say(&format!("warnings {:?}", controller.warnings())),
             ("stats", _) => say(&format!("stats {:?}", controller.stats())),
+            ("rss", _) => say(&format!("rss {}", memory_bytes())),
             ("cpu", _) => say(&format!("cpu {}", cpu_nanoseconds())),
             other => panic!("unknown request {other:?}"),
         }
@@ -203,6 +205,14 @@ fn cpu_nanoseconds() -> u64 {
         // A thread takes its name when it first runs.
         thread::yield_now();
     }
+}
+
+/// What this process holds of memory.
+fn memory_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kibibytes.unwrap_or_default() * 1024
 }
 
 fn say(line: &str) {

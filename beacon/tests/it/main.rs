@@ -2,6 +2,7 @@
 
 mod agent;
 mod cost;
+mod figures;
 mod lab;
 mod lan;
 mod loopback;

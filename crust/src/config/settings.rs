@@ -237,6 +237,17 @@ const SETTINGS: &[Setting] = &[
         },
         write: |config| config.lan_secret_file.as_ref().map(|path| quoted(&path.display().to_string())),
     },
+    #[cfg(feature = "mdns")]
+    Setting {
+        name: "mdns",
+        meaning: "Whether to be announced by multicast DNS as well, and to hear who is.",
+        read: |config, value| {
+            config.mdns =
+                value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)))?;
+            Ok(())
+        },
+        write: |config| Some(config.mdns.to_string()),
+    },
     Setting {
         name: "deadline",
         meaning: "How long a connect may take, name look-up and all.",

@@ -9,6 +9,8 @@ use beacon::{Beacon, BeaconConfig, BeaconController, GroupSecret, Interfaces, Me
 use crossbeam::channel::{self, Receiver, Sender, TrySendError};
 use transport::{Endpoint, ListenerSet, PublicKey};
 
+#[cfg(feature = "mdns")]
+use crate::io::mdns::{Found, Mdns};
 use crate::{
     Lan, LanError,
     io::clock,
@@ -24,6 +26,8 @@ pub(crate) struct LanConfig {
     pub(crate) lan: Lan,
     pub(crate) port: u16,
     pub(crate) secret: Option<GroupSecret>,
+    #[cfg(feature = "mdns")]
+    pub(crate) mdns: bool,
 }
 
 /// Shared by the parts of a service.
@@ -31,6 +35,8 @@ pub(crate) struct LanConfig {
 pub(crate) struct LanBeacon {
     lan: Lan,
     secret: Option<GroupSecret>,
+    #[cfg(feature = "mdns")]
+    uses_mdns: bool,
     own: PublicKey,
     listeners: Arc<ListenerSet>,
     heard: Arc<Heard>,
@@ -52,6 +58,8 @@ struct State {
 struct Running {
     controller: BeaconController,
     interfaces: Interfaces,
+    #[cfg(feature = "mdns")]
+    mdns: Option<Mdns>,
 }
 
 /// What the beacon's thread and the callers share.
@@ -76,11 +84,21 @@ struct Feed {
 
 impl LanBeacon {
     pub(crate) fn new(config: LanConfig, own: PublicKey, listeners: Arc<ListenerSet>) -> Self {
-        let LanConfig { lan, port, secret } = config;
+        let LanConfig { lan, port, secret, .. } = config;
         let (sender, endpoints) = channel::bounded(QUEUE_ENDPOINTS);
         let feed = Some(Feed { sender, oldest: endpoints.clone() });
         let state = State { running: None, enabled: false, port, period: PERIOD, feed };
-        Self { lan, secret, own, listeners, heard: Arc::default(), endpoints, state: Mutex::new(state) }
+        Self {
+            lan,
+            secret,
+            #[cfg(feature = "mdns")]
+            uses_mdns: config.mdns,
+            own,
+            listeners,
+            heard: Arc::default(),
+            endpoints,
+            state: Mutex::new(state),
+        }
     }
 
     /// Hears others from now on.
@@ -100,7 +118,7 @@ impl LanBeacon {
         if started.is_err() {
             state.enabled = before;
         }
-        self.announce(&state);
+        self.announce(&mut state);
         started
     }
 
@@ -121,7 +139,7 @@ impl LanBeacon {
         if let Err(error) = self.start(&mut state) {
             tracing::warn!(error = &error as &dyn std::error::Error, "the beacon has ended");
         }
-        self.announce(&state);
+        self.announce(&mut state);
     }
 
     /// Where beacons say that a key is.
@@ -216,11 +234,16 @@ impl LanBeacon {
             .period(state.period)
             .secret(self.secret.clone())
             .interfaces(interfaces.clone());
-        let (heard, feed, own) = (Arc::clone(&self.heard), feed.clone(), self.own);
-        let controller = Beacon::listen_with(config, move |message| heard.take(&message, own, &feed))
+        let (heard, to, own) = (Arc::clone(&self.heard), feed.clone(), self.own);
+        let controller = Beacon::listen_with(config, move |message| heard.take(&message, own, &to))
             .map_err(LanError::Start)?;
         state.port = controller.port();
-        state.running = Some(Running { controller, interfaces });
+        state.running = Some(Running {
+            #[cfg(feature = "mdns")]
+            mdns: self.start_mdns(&interfaces, feed),
+            controller,
+            interfaces,
+        });
         self.announce(state);
         Ok(())
     }
@@ -238,10 +261,31 @@ impl LanBeacon {
         }
     }
 
-    fn announce(&self, state: &State) {
-        let Some(running) = &state.running else { return };
-        let announcement = Announcement::new(self.own, self.listeners.local_endpoints());
-        if !state.enabled || announcement.is_empty() {
+    /// Not beside a private beacon, as it would tell everybody, nor where only this machine is to know.
+    #[cfg(feature = "mdns")]
+    fn start_mdns(&self, interfaces: &Interfaces, feed: &Feed) -> Option<Mdns> {
+        if !self.uses_mdns || self.secret.is_some() || *interfaces == Interfaces::Loopback {
+            return None;
+        }
+        let (heard, feed) = (Arc::clone(&self.heard), feed.clone());
+        let started = Mdns::start(self.own, move |found| match found {
+            Found::Service { address, key, endpoints } => {
+                heard.note(Speaker::by_mdns(address), key, endpoints, &feed);
+            }
+            Found::Gone { address } => lock(&heard.table).neighbours.left(Speaker::by_mdns(address)),
+        });
+        started.inspect_err(|error| tracing::warn!(%error, "no multicast DNS")).ok()
+    }
+
+    fn announce(&self, state: &mut State) {
+        let Some(running) = &mut state.running else { return };
+        let places = if state.enabled { self.listeners.local_endpoints() } else { Vec::new() };
+        #[cfg(feature = "mdns")]
+        if let Some(mdns) = &mut running.mdns {
+            mdns.announce(&places);
+        }
+        let announcement = Announcement::new(self.own, places);
+        if announcement.is_empty() {
             return running.controller.hide();
         }
         if let Err(error) = running.controller.set_data(announcement.encode()) {
@@ -273,7 +317,11 @@ impl Heard {
             interface_index: speaker.interface_index,
             is_on_link: &|address| message.is_on_link(address),
         });
-        let new = lock(&self.table).neighbours.heard(speaker, announcement.key(), endpoints);
+        self.note(speaker, announcement.key(), endpoints, feed);
+    }
+
+    fn note(&self, speaker: Speaker, key: PublicKey, endpoints: Vec<Endpoint>, feed: &Feed) {
+        let new = lock(&self.table).neighbours.heard(speaker, key, endpoints);
         if !new.is_empty() {
             self.changed.notify_all();
         }

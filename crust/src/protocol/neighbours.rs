@@ -95,6 +95,12 @@ impl Neighbours {
 }
 
 impl Speaker {
+    /// A service that multicast DNS tells of: no interface has the number 0.
+    #[cfg(feature = "mdns")]
+    pub(crate) const fn by_mdns(address: SocketAddr) -> Self {
+        Self { interface_index: 0, source: address, other_source: None }
+    }
+
     /// Whether two words came from the same beacon: its sockets have ports of their own.
     fn is(&self, other: Self) -> bool {
         let sources = |it: Self| [Some(it.source), it.other_source].into_iter().flatten();

@@ -3,6 +3,8 @@
 
 mod introducing;
 mod lan;
+#[cfg(feature = "mdns")]
+mod mdns;
 mod reaching;
 mod scope;
 mod support;
