@@ -65,6 +65,10 @@ impl Coturn {
         format!("{scheme}:{host}:{port}{parameters}").parse().unwrap()
     }
 
+    pub(crate) const fn port(&self) -> u16 {
+        self.port
+    }
+
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

@@ -54,6 +54,21 @@ fn two_relays_meet_and_a_permitted_peer_may_begin() {
 }
 
 #[test]
+fn a_server_that_refers_to_another_is_followed() {
+    let Some(other) = Coturn::start(&[]) else { return };
+    let referral = format!("--alternate-server=127.0.0.1:{}", other.port());
+    let Some(coturn) = Coturn::start(&[&referral]) else { return };
+    for over in ["", "?transport=tcp"] {
+        let context = context();
+        let relayed = RelayedUdpSocket::allocate(&context, &coturn.server("turn", over), soon()).unwrap();
+        let peer = peer();
+        relayed.send_to(b"by the other", peer.local_addr().unwrap(), soon()).unwrap();
+        let (_, from) = peer.recv_from(&mut [0; 64]).unwrap();
+        assert_eq!(from, relayed.relayed_addr());
+    }
+}
+
+#[test]
 fn the_wrong_password_and_an_unknown_user_are_told() {
     let Some(coturn) = Coturn::start(&[]) else { return };
     for (user, password) in [("alice", "guess"), ("mallory", "secret"), ("", "")] {

@@ -268,6 +268,24 @@ fn what_cannot_be_sent_is_told_before() {
 }
 
 #[test]
+fn an_address_of_the_other_family_is_asked_for_and_nothing_else_taken() {
+    let mut bench = Bench::new();
+    let server = bench.client.server();
+    let credentials = TurnCredentials::new("user", "secret");
+    let link = TurnLink::Datagrams;
+    bench.client = TurnClient::new(bench.now, server, link, AddressFamily::V6, credentials, Seed::from(1));
+    bench.drain();
+    let family = |bytes: &[u8]| {
+        let request = Message::decode(bytes).unwrap();
+        request.find(attribute::REQUESTED_ADDRESS_FAMILY).map(|found| found.value.to_vec())
+    };
+    assert_eq!(family(&bench.last), Some(vec![2, 0, 0, 0]));
+    let v4 = bench.answer(Class::Success, None, allocation);
+    bench.receive(&v4);
+    assert_eq!(bench.client.poll_event(), Some(TurnEvent::Failed(TurnFailure::BadAnswer)));
+}
+
+#[test]
 fn a_forged_word_that_nobody_is_there_changes_nothing() {
     let mut bench = Bench::allocated();
     for _ in 0..100 {
