@@ -38,7 +38,7 @@ pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, 
         }
         QuicEvent::WindowWanted(bytes) => turn.left.window_wanted += bytes,
         QuicEvent::Preface { stream, preface } => {
-            judge(link, core, stream, preface, turn);
+            judge(link, core, stream, *preface, turn);
         }
         QuicEvent::Opened { ticket, stream } => opened(link, core, ticket, stream, turn),
         QuicEvent::Verdict { stream, verdict } => {

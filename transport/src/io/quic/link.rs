@@ -41,7 +41,8 @@ pub(super) struct Core {
     /// The ways that its datagrams may take.
     pub(super) ways: Ways,
     pub(super) connection: Box<QuicConnection>,
-    pub(super) streams: BTreeMap<QuicStreamId, Handle>,
+    /// Boxed: a map sets aside room for eleven.
+    pub(super) streams: BTreeMap<QuicStreamId, Box<Handle>>,
     /// Dials that wait for their stream, by ticket.
     pub(super) opening: BTreeMap<u64, DialOrder>,
     /// Dials that wait for the verdict on it.
@@ -319,7 +320,7 @@ impl fmt::Debug for Link {
 impl Core {
     pub(super) fn hold_stream(&mut self, shared: &Shared, stream: QuicStreamId) -> Handle {
         let handle = Handle::new(shared.crank.slot(), shared.crank.slot());
-        self.streams.insert(stream, handle.clone());
+        self.streams.insert(stream, Box::new(handle.clone()));
         handle
     }
 

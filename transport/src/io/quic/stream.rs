@@ -281,7 +281,7 @@ impl QuicStream {
     }
 
     fn set(&self, set: impl FnOnce(&mut Handle)) -> Result<(), StreamError> {
-        let (found, _) = self.link.read(|core| core.streams.get_mut(&self.id).map(set));
+        let (found, _) = self.link.read(|core| core.streams.get_mut(&self.id).map(|handle| set(handle)));
         found.ok_or(StreamError::Closed)
     }
 

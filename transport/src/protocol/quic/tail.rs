@@ -73,7 +73,7 @@ impl Batch {
 /// Well below what a person or a protocol notices, and long for a writer that goes on.
 const LONGEST_WAIT: Duration = Duration::from_millis(1);
 /// More than this part of a batch is worth a system call of its own.
-const SHORT_PART: u64 = 4;
+const SHORT_PART: u64 = 2;
 /// Header, tag and frame header of a packet (RFC 9000 §17.3.1, §19.8), with an id of 8 bytes.
 const OVERHEAD: u16 = 36;
 /// Packets stay so much below the limit when a field of variable length does not fit.
@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_long_rest_does_not_wait() {
         let (mut tail, now) = (Tail::default(), start());
-        tail.wrote(13_000);
-        assert_eq!((transmit(&mut tail, now, 13_000), tail.due()), (2, None));
+        tail.wrote(16_000);
+        assert_eq!((transmit(&mut tail, now, 16_000), tail.due()), (2, None));
     }
 }

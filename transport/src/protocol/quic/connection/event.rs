@@ -22,7 +22,7 @@ pub(crate) enum QuicEvent {
     /// A peer opened a stream: judge it and call [`QuicConnection::answer`].
     Preface {
         stream: StreamId,
-        preface: Preface,
+        preface: Box<Preface>,
     },
     /// The peer has judged a stream of ours.
     Verdict {

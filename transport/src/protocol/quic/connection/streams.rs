@@ -56,7 +56,7 @@ impl QuicConnection {
         let Some(stream) = self.streams.get_mut(&id) else { return };
         match stream.read_head(&mut self.inner) {
             Some(HeadEvent::Preface(preface)) => {
-                self.events.push_back(QuicEvent::Preface { stream: id, preface });
+                self.events.push_back(QuicEvent::Preface { stream: id, preface: Box::new(preface) });
             }
             Some(HeadEvent::Verdict(verdict)) => {
                 self.events.push_back(QuicEvent::Verdict { stream: id, verdict });
