@@ -103,10 +103,7 @@ fn a_service_does_not_hear_itself_and_is_not_heard_when_disabled() {
 
     let state: ServiceBeaconState<Disabled> = state.disable();
     assert!(!state.is_enabled());
-    while !server.lan_peers().is_empty() {
-        assert!(Instant::now() < soon());
-        thread::yield_now();
-    }
+    until(|| server.lan_peers().is_empty());
     let mut state: ServiceBeaconState<Dynamic> = state.into();
     state.set_period(Duration::from_millis(100));
     state.set_enabled(true).unwrap();
@@ -124,13 +121,9 @@ fn places_that_are_added_and_removed_are_announced_as_they_are() {
     assert_eq!((second.scheme(), second.addr()), (added.scheme(), added.addr()));
 
     assert!(server.controller.remove_listener(crust::ListenEndpoint::new(first.scheme(), first.addr())));
-    while client.controller.lan_peers() != [(second.public_key(), vec![second])] {
-        thread::yield_now();
-    }
+    until(|| client.controller.lan_peers() == [(second.public_key(), vec![second])]);
     assert!(server.controller.remove_listener(added));
-    while !client.controller.lan_peers().is_empty() {
-        thread::yield_now();
-    }
+    until(|| client.controller.lan_peers().is_empty());
 }
 
 #[test]
@@ -139,9 +132,7 @@ fn the_end_of_the_service_ends_every_wait_and_is_heard_as_a_goodbye() {
     let Service { mut beacon_receiver, controller, beacon_state, .. } = looking(port);
     beacon_receiver.next_deadline(soon()).unwrap();
     drop(server);
-    while !controller.lan_peers().is_empty() {
-        thread::yield_now();
-    }
+    until(|| controller.lan_peers().is_empty());
 
     let nobody = Identity::generate().public_key();
     thread::scope(|scope| {
@@ -229,6 +220,15 @@ fn announced(config: Config) -> (Service, u16) {
 /// One that listens to beacons only.
 fn looking(port: u16) -> Service {
     Service::new_from_config(Config::new().listen([]).lan(Lan::Loopback).lan_port(port)).unwrap()
+}
+
+/// Waits for what no call waits for: that a beacon's thread has taken note of a goodbye.
+fn until(is_so: impl Fn() -> bool) {
+    let deadline = soon();
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// Far more than a busy machine needs.

@@ -3,8 +3,7 @@
 
 mod introducing;
 mod lan;
-#[cfg(feature = "mdns")]
-mod mdns;
+mod local_network;
 mod reaching;
 mod scope;
 mod support;

@@ -1,24 +1,49 @@
-//! Services and the real avahi, which tells and hears of services by multicast DNS, in two network namespaces that
-//! can reach nothing else. Needs root on Linux, avahi and D-Bus; elsewhere it says that it did not run.
+//! Services on a local network, which is two network namespaces that can reach nothing else: by beacons, and with the real avahi,
+//! which tells and hears of services by multicast DNS. Needs root on Linux; elsewhere it says that it did not run.
 #![cfg(target_os = "linux")]
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-    process::{Child, Command, Output, Stdio},
-    sync::mpsc::{Receiver, channel},
+    process::{Child, Command, Stdio},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, channel},
+    },
     thread,
     time::{Duration, Instant},
 };
 
-use crust::{Config, Identity, Service};
+use crossbeam::channel::RecvTimeoutError;
+#[cfg(feature = "mdns")]
+use crust::Identity;
+use crust::{Config, PublicKey, Service};
 
+#[test]
+fn services_on_two_machines_find_each_other_with_nothing_configured() {
+    let Some(lab) = Lab::new("services on two machines") else { return };
+    let mut agents = ["one", "two"].map(|host| lab.program(host, &agent_words("beacon"), false));
+    let keys = agents.each_mut().map(|agent| agent.line().trim_start_matches("agent: key ").to_owned());
+
+    let [one, two] = &mut agents;
+    for (agent, key, address) in [(one, &keys[1], "10.77.0.2"), (two, &keys[0], "10.77.0.1")] {
+        for _ in 0..2 {
+            let found = agent.line_with("found");
+            assert!(found.contains(&format!("://{address}:")) && found.ends_with(key.as_str()), "{found}");
+        }
+    }
+    let [one, two] = agents;
+    drop(one);
+    let mut two = two;
+    two.line_with(&format!("gone {}", keys[0]));
+}
+
+#[cfg(feature = "mdns")]
 #[test]
 fn avahi_finds_a_service_and_a_service_finds_what_avahi_publishes() {
     let what = "multicast DNS with avahi";
     let Some(lab) = Lab::new(what) else { return };
     let Some(_daemons) = Avahi::start(&lab, what) else { return };
-    let mut service = lab.program("one", &agent_words(), End::ByItsInput);
+    let mut service = lab.program("one", &agent_words("mdns"), false);
     let key = service.line().trim_start_matches("agent: key ").to_owned();
 
     // avahi sees the service, with its key and ports, at its address.
@@ -35,7 +60,7 @@ fn avahi_finds_a_service_and_a_service_finds_what_avahi_publishes() {
     let other = Identity::from_seed([7; 32]).public_key();
     let key_property = format!("key={other}");
     let words = ["avahi-publish", "-s", "printer", "_crust._udp", "4433", "v=1", &key_property, "quic=4433"];
-    let published = lab.program("two", &words, End::BySignal);
+    let published = lab.program("two", &words, true);
     assert_eq!(service.line_with("found"), format!("agent: found quic://10.77.0.2:4433?pubkey={other}"));
     drop(published);
     service.line_with(&format!("gone {other}"));
@@ -52,10 +77,8 @@ fn avahi_finds_a_service_and_a_service_finds_what_avahi_publishes() {
 #[test]
 #[ignore = "started by another test as a process of its own"]
 fn service_agent() {
-    if std::env::var_os("MDNS_AGENT").is_none() {
-        return;
-    }
-    let mut service = Service::new_from_config(Config::new().mdns(true)).unwrap();
+    let Ok(way) = std::env::var("LAN_AGENT") else { return };
+    let mut service = Service::new_from_config(config(&way)).unwrap();
     service.beacon_state.set_enabled(true).unwrap();
     say(&format!("key {}", service.controller.public_key()));
     let Service { beacon_receiver, controller, .. } = service;
@@ -63,12 +86,20 @@ fn service_agent() {
         let heard = beacon_receiver.receiver().unwrap().clone();
         let controller = &controller;
         scope.spawn(move || {
-            for endpoint in heard {
-                say(&format!("found {endpoint}"));
-                while !controller.lan_peers().is_empty() {
-                    thread::sleep(Duration::from_millis(20));
+            let mut known = Vec::new();
+            loop {
+                match heard.recv_timeout(Duration::from_millis(20)) {
+                    Ok(endpoint) => {
+                        say(&format!("found {endpoint}"));
+                        known.push(endpoint.public_key());
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        let there = controller.lan_peers();
+                        let is_gone = |key: &PublicKey| there.iter().all(|(peer, _)| peer != key);
+                        known.extract_if(.., |key| is_gone(key)).for_each(|key| say(&format!("gone {key}")));
+                    }
+                    Err(RecvTimeoutError::Disconnected) => break,
                 }
-                say(&format!("gone {}", endpoint.public_key()));
             }
         });
         // The test ends it by its standard input.
@@ -77,15 +108,26 @@ fn service_agent() {
     });
 }
 
+#[cfg(feature = "mdns")]
+fn config(way: &str) -> Config {
+    Config::new().mdns(way == "mdns")
+}
+
+#[cfg(not(feature = "mdns"))]
+fn config(_way: &str) -> Config {
+    Config::new()
+}
+
 fn say(line: &str) {
     let mut output = std::io::stdout().lock();
     // Nobody listens any more when the test has ended.
     let _ = writeln!(output, "agent: {line}").and_then(|()| output.flush());
 }
 
-fn agent_words() -> [String; 6] {
+fn agent_words(way: &str) -> [String; 6] {
     let binary = std::env::current_exe().unwrap().to_str().unwrap().to_owned();
-    ["env", "MDNS_AGENT=yes", &binary, "mdns::service_agent", "--ignored", "--nocapture"].map(str::to_owned)
+    let way = format!("LAN_AGENT={way}");
+    ["env", &way, &binary, "local_network::service_agent", "--ignored", "--nocapture"].map(str::to_owned)
 }
 
 /// Two namespaces, one and two, joined by a cable: 10.77.0.1 and 10.77.0.2.
@@ -96,8 +138,11 @@ struct Lab {
 
 impl Lab {
     fn new(what: &str) -> Option<Self> {
-        let lab =
-            Self { prefix: format!("mdns-{}", std::process::id()), folder: tempfile::tempdir().unwrap() };
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let lab = Self {
+            prefix: format!("lan-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)),
+            folder: tempfile::tempdir().unwrap(),
+        };
         let [one, two] = ["one", "two"].map(|name| lab.namespace(name));
         let script = format!(
             "ip netns add {one} && ip netns add {two} && \
@@ -125,12 +170,13 @@ impl Lab {
         command
     }
 
-    fn run(&self, host: &str, words: &[&str]) -> Output {
+    #[cfg(feature = "mdns")]
+    fn run(&self, host: &str, words: &[&str]) -> std::process::Output {
         self.command(host, words).output().unwrap()
     }
 
-    fn program(&self, host: &str, words: &[impl AsRef<str>], end: End) -> Program {
-        Program::start(&mut self.command(host, words), end)
+    fn program(&self, host: &str, words: &[impl AsRef<str>], takes_signal: bool) -> Program {
+        Program::start(&mut self.command(host, words), takes_signal)
     }
 
     fn bus(&self) -> std::path::PathBuf {
@@ -146,16 +192,18 @@ impl Drop for Lab {
     }
 }
 
+#[cfg(feature = "mdns")]
 /// avahi-daemon in namespace two, and the bus by which its tools speak to it.
 struct Avahi {
     _bus: Program,
     _daemon: Program,
 }
 
+#[cfg(feature = "mdns")]
 impl Avahi {
     fn start(lab: &Lab, what: &str) -> Option<Self> {
         for tool in ["/usr/sbin/avahi-daemon", "/usr/bin/avahi-browse", "/usr/bin/dbus-daemon"] {
-            if !Path::new(tool).exists() {
+            if !std::path::Path::new(tool).exists() {
                 return not_run(what, &format!("{tool} is not installed"));
             }
         }
@@ -175,7 +223,7 @@ impl Avahi {
         );
         let bus_config = file("bus.conf", &bus_config);
         let bus_option = format!("--config-file={bus_config}");
-        let bus_daemon = lab.program("two", &["dbus-daemon", "--nofork", &bus_option], End::BySignal);
+        let bus_daemon = lab.program("two", &["dbus-daemon", "--nofork", &bus_option], true);
         until(|| bus.exists().then_some(()));
         let config = "[server]\nhost-name=two\nuse-ipv4=yes\nuse-ipv6=no\nallow-interfaces=eth0\nenable-dbus=yes\n\
                       [wide-area]\nenable-wide-area=no\n[publish]\ndisable-publishing=no\n[reflector]\n[rlimits]\n";
@@ -185,7 +233,7 @@ impl Avahi {
             "mount -t tmpfs tmpfs /run && mkdir /run/avahi-daemon && \
              exec avahi-daemon --no-drop-root --no-chroot --no-rlimits --file {config}"
         );
-        let daemon = lab.program("two", &["unshare", "--mount", "sh", "-c", &script], End::BySignal);
+        let daemon = lab.program("two", &["unshare", "--mount", "sh", "-c", &script], true);
         until(|| {
             let asked = lab.run("two", &["avahi-browse", "--terminate", "_crust._udp"]);
             asked.status.success().then_some(())
@@ -198,18 +246,12 @@ impl Avahi {
 struct Program {
     child: Child,
     lines: Receiver<String>,
-    end: End,
-}
-
-/// How a program is told to end.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    ByItsInput,
-    BySignal,
+    /// Told by a signal to end, else by the end of its input.
+    takes_signal: bool,
 }
 
 impl Program {
-    fn start(command: &mut Command, end: End) -> Self {
+    fn start(command: &mut Command, takes_signal: bool) -> Self {
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -225,7 +267,7 @@ impl Program {
                 let _ = at.map(|at| tell.send(line[at..].to_owned()));
             }
         });
-        Self { child, lines, end }
+        Self { child, lines, takes_signal }
     }
 
     fn line(&mut self) -> String {
@@ -247,7 +289,7 @@ impl Program {
 impl Drop for Program {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        if self.end == End::BySignal {
+        if self.takes_signal {
             let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).output();
         }
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -259,6 +301,7 @@ impl Drop for Program {
     }
 }
 
+#[cfg(feature = "mdns")]
 /// Tries until there is something.
 fn until<T>(mut find: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
