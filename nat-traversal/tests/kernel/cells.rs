@@ -143,6 +143,11 @@ pub(crate) fn all() -> Vec<Cell> {
     cells.push(Cell { loss: 0.05, ..Cell::new(Scheme::Udp, "easy", "easyrand", quick).weight(3) });
     cells.extend(blocked());
     cells.extend(independent(Scheme::Tcp));
+    for open in ["open", "cone", "acone"] {
+        // The one with random ports gets in.
+        cells.push(Cell::new(Scheme::Tcp, open, "hard", direct(1.0).p95(800).wanted()));
+        cells.push(Cell::new(Scheme::Tcp, open, "hardseq", direct(1.0).p95(800).wanted()));
+    }
     cells.extend(special_places(Scheme::Tcp));
     cells.extend([Scheme::Udp, Scheme::Tcp].into_iter().flat_map(other_times));
     cells
@@ -176,6 +181,10 @@ fn dependent() -> Vec<Cell> {
             cells.push(udp(restricted, hard, chance).weight(weight));
         }
     }
+    for other in ["fw", "easy", "easyrand"] {
+        cells.push(udp("fw", other, direct(1.0).p95(300).wanted()));
+    }
+    cells.push(udp("fw", "hard", chance).weight(2));
     for open in ["open", "cone", "acone"] {
         cells.push(udp(open, "hardseq", direct(1.0).wanted()));
     }

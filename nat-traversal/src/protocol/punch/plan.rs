@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use thiserror::Error;
 
-use crate::protocol::candidate::{AddrKind, MappedSocketAddr, PortRule, usable};
+use crate::protocol::candidate::{AddrKind, MappedSocketAddr, PortRule, is_global, usable};
 
 /// Where to knock, by what is known of both sides' NATs.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -70,7 +70,7 @@ pub(super) fn plan(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Pl
         met |= match (our_rule, candidate.ports) {
             (PortRule::Random, PortRule::Stable | PortRule::Unknown) => {
                 plan.spray =
-                    plan.spray.or_else(|| is_behind_nat(candidate).then_some(Spray::Open(candidate.addr)));
+                    plan.spray.or_else(|| may_filter(candidate).then_some(Spray::Open(candidate.addr)));
                 true
             }
             (PortRule::Stable | PortRule::Unknown, PortRule::Random) => {
@@ -103,7 +103,7 @@ fn targets(candidate: &MappedSocketAddr) -> Vec<SocketAddr> {
 
 /// What our NAT does with ports on the way to this candidate; on the same network there is none between.
 fn rule_towards(ours: &[MappedSocketAddr], candidate: &MappedSocketAddr) -> PortRule {
-    if candidate.kind == AddrKind::Host && !candidate.nat_restricted {
+    if candidate.kind == AddrKind::Host && !is_global(candidate.addr.ip()) {
         return PortRule::Stable;
     }
     let same_family = |our: &&MappedSocketAddr| our.addr.is_ipv4() == candidate.addr.is_ipv4();
@@ -111,8 +111,11 @@ fn rule_towards(ours: &[MappedSocketAddr], candidate: &MappedSocketAddr) -> Port
     reflexive.map_or(PortRule::Stable, |our| our.ports)
 }
 
-fn is_behind_nat(candidate: &MappedSocketAddr) -> bool {
+/// Whether something may stand before it that lets in only whom it has spoken to: a NAT, or a firewall before a public
+/// address.
+fn may_filter(candidate: &MappedSocketAddr) -> bool {
     candidate.kind == AddrKind::Reflexive
+        || (candidate.kind == AddrKind::Host && is_global(candidate.addr.ip()))
 }
 
 /// Ports guessed for a NAT that counts: other hosts behind it open connections meanwhile.
@@ -146,6 +149,14 @@ mod tests {
                 assert_eq!(plan.obstacle, obstacle, "{ours:?} {theirs:?}");
             }
         }
+    }
+
+    #[test]
+    fn a_public_address_may_have_a_firewall_before_it() {
+        let ours = side("192.168.1.11", 1, PortRule::Random);
+        let theirs = [MappedSocketAddr::host("203.0.113.66:4000".parse().unwrap())];
+        assert_eq!(plan(&ours, &theirs).spray, Some(Spray::Open(theirs[0].addr)));
+        assert!(matches!(plan(&theirs, &ours).spray, Some(Spray::Knock(_))));
     }
 
     #[test]
