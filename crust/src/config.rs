@@ -49,6 +49,7 @@ pub struct Config {
     introduces: bool,
     stun_port: u16,
     stun: Vec<SocketAddr>,
+    cache: Option<PathBuf>,
     driver: Driver,
     lan: Lan,
     lan_port: u16,
@@ -98,6 +99,7 @@ impl Default for Config {
             introduces: false,
             stun_port: 0,
             stun: Vec::new(),
+            cache: None,
             driver: Driver::Background,
             lan: Lan::On,
             lan_port: LAN_PORT,
@@ -263,6 +265,14 @@ impl Config {
         self
     }
 
+    /// The file in which to remember where peers were reached; several processes may share one. Default: none, they are
+    /// remembered until the service ends.
+    #[must_use]
+    pub fn cache(mut self, file: impl Into<PathBuf>) -> Self {
+        self.cache = Some(file.into());
+        self
+    }
+
     /// Who waits for the network. Default: one background thread.
     #[must_use]
     pub fn driver(mut self, driver: Driver) -> Self {
@@ -385,6 +395,12 @@ impl Config {
 
     pub(crate) fn attaches(&self) -> bool {
         self.attach
+    }
+
+    /// Where endpoints are remembered, if they are.
+    #[must_use]
+    pub fn cache_file(&self) -> Option<&Path> {
+        self.cache.as_deref()
     }
 
     pub(crate) fn introducer_endpoints(&self) -> &[NamedEndpoint] {

@@ -5,14 +5,15 @@ use std::{
 };
 
 use crossbeam::channel::Receiver;
+use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
 use transport::{
-    BindError, Endpoint, ListenEndpoint, Listener, NamedEndpoint, PublicKey, Scheme, Stream, TransportStats,
-    TurnError,
+    BindError, Endpoint, ListenEndpoint, Listener, NamedEndpoint, PublicKey, RendezvousError,
+    RendezvousOffer, RendezvousOptions, Scheme, Stream, TransportStats, TurnError,
 };
 
 use crate::{
-    ConnectError, ConnectOptions, ConnectTrace, Contact, Destination, Introducer, LanError, LanWarning,
-    ServiceEvent, StartError,
+    AcceptingEndpoints, ConnectError, ConnectOptions, ConnectTrace, Contact, Destination,
+    EndpointCacheIterator, Introducer, LanError, LanWarning, Rendezvous, ServiceEvent, StartError,
     dial::{Dial, in_order},
     io::{
         clock,
@@ -215,7 +216,11 @@ impl ServiceController {
     ///
     /// When the system does not tell its interfaces.
     pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
-        let all = self.shared.listeners.endpoints()?;
+        let mut all = self.shared.listeners.endpoints()?;
+        for place in self.shared.listeners.local_endpoints() {
+            let leased = self.shared.leased(&place);
+            all.extend(leased.map(|addr| Endpoint::new(place.scheme(), addr, self.public_key())));
+        }
         let outside: Vec<_> = all.iter().copied().filter(|one| !one.addr().ip().is_loopback()).collect();
         Ok(if outside.is_empty() { all } else { outside })
     }
@@ -279,6 +284,68 @@ impl ServiceController {
         self.shared.lan.warnings()
     }
 
+    /// The places where this service listens, and where others reach them.
+    #[must_use]
+    pub fn accepting_endpoints(&self) -> AcceptingEndpoints<'_> {
+        AcceptingEndpoints::new(&self.shared)
+    }
+
+    /// What tells this service its outside addresses: servers, and routers that forward ports.
+    #[must_use]
+    pub fn mapping_context(&self) -> &MappingContext {
+        &self.shared.context
+    }
+
+    /// Adds a server that tells this service its outside addresses.
+    pub fn add_hole_puncher_server(&self, server: HolePunchServerAddr) {
+        self.shared.add_servers([server]);
+    }
+
+    /// Where this service tells others their outside addresses: none unless it [introduces](crate::Config::introduce).
+    #[must_use]
+    pub fn hole_punch_addresses(&self) -> Vec<HolePunchServerAddr> {
+        self.shared.hole_punching.clone()
+    }
+
+    /// A UDP socket of the caller's own, and its outside addresses. Blocks while servers and routers are asked, three seconds
+    /// at most.
+    ///
+    /// # Errors
+    ///
+    /// [`MapError`] when no socket can be bound, or the service is closed.
+    pub fn mapped_udp_socket(&self) -> Result<MappedUdpSocket, MapError> {
+        MappedUdpSocket::new(&self.shared.context)
+    }
+
+    /// Begins a meeting with one peer whose offer comes, and ours goes, by a way of the caller's own: a line of text in a
+    /// chat, a server. Give our offer to the peer and the peer's to [`Rendezvous::connect`], within a minute or so, while the
+    /// addresses hold. Blocks for a round trip to the servers, at most about a second.
+    ///
+    /// # Errors
+    ///
+    /// [`RendezvousError`] when no socket can be bound, or the service is closed.
+    pub fn prepare_rendezvous(&self) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
+        let options = RendezvousOptions::new();
+        let (offer, meeting) = self.shared.listeners.prepare_rendezvous(&self.shared.mapping, &options)?;
+        Ok((offer, Rendezvous::new(meeting, self.shared.dialling.deadline)))
+    }
+
+    /// Remembers an endpoint as one that works.
+    pub fn cache_endpoint(&self, endpoint: Endpoint) {
+        self.shared.remembered.record(endpoint);
+    }
+
+    /// The endpoints that led to peers before, the latest first: each that was dialled with success, or
+    /// [given](ServiceController::cache_endpoint).
+    #[must_use]
+    pub fn iter_endpoint_cache(&self) -> EndpointCacheIterator<'_> {
+        EndpointCacheIterator::new(self, self.shared.remembered.endpoints())
+    }
+
+    pub(crate) fn forget(&self, endpoint: &Endpoint) {
+        self.shared.remembered.remove(endpoint);
+    }
+
     /// What has been counted so far.
     #[must_use]
     pub fn stats(&self) -> TransportStats {
@@ -295,13 +362,15 @@ impl ServiceController {
         self.shared.transport.turn(deadline)
     }
 
-    /// What a contact says, after what beacons say of its key: the local network is the shortest way.
+    /// What a contact says, after what beacons say of its key and where it was reached before: the local network is the
+    /// shortest way, and what worked will likely work.
     fn known_endpoints(&self, peer: &Contact, schemes: &[Scheme]) -> Vec<NamedEndpoint> {
         let mut all: Vec<NamedEndpoint> =
             self.shared.lan.lookup(peer.public_key()).into_iter().map(NamedEndpoint::from).collect();
-        for endpoint in peer.endpoints() {
-            if !all.contains(endpoint) {
-                all.push(endpoint.clone());
+        let remembered = self.shared.remembered.of(peer.public_key()).into_iter().map(NamedEndpoint::from);
+        for endpoint in remembered.chain(peer.endpoints().iter().cloned()) {
+            if !all.contains(&endpoint) {
+                all.push(endpoint);
             }
         }
         in_order(&all, schemes)

@@ -165,7 +165,12 @@ impl Dial<'_> {
         if let Some(token) = self.token {
             options = options.access_token(token.clone());
         }
-        Stream::connect_with(&self.shared.transport, endpoints, &options).map_err(|error| {
+        let dialled = Stream::connect_with(&self.shared.transport, endpoints, &options);
+        if let Ok(stream) = &dialled {
+            let path = stream.path();
+            self.shared.remembered.record(Endpoint::new(path.scheme, path.remote, self.peer));
+        }
+        dialled.map_err(|error| {
             let waited = clock::now().saturating_duration_since(started);
             Attempt::of_dial(error, first, self.since_begun(started), waited)
         })

@@ -1,5 +1,6 @@
 //! Files and the clock. Nothing is decided here.
 
+pub(crate) mod cache_file;
 pub(crate) mod clock;
 pub(crate) mod entropy;
 pub(crate) mod identity_file;

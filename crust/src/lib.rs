@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod accepting;
 mod beacon;
 mod config;
 mod connect_options;
@@ -7,6 +8,7 @@ mod contact;
 mod controller;
 mod destination;
 mod dial;
+mod endpoint_cache;
 mod error;
 mod event;
 mod gate;
@@ -14,6 +16,8 @@ mod introducer;
 mod io;
 mod listener;
 mod protocol;
+mod remembered;
+mod rendezvous;
 mod road;
 mod scope;
 mod service;
@@ -29,17 +33,22 @@ pub use crate::beacon::{
 pub use crate::protocol::fuzz_announcement;
 #[doc(no_inline)]
 pub use ::beacon::{BeaconError, GroupSecret, SecretTooShort, Warning as LanWarning};
+pub use accepting::{AcceptingEndpoint, AcceptingEndpoints, KnownEndpoints, MappedEndpoint, MappedEndpoints};
 pub use config::{Config, ConfigError, ParseDurationError, parse_duration};
 pub use connect_options::ConnectOptions;
 pub use contact::{Contact, ContactError, ParseContactError};
 pub use controller::ServiceController;
 pub use destination::Destination;
+pub use endpoint_cache::{CachedEndpoint, EndpointCacheIterator};
 pub use error::{Attempt, AttemptError, ConnectError, StartError};
 pub use event::ServiceEvent;
 pub use introducer::Introducer;
 pub use io::identity_file::{IdentityFile, IdentityFileError};
 pub use io::introduce::IntroductionError;
 pub use listener::{Incoming, ServiceListener};
+#[doc(no_inline)]
+pub use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
+pub use rendezvous::Rendezvous;
 pub use road::Road;
 pub use scope::{Scoped, ScopedService, scope};
 pub use service::Service;

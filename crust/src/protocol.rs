@@ -3,6 +3,7 @@
 
 pub(crate) mod announcement;
 pub(crate) mod attachment;
+pub(crate) mod cache;
 pub(crate) mod contact_wire;
 #[cfg(feature = "mdns")]
 pub(crate) mod dns_sd;

@@ -7,9 +7,9 @@ use crate::{
     Config, IdentityFile, Introducer, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
     ServiceListener, StartError,
     controller::Dialling,
-    io::{lan::LanBeacon, worker::Hosting},
+    io::{cache_file::CacheFile, lan::LanBeacon, worker::Hosting},
     protocol::introducer::{Bounds, Switchboard},
-    shared::{INTRODUCE, Shared},
+    shared::{INTRODUCE, Parts, Shared},
 };
 
 /// A peer that is up: it listens, and it can dial.
@@ -67,11 +67,11 @@ impl Service {
             (None, Some(file)) => IdentityFile::new(file).load_or_create()?,
             (None, None) => Identity::generate(),
         };
-        let mapping = config
-            .stun_servers()
-            .iter()
-            .fold(MappingConfig::new().map_timeout(MAPPING).port_map(false), |all, &at| all.server(at));
-        let mapping = MappingContext::new(mapping)?;
+        let servers =
+            |base: MappingConfig| config.stun_servers().iter().fold(base, |all, &at| all.server(at));
+        let mapping =
+            MappingContext::new(servers(MappingConfig::new().map_timeout(MAPPING).port_map(false)))?;
+        let context = MappingContext::new(servers(MappingConfig::new()))?;
         let transport = Transport::new(identity, config.transport())?;
         let listeners = Arc::new(ListenerSet::new(&transport));
         for place in config.places() {
@@ -88,7 +88,18 @@ impl Service {
         let acceptor = ServiceListener::new(Arc::clone(&listeners));
         let beacon_state = ServiceBeaconState::new(Arc::clone(&lan));
         let beacon_receiver = ServiceBeaconReceiver::new(Arc::clone(&lan));
-        let shared = Arc::new(Shared::new(transport, listeners, lan, dialling, config.gate(), mapping));
+        let hole_punching = hosting.as_ref().map(Hosting::hole_punching).unwrap_or_default();
+        let shared = Arc::new(Shared::new(Parts {
+            transport,
+            listeners,
+            lan,
+            dialling,
+            gate: config.gate(),
+            mapping,
+            context,
+            cache: config.cache_file().map(CacheFile::new),
+            hole_punching,
+        }));
         let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());
         let controller = ServiceController::start(shared, introducers, hosting)?;
         Ok(Self { acceptor, beacon_state, beacon_receiver, controller })
@@ -103,7 +114,7 @@ fn introduce(transport: &Transport, listeners: &ListenerSet, stun_port: u16) -> 
     let stun =
         local.map(|local| HolePunchServer::bind(SocketAddr::new(local.ip(), stun_port))).transpose()?;
     let port = stun.as_ref().and_then(|stun| stun.addresses().first()).map_or(0, |at| at.addr.port());
-    Ok(Hosting { listener, board: Switchboard::new(Bounds::default(), port), _stun: stun })
+    Ok(Hosting { listener, board: Switchboard::new(Bounds::default(), port), stun })
 }
 
 /// Two sendings to each server. One that does not answer, such as where UDP is blocked, keeps the peer waiting for so long.

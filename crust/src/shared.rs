@@ -5,16 +5,17 @@ use std::{
     time::Instant,
 };
 
-use nat_traversal::{HolePunchServerAddr, MappingContext};
-use transport::{ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, Transport};
+use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease};
+use transport::{ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, Transport};
 
 use crate::{
     Introducer, ServiceEvent,
     controller::Dialling,
     event::Events,
     gate::Gate,
-    io::{clock, lan::LanBeacon, lock::Lock as _},
+    io::{cache_file::CacheFile, clock, lan::LanBeacon, lock::Lock as _},
     protocol::plan::PunchBudget,
+    remembered::Remembered,
 };
 
 /// The protocol spoken with introducers.
@@ -28,7 +29,14 @@ pub(crate) struct Shared {
     pub(crate) lan: Arc<LanBeacon>,
     pub(crate) dialling: Dialling,
     pub(crate) events: Events,
+    /// For meetings: asks servers only, and not for long.
     pub(crate) mapping: MappingContext,
+    /// For everything else: asks routers too.
+    pub(crate) context: MappingContext,
+    pub(crate) remembered: Remembered,
+    leases: Mutex<Vec<(ListenEndpoint, PortLease)>>,
+    /// Where we tell others their addresses, if we do.
+    pub(crate) hole_punching: Vec<HolePunchServerAddr>,
     gate: Mutex<Arc<Gate>>,
     introducers: Mutex<Vec<Attached>>,
     /// Told whenever the list of introducers changes.
@@ -45,27 +53,61 @@ struct Attached {
     attached: bool,
 }
 
+/// What a service begins with.
+pub(crate) struct Parts {
+    pub(crate) transport: Transport,
+    pub(crate) listeners: Arc<ListenerSet>,
+    pub(crate) lan: Arc<LanBeacon>,
+    pub(crate) dialling: Dialling,
+    pub(crate) gate: Gate,
+    pub(crate) mapping: MappingContext,
+    pub(crate) context: MappingContext,
+    pub(crate) cache: Option<CacheFile>,
+    pub(crate) hole_punching: Vec<HolePunchServerAddr>,
+}
+
 impl Shared {
-    pub(crate) fn new(
-        transport: Transport,
-        listeners: Arc<ListenerSet>,
-        lan: Arc<LanBeacon>,
-        dialling: Dialling,
-        gate: Gate,
-        mapping: MappingContext,
-    ) -> Self {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let events = Events::new();
         Self {
-            listeners,
-            lan,
-            dialling,
-            events: Events::new(),
-            mapping,
-            gate: Mutex::new(Arc::new(gate)),
+            listeners: parts.listeners,
+            lan: parts.lan,
+            dialling: parts.dialling,
+            remembered: Remembered::open(parts.cache, events.clone()),
+            events,
+            mapping: parts.mapping,
+            context: parts.context,
+            leases: Mutex::default(),
+            hole_punching: parts.hole_punching,
+            gate: Mutex::new(Arc::new(parts.gate)),
             introducers: Mutex::default(),
             introduced: Condvar::new(),
             punches: Mutex::default(),
-            transport,
+            transport: parts.transport,
         }
+    }
+
+    /// Adds servers that tell us our addresses.
+    pub(crate) fn add_servers(&self, servers: impl IntoIterator<Item = HolePunchServerAddr>) {
+        let servers: Vec<_> = servers.into_iter().collect();
+        self.mapping.add_servers(servers.iter().cloned());
+        self.context.add_servers(servers);
+    }
+
+    /// Where a router forwards the port of a listener from.
+    pub(crate) fn leased(&self, place: &ListenEndpoint) -> Option<SocketAddr> {
+        let leases = self.leases.hold();
+        leases.iter().find(|(leased, _)| leased == place).and_then(|(_, lease)| lease.external())
+    }
+
+    /// Has a router forward a port for as long as the service lives.
+    pub(crate) fn keep_lease(&self, place: ListenEndpoint, lease: PortLease) {
+        let mut leases = self.leases.hold();
+        let old = leases.iter().position(|(leased, _)| *leased == place).map(|at| leases.swap_remove(at));
+        leases.push((place, lease));
+        // Given back outside the lock: a router is told.
+        drop(leases);
+        drop(old);
     }
 
     /// Ends every wait.
@@ -73,6 +115,7 @@ impl Shared {
         self.lan.close();
         self.transport.close();
         self.mapping.interrupter().interrupt();
+        self.context.interrupter().interrupt();
         self.introducers.hold().clear();
         self.introduced.notify_all();
     }
@@ -107,7 +150,7 @@ impl Shared {
     /// An introducer calls us from now on; `seen` is its address.
     pub(crate) fn attached(&self, introducer: Introducer, seen: Option<IpAddr>) {
         if let (Some(ip), Some(port)) = (seen, introducer.stun_port) {
-            self.mapping.add_servers([HolePunchServerAddr::Stun(SocketAddr::new(ip, port))]);
+            self.add_servers([HolePunchServerAddr::Stun(SocketAddr::new(ip, port))]);
         }
         let endpoint = introducer.endpoints[0].clone();
         let mut introducers = self.introducers.hold();
@@ -135,7 +178,7 @@ impl Shared {
         let Some(port) = introducer.stun_port else { return };
         let hosts = introducer.endpoints.iter().filter_map(NamedEndpoint::to_endpoint);
         let servers = hosts.map(|endpoint| SocketAddr::new(endpoint.addr().ip(), port));
-        self.mapping.add_servers(servers.map(HolePunchServerAddr::Stun));
+        self.add_servers(servers.map(HolePunchServerAddr::Stun));
     }
 
     /// Waits until one introducer at least calls us; tells whether one does.

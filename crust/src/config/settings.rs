@@ -249,6 +249,15 @@ const SETTINGS: &[Setting] = &[
         write: |config| Some(config.mdns.to_string()),
     },
     Setting {
+        name: "cache",
+        meaning: "The file in which to remember where peers were reached.",
+        read: |config, value| {
+            config.cache = Some(PathBuf::from(string(value)?));
+            Ok(())
+        },
+        write: |config| config.cache.as_ref().map(|path| quoted(&path.display().to_string())),
+    },
+    Setting {
         name: "deadline",
         meaning: "How long a connect may take, name look-up and all.",
         read: |config, value| {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use nat_traversal::HolePunchServer;
+use nat_traversal::{HolePunchServer, HolePunchServerAddr};
 use transport::{
     ConnectOptions, LabelListener, PublicKey, Readiness, SetWaker, Stream, StreamError, StreamKey, StreamSet,
 };
@@ -36,7 +36,15 @@ pub(crate) struct Hosting {
     pub(crate) listener: LabelListener,
     pub(crate) board: Switchboard,
     /// Answers STUN for as long as we introduce.
-    pub(crate) _stun: Option<HolePunchServer>,
+    pub(crate) stun: Option<HolePunchServer>,
+}
+
+impl Hosting {
+    /// Where others ask for their addresses.
+    pub(crate) fn hole_punching(&self) -> Vec<HolePunchServerAddr> {
+        let addresses = self.stun.iter().flat_map(HolePunchServer::addresses);
+        addresses.map(|address| HolePunchServerAddr::Stun(address.addr)).collect()
+    }
 }
 
 /// The running thread.

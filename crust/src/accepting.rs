@@ -1,0 +1,132 @@
+use std::{io, net::SocketAddr, time::Duration};
+
+use nat_traversal::PortProtocol;
+use transport::{Endpoint, ListenEndpoint, Scheme};
+
+use crate::{io::clock, shared::Shared};
+
+/// The iterator of [`ServiceController::accepting_endpoints`](crate::ServiceController::accepting_endpoints).
+#[derive(Debug)]
+pub struct AcceptingEndpoints<'c> {
+    shared: &'c Shared,
+    places: std::vec::IntoIter<ListenEndpoint>,
+}
+
+/// A place where a service listens.
+///
+/// ```
+/// use crust::{Config, Service};
+///
+/// let place = "tcp://127.0.0.1:0".parse()?;
+/// let service = Service::new_from_config(Config::new().listen([place]))?;
+/// for accepting in service.controller.accepting_endpoints() {
+///     for known in accepting.known_endpoints()? {
+///         println!("{} is reached at {}", accepting.local_endpoint(), known.endpoint);
+///     }
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct AcceptingEndpoint<'c> {
+    shared: &'c Shared,
+    local: ListenEndpoint,
+}
+
+/// Where others reach a listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MappedEndpoint {
+    /// What to dial.
+    pub endpoint: Endpoint,
+    /// Whether a NAT lets only those in to whom something was sent before.
+    pub nat_restricted: bool,
+}
+
+/// The iterator of [`AcceptingEndpoint::known_endpoints`].
+#[derive(Debug)]
+pub struct KnownEndpoints(std::vec::IntoIter<MappedEndpoint>);
+
+/// The iterator of [`AcceptingEndpoint::mapped_endpoints`].
+#[derive(Debug)]
+pub struct MappedEndpoints(std::vec::IntoIter<MappedEndpoint>);
+
+impl<'c> AcceptingEndpoints<'c> {
+    pub(crate) fn new(shared: &'c Shared) -> Self {
+        Self { shared, places: shared.listeners.local_endpoints().into_iter() }
+    }
+}
+
+impl<'c> Iterator for AcceptingEndpoints<'c> {
+    type Item = AcceptingEndpoint<'c>;
+
+    fn next(&mut self) -> Option<AcceptingEndpoint<'c>> {
+        self.places.next().map(|local| AcceptingEndpoint { shared: self.shared, local })
+    }
+}
+
+impl AcceptingEndpoint<'_> {
+    /// Where it listens.
+    #[must_use]
+    pub const fn local_endpoint(&self) -> &ListenEndpoint {
+        &self.local
+    }
+
+    /// Where it is reached as far as that is known without asking anybody: this host's addresses, and what a router forwards
+    /// already.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell its interfaces.
+    pub fn known_endpoints(&self) -> io::Result<KnownEndpoints> {
+        let hosts = self.shared.mapping.host_endpoints(self.local.addr())?;
+        let mut known: Vec<MappedEndpoint> = hosts.iter().map(|host| self.at(host.addr)).collect();
+        known.extend(self.shared.leased(&self.local).map(|addr| self.at(addr)));
+        Ok(KnownEndpoints(known.into_iter()))
+    }
+
+    /// The same, after asking a router to forward the port, which it then does for as long as the service lives. Blocks
+    /// until a router has answered, three seconds at most, about two if none does.
+    ///
+    /// # Errors
+    ///
+    /// When the system does not tell its interfaces. That no router helps is no error.
+    pub fn mapped_endpoints(&self) -> io::Result<MappedEndpoints> {
+        if self.shared.leased(&self.local).is_none() {
+            let protocol =
+                if self.local.scheme() == Scheme::Tcp { PortProtocol::Tcp } else { PortProtocol::Udp };
+            let until = clock::now() + ROUTER;
+            match self.shared.context.map_port(self.local.addr(), protocol, until) {
+                Ok(Some(lease)) => self.shared.keep_lease(self.local, lease),
+                Ok(None) => {}
+                Err(failures) => {
+                    tracing::debug!(local = %self.local, ?failures, "no router forwards the port")
+                }
+            }
+        }
+        Ok(MappedEndpoints(self.known_endpoints()?.0))
+    }
+
+    fn at(&self, addr: SocketAddr) -> MappedEndpoint {
+        let endpoint = Endpoint::new(self.local.scheme(), addr, self.shared.transport.public_key());
+        MappedEndpoint { endpoint, nat_restricted: false }
+    }
+}
+
+impl Iterator for KnownEndpoints {
+    type Item = MappedEndpoint;
+
+    fn next(&mut self) -> Option<MappedEndpoint> {
+        self.0.next()
+    }
+}
+
+impl Iterator for MappedEndpoints {
+    type Item = MappedEndpoint;
+
+    fn next(&mut self) -> Option<MappedEndpoint> {
+        self.0.next()
+    }
+}
+
+/// Three protocols one after the other, each asked twice.
+const ROUTER: Duration = Duration::from_secs(3);

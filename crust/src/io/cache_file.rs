@@ -1,0 +1,193 @@
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, ErrorKind, Read as _, Write as _},
+    path::PathBuf,
+};
+
+use crate::protocol::cache::{Cache, CacheFlaw, MAX_BYTES};
+
+/// The file of the endpoint cache. Several processes may use one: what each of them writes holds what the others wrote, and
+/// nobody ever reads half a file.
+#[derive(Debug)]
+pub(crate) struct CacheFile {
+    path: PathBuf,
+}
+
+impl CacheFile {
+    pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// Reads the file. One that is not there is empty.
+    pub(crate) fn read(&self) -> Result<Cache, CacheFileError> {
+        let error = |source| CacheFileError::Read { path: self.path.clone(), source };
+        let file = match File::open(&self.path) {
+            Ok(file) => file,
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(Cache::default()),
+            Err(source) => return Err(error(source)),
+        };
+        let mut bytes = Vec::new();
+        let most = u64::try_from(MAX_BYTES + 1).expect("some sixty kilobytes");
+        file.take(most).read_to_end(&mut bytes).map_err(error)?;
+        Cache::decode(&bytes).map_err(|flaw| CacheFileError::Flaw { path: self.path.clone(), flaw })
+    }
+
+    /// Writes what `cache` and the file hold together, but for what `change` takes out; gives what was written.
+    ///
+    /// A damaged file is replaced. One of another version is left alone: it is somebody's who knows more.
+    pub(crate) fn update(
+        &self,
+        now: u64,
+        cache: &Cache,
+        change: impl FnOnce(&mut Cache),
+    ) -> Result<Cache, CacheFileError> {
+        let error = |source| CacheFileError::Write { path: self.path.clone(), source };
+        if let Some(folder) = self.path.parent() {
+            fs::create_dir_all(folder).map_err(error)?;
+        }
+        // Held until the end of this call. Readers do not need it, as files are replaced whole.
+        let _lock = self.lock().map_err(error)?;
+        let mut whole = match self.read() {
+            Ok(there) => there,
+            Err(CacheFileError::Flaw { flaw: CacheFlaw::Damaged, .. }) => Cache::default(),
+            Err(error) => return Err(error),
+        };
+        whole.merge(now, cache);
+        change(&mut whole);
+        self.replace(&whole.encode()).map_err(error)?;
+        Ok(whole)
+    }
+
+    fn lock(&self) -> io::Result<File> {
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.beside("lock"))?;
+        file.lock()?;
+        Ok(file)
+    }
+
+    /// The name is given to a file that is whole already.
+    fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        let new = self.beside("new");
+        let written = File::create(&new).and_then(|mut file| file.write_all(bytes));
+        // Not synced: a file that a power cut leaves empty is one that is damaged, and only a cache.
+        let replaced = written.and_then(|()| fs::rename(&new, &self.path));
+        if replaced.is_err() {
+            let _ = fs::remove_file(&new);
+        }
+        replaced
+    }
+
+    fn beside(&self, ending: &str) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(".");
+        name.push(ending);
+        self.path.with_file_name(name)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn path(&self) -> &std::path::Path {
+        &self.path
+    }
+}
+
+/// Why the endpoint cache is not kept on disk.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CacheFileError {
+    #[error("cannot read {}", .path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {}", .path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("{}: {flaw}", .path.display())]
+    Flaw { path: PathBuf, flaw: CacheFlaw },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use transport::{Endpoint, PublicKey, Scheme};
+
+    use super::*;
+
+    const NOW: u64 = 1_700_000_000;
+
+    fn endpoint(port: u16) -> Endpoint {
+        Endpoint::new(Scheme::Tcp, ([127, 0, 0, 1], port).into(), PublicKey::from_bytes([1; 32]))
+    }
+
+    fn with(port: u16) -> Cache {
+        let mut cache = Cache::default();
+        cache.record(NOW, endpoint(port));
+        cache
+    }
+
+    #[test]
+    fn what_is_written_is_read_by_another() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CacheFile::new(folder.path().join("a/b/endpoints"));
+        assert_eq!(file.read().unwrap(), Cache::default());
+        file.update(NOW, &with(1), |_| ()).unwrap();
+        let whole = file.update(NOW, &with(2), |_| ()).unwrap();
+        assert_eq!(CacheFile::new(file.path()).read().unwrap(), whole);
+        assert_eq!(whole.endpoints().count(), 2);
+        let less = file
+            .update(NOW, &Cache::default(), |cache| {
+                cache.remove(&endpoint(1));
+            })
+            .unwrap();
+        assert_eq!(less.endpoints().collect::<Vec<_>>(), [endpoint(2)]);
+    }
+
+    #[test]
+    fn processes_that_write_at_the_same_time_lose_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("endpoints");
+        thread::scope(|scope| {
+            for port in 1..=8 {
+                let path = &path;
+                scope.spawn(move || CacheFile::new(path).update(NOW, &with(port), |_| ()).unwrap());
+            }
+        });
+        assert_eq!(CacheFile::new(&path).read().unwrap().endpoints().count(), 8);
+    }
+
+    #[test]
+    fn a_damaged_file_is_replaced_and_one_of_another_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CacheFile::new(folder.path().join("endpoints"));
+        for damage in [&b""[..], b"crustend", b"crustend\x01\x00\x01", &[0xff; 100], &[b'x'; 100_000]] {
+            fs::write(file.path(), damage).unwrap();
+            assert!(matches!(file.read(), Err(CacheFileError::Flaw { flaw: CacheFlaw::Damaged, .. })));
+            file.update(NOW, &with(1), |_| ()).unwrap();
+            assert_eq!(file.read().unwrap(), with(1));
+        }
+        let later = b"crustend\x02what nobody knows yet";
+        fs::write(file.path(), later).unwrap();
+        let error = file.update(NOW, &with(1), |_| ()).unwrap_err();
+        assert!(error.to_string().contains("version 2"), "{error}");
+        assert_eq!(fs::read(file.path()).unwrap(), later);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_an_error_that_names_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let blocked = folder.path().join("file");
+        fs::write(&blocked, "").unwrap();
+        let file = CacheFile::new(blocked.join("endpoints"));
+        let error = file.update(NOW, &with(1), |_| ()).unwrap_err();
+        assert!(error.to_string().contains("endpoints"), "{error}");
+        assert!(file.read().is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_an_error_and_leaves_the_old_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = CacheFile::new(folder.path().join("endpoints"));
+        file.update(NOW, &with(1), |_| ()).unwrap();
+        // What every write to is answered with "no space left on device".
+        std::os::unix::fs::symlink("/dev/full", folder.path().join("endpoints.new")).unwrap();
+        assert!(matches!(file.update(NOW, &with(2), |_| ()), Err(CacheFileError::Write { .. })));
+        assert_eq!(file.read().unwrap(), with(1));
+        assert!(file.update(NOW, &with(2), |_| ()).is_ok(), "and the next time it may do");
+    }
+}
