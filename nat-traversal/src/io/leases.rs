@@ -186,7 +186,10 @@ impl Worker {
                 }
                 Command::Upnp(number, answer, router) => {
                     if let Some(lease) = self.running.iter_mut().find(|lease| lease.number == number) {
-                        lease.upnp = router.or_else(|| lease.upnp.take());
+                        // A search that was begun before finds nothing new.
+                        if lease.upnp.is_none() || !matches!(answer, UpnpAnswer::Found(_)) {
+                            lease.upnp = router.or_else(|| lease.upnp.take());
+                        }
                         lease.mapper.handle_upnp(time, answer);
                     }
                 }
@@ -274,6 +277,9 @@ impl Lease {
     }
 
     fn hand_out(&mut self, task: UpnpTask, leases: &Leases) {
+        if task == UpnpTask::Search {
+            self.upnp = None;
+        }
         let mut report =
             Report { shared: Arc::clone(&leases.shared), number: self.number, task, answer: None };
         let (search, request, router) = (self.search.clone(), self.request, self.upnp.clone());

@@ -152,7 +152,10 @@ impl PortMapper {
 
     /// Tells the outcome of what [`PortMapEvent::Upnp`] asked for.
     pub fn handle_upnp(&mut self, now: Instant, answer: UpnpAnswer) {
+        let is_searching = matches!(self.search, Search::Running);
         match (answer, &self.state) {
+            // Of a search that was begun before the last loss.
+            (UpnpAnswer::Found(_) | UpnpAnswer::NotFound(_), _) if !is_searching => {}
             (UpnpAnswer::Found(router), _) => {
                 self.search = Search::Found(router, None);
                 if matches!(self.state, State::Searching) {

@@ -105,6 +105,18 @@ fn what_upnp_gives_after_the_release_is_given_back() {
 }
 
 #[test]
+fn an_answer_to_an_earlier_search_changes_nothing() {
+    for answer in [UpnpAnswer::Found("192.168.1.66".parse().unwrap()), UpnpAnswer::NotFound("late".into())] {
+        let mut world = World::new(|router| router.is_silent = true);
+        assert!(matches!(world.next_event(), PortMapEvent::Mapped(_)));
+        world.mapper.handle_upnp(world.net.now(), answer);
+        world.mapper.release(world.net.now());
+        assert_eq!(world.next_event(), PortMapEvent::Closed);
+        assert_eq!(world.tasks.last(), Some(&UpnpTask::Remove { external_port: 4000 }));
+    }
+}
+
+#[test]
 fn a_lost_port_is_asked_for_again_with_ever_longer_pauses() {
     let mut world = World::new(|router| router.max_lifetime = Duration::from_secs(20));
     assert!(matches!(world.next_event(), PortMapEvent::Mapped(_)));
