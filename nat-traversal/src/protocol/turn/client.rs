@@ -304,7 +304,8 @@ impl TurnClient {
     /// Takes in a message of the server: one datagram, or one frame of a stream. Data of a peer is returned instead of
     /// told as an event.
     pub fn receive<'a>(&mut self, now: Instant, datagram: Datagram<'a>) -> TurnReceived<'a> {
-        let received = if datagram.source == self.server && datagram.socket == SocketIndex::MAIN {
+        let ours = datagram.source == self.server && datagram.socket == SocketIndex::MAIN;
+        let received = if ours && self.state != State::Done {
             self.read(now, datagram.bytes)
         } else {
             TurnReceived::Ignored

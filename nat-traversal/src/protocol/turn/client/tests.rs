@@ -268,6 +268,20 @@ fn what_cannot_be_sent_is_told_before() {
 }
 
 #[test]
+fn nothing_is_told_after_the_end() {
+    let mut bench = Bench::allocated();
+    bench.client.permit(bench.now, "192.0.2.2".parse().unwrap()).unwrap();
+    bench.client.handle_disconnected();
+    let late = MessageBuilder::new(Class::Indication, Method::DATA, TransactionId([0; 12]))
+        .xor_address(attribute::XOR_PEER_ADDRESS, "192.0.2.2:1".parse().unwrap())
+        .attribute(attribute::DATA, b"late")
+        .finish();
+    assert_eq!(bench.receive(&late), TurnReceived::Ignored);
+    assert_eq!(bench.client.poll_event(), Some(TurnEvent::Failed(TurnFailure::Disconnected)));
+    assert_eq!(bench.client.poll_event(), None);
+}
+
+#[test]
 fn an_address_of_the_other_family_is_asked_for_and_nothing_else_taken() {
     let mut bench = Bench::new();
     let server = bench.client.server();
