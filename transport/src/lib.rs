@@ -17,6 +17,8 @@ mod listener;
 mod listener_set;
 mod path;
 mod protocol;
+#[cfg(feature = "turn")]
+mod relay;
 mod rendezvous;
 mod stats;
 mod stream;
@@ -38,6 +40,8 @@ pub use listener::{EndpointIterator, Incoming, Listener};
 pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};
 pub use protocol::offer::OfferError;
+#[cfg(feature = "turn")]
+pub use relay::Relay;
 pub use rendezvous::{
     Rendezvous, RendezvousError, RendezvousFailure, RendezvousOffer, RendezvousOptions, RendezvousRoad,
 };

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nat_traversal::{MapFailure, MappingContext, PortLease, PrivRendezvousInfo};
+use nat_traversal::{MapFailure, MappedSocketAddr, MappingContext, PortLease, PrivRendezvousInfo};
 
 use crate::{
     Path, Stream, StreamError, Transport,
@@ -67,6 +67,8 @@ pub struct Rendezvous {
     pub(crate) meeting: PrivRendezvousInfo,
     pub(crate) udp: Vec<(Hole, PrivRendezvousInfo, Hold)>,
     pub(crate) tcp: Vec<(Hole, PrivRendezvousInfo, socket2::Socket)>,
+    /// At relays, for IPv4.
+    pub(crate) relays: Vec<Hold>,
     /// Sources of addresses that did not help.
     failures: Vec<MapFailure>,
     /// Ports that a router forwards until the meeting is over.
@@ -119,7 +121,9 @@ impl Rendezvous {
         let offer = Offer { public_key: shared.public_key, meeting: public, holes, listeners };
         let told = RendezvousOffer { offer: offer.clone() };
         let (failures, leases) = (prepared.failures, prepared.leases);
-        let ours = Self { shared: shared.clone(), offer, meeting, udp, tcp, failures, _leases: leases };
+        let relays = options.relays.iter().map(|(socket, _)| Hold::new(shared, socket.clone())).collect();
+        let shared = shared.clone();
+        let ours = Self { shared, offer, meeting, udp, tcp, relays, failures, _leases: leases };
         Ok((told, ours))
     }
 
@@ -269,11 +273,14 @@ pub struct RendezvousOptions {
     pub(crate) listeners: bool,
     pub(crate) also_at: Vec<(Scheme, SocketAddr)>,
     pub(crate) interrupter: Option<Interrupter>,
+    /// Sockets at relays, and their addresses there.
+    pub(crate) relays: Vec<(Arc<UdpSocket>, MappedSocketAddr)>,
 }
 
 impl Default for RendezvousOptions {
     fn default() -> Self {
-        Self { udp: true, tcp: true, listeners: true, also_at: Vec::new(), interrupter: None }
+        let (also_at, relays) = (Vec::new(), Vec::new());
+        Self { udp: true, tcp: true, listeners: true, also_at, interrupter: None, relays }
     }
 }
 
@@ -312,6 +319,17 @@ impl RendezvousOptions {
         self
     }
 
+    /// Meets the peer over that relay as well, if nothing else has worked after 300 ms; at once where UDP is not to be punched.
+    /// At most two count. Default: none.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub fn relay(mut self, relay: &crate::Relay) -> Self {
+        if self.relays.len() < MAX_RELAYS {
+            self.relays.push((relay.socket().clone(), relay.endpoint()));
+        }
+        self
+    }
+
     /// Lets another thread end [`Rendezvous::prepare`].
     #[must_use]
     pub fn interrupter(mut self, interrupter: &Interrupter) -> Self {
@@ -319,6 +337,10 @@ impl RendezvousOptions {
         self
     }
 }
+
+/// Each costs a check a peer's address.
+#[cfg(feature = "turn")]
+const MAX_RELAYS: usize = 2;
 
 /// The sockets on which streams come in.
 #[derive(Debug, Default)]

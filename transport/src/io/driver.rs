@@ -14,6 +14,7 @@ use super::{
     lock::Lock as _,
     slot::Wakes,
     sources::Source,
+    udp::UdpSocket,
 };
 use crate::transport::Shared;
 
@@ -95,6 +96,17 @@ impl Driver {
         }
     }
 
+    /// A relay has timers of its own.
+    fn look_again(&mut self, socket: &UdpSocket, token: Token) {
+        #[cfg(feature = "turn")]
+        if let Some(relay) = socket.relay() {
+            relay.disarmed();
+            self.again.push(token);
+        }
+        #[cfg(not(feature = "turn"))]
+        let _ = (socket, token);
+    }
+
     fn handle_timers(&mut self, shared: &Arc<Shared>, now: Instant) {
         loop {
             let mut sources = shared.sources.hold();
@@ -105,7 +117,8 @@ impl Driver {
                 Source::Handshake(handshake) => handshake.handle_timeout(shared, &mut self.wakes),
                 Source::Ending(_) => drop(shared.sources.hold().remove(token)),
                 Source::Acceptor(_) => self.again.push(token),
-                Source::Udp(_) | Source::Writer(_) => {}
+                Source::Udp(socket) => self.look_again(&socket, token),
+                Source::Writer(_) => {}
             }
         }
     }

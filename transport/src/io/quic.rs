@@ -121,6 +121,24 @@ impl QuicIo {
         Ok(socket)
     }
 
+    /// Begins to ask for an address at a relay; `slot` is woken when the relay has answered. It goes with its last user.
+    #[cfg(feature = "turn")]
+    pub(crate) fn relay(
+        &self,
+        shared: &Arc<Shared>,
+        server: &nat_traversal::TurnServer,
+        address: SocketAddr,
+        slot: &Arc<super::slot::Slot>,
+    ) -> io::Result<Arc<UdpSocket>> {
+        let number = self.table.hold().next_socket();
+        let socket = Self::watch(shared, UdpSocket::relayed(number, shared, server, address, slot)?)?;
+        socket.set_queue(None);
+        if let Some(relay) = socket.relay() {
+            relay.arm();
+        }
+        Ok(socket)
+    }
+
     fn watch(shared: &Shared, socket: UdpSocket) -> io::Result<Arc<UdpSocket>> {
         let socket = Arc::new(socket);
         let mut sources = shared.sources.hold();
@@ -194,6 +212,12 @@ impl QuicIo {
             link.touch(shared, wakes, Touch::Flush);
         }
         let mut receiving = self.receiving.hold();
+        #[cfg(feature = "turn")]
+        if let Some(relay) = socket.relay() {
+            let more = relay.receive(&mut receiving.received, wakes);
+            self.route(shared, socket, &mut receiving, wakes);
+            return more;
+        }
         for _ in 0..BATCHES_PER_TURN {
             let receiving = &mut *receiving;
             match receiving.receiver.receive(socket, &mut receiving.received) {
@@ -222,7 +246,10 @@ impl QuicIo {
         let now = clock::now();
         let welcome = socket.is_open().then(|| {
             let initial = receiving.received.iter().find(|received| received.is_initial());
-            initial.map_or(NOBODYS_PATH, |initial| self.mtus.hold().of_path(initial.to, initial.from))
+            let of_path = |initial: &Received| {
+                socket.path_mtu().unwrap_or_else(|| self.mtus.hold().of_path(initial.to, initial.from))
+            };
+            initial.map_or(NOBODYS_PATH, of_path)
         });
         {
             let mut table = self.table.hold();

@@ -1,6 +1,7 @@
 //! A meeting with a peer: every way at once, the first that works ends the rest.
 
 mod connect;
+mod doors;
 mod improve;
 mod prepare;
 mod traces;
@@ -23,12 +24,12 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    fn new(shared: &Arc<Shared>, socket: Arc<UdpSocket>) -> Self {
+    pub(crate) fn new(shared: &Arc<Shared>, socket: Arc<UdpSocket>) -> Self {
         socket.rendezvous_begins();
         Self { shared: shared.clone(), socket }
     }
 
-    fn socket(&self) -> &Arc<UdpSocket> {
+    pub(crate) fn socket(&self) -> &Arc<UdpSocket> {
         &self.socket
     }
 }

@@ -4,6 +4,8 @@ mod hops;
 mod interface_mtu;
 mod machine;
 mod receive;
+#[cfg(feature = "turn")]
+mod relay;
 
 use std::{
     collections::VecDeque,
@@ -19,21 +21,39 @@ use socket2::{Domain, Protocol, Socket, Type};
 pub(crate) use interface_mtu::InterfaceMtus;
 pub(crate) use machine::{SharedMachine, StunInbox, StunMessage};
 pub(crate) use receive::{Received, Receiver};
+#[cfg(feature = "turn")]
+pub(crate) use relay::RelaySocket;
 
 use super::{accept_queue::AcceptQueue, lock::Lock as _, quic::Link, slot::Wakes};
-use crate::protocol::quic::{Outgoing, QuicEcn};
+#[cfg(feature = "turn")]
+use crate::{io::slot::Slot, transport::Shared};
+use crate::{
+    path::PathKind,
+    protocol::quic::{Outgoing, PathMtu, QuicEcn},
+};
 
 /// One UDP socket, shared by all connections over it.
 pub(crate) struct UdpSocket {
     /// Its number within the transport, never reused.
     number: usize,
-    socket: std::net::UdpSocket,
-    state: UdpSocketState,
     local: SocketAddr,
-    /// Only for telling the poll what we wait for; a duplicate of `socket`.
-    polled: Mutex<Polled>,
+    carrier: Carrier,
     /// Who is served here besides the connections there are.
     users: Mutex<Users>,
+}
+
+/// Who takes the datagrams.
+enum Carrier {
+    Kernel(Kernel),
+    #[cfg(feature = "turn")]
+    Relay(Box<RelaySocket>),
+}
+
+struct Kernel {
+    socket: std::net::UdpSocket,
+    state: UdpSocketState,
+    /// Only for telling the poll what we wait for; a duplicate of `socket`.
+    polled: Mutex<Polled>,
 }
 
 #[derive(Default)]
@@ -49,7 +69,7 @@ struct Users {
     /// Machines that want to see STUN messages.
     inboxes: Vec<Arc<StunInbox>>,
     /// Addresses to which holes were punched from here, the latest last.
-    punched: VecDeque<SocketAddr>,
+    punched: VecDeque<(SocketAddr, bool)>,
 }
 
 struct Polled {
@@ -84,15 +104,51 @@ impl UdpSocket {
         let local = socket.local_addr()?;
         let source = mio::net::UdpSocket::from_std(socket.try_clone()?);
         let polled = Mutex::new(Polled { source, token: None, blocked: Vec::new() });
-        Ok(Self { number, socket, state, local, polled, users: Mutex::default() })
+        let carrier = Carrier::Kernel(Kernel { socket, state, polled });
+        Ok(Self { number, local, carrier, users: Mutex::default() })
+    }
+
+    /// Begins to ask for an address at a relay, which [`RelaySocket::outcome`] then has; `slot` is woken when it is there.
+    #[cfg(feature = "turn")]
+    pub(crate) fn relayed(
+        number: usize,
+        shared: &Arc<Shared>,
+        server: &nat_traversal::TurnServer,
+        address: SocketAddr,
+        slot: &Arc<Slot>,
+    ) -> io::Result<Self> {
+        let relay = RelaySocket::connect(Arc::downgrade(shared), server, address, slot.clone())?;
+        let local = SocketAddr::from(([0; 4], 0));
+        Ok(Self { number, local, carrier: Carrier::Relay(Box::new(relay)), users: Mutex::default() })
+    }
+
+    #[cfg(feature = "turn")]
+    pub(crate) fn relay(&self) -> Option<&RelaySocket> {
+        match &self.carrier {
+            Carrier::Relay(relay) => Some(relay),
+            Carrier::Kernel(_) => None,
+        }
+    }
+
+    fn kernel(&self) -> Option<&Kernel> {
+        match &self.carrier {
+            Carrier::Kernel(kernel) => Some(kernel),
+            #[cfg(feature = "turn")]
+            Carrier::Relay(_) => None,
+        }
     }
 
     pub(crate) fn number(&self) -> usize {
         self.number
     }
 
+    /// Our end: for a relay, the address there.
     pub(crate) fn local(&self) -> SocketAddr {
-        self.local
+        match &self.carrier {
+            Carrier::Kernel(_) => self.local,
+            #[cfg(feature = "turn")]
+            Carrier::Relay(relay) => relay.outcome().and_then(Result::ok).unwrap_or(self.local),
+        }
     }
 
     /// Where streams of strangers go, if anybody listens here.
@@ -151,22 +207,35 @@ impl UdpSocket {
         }
     }
 
-    /// There is a hole to that address.
-    pub(crate) fn note_punched(&self, remote: SocketAddr) {
+    /// There is a hole to that address, which may be the peer's at a relay.
+    pub(crate) fn note_punched(&self, remote: SocketAddr, relayed: bool) {
         let mut users = self.users.hold();
         if users.punched.len() >= MAX_PUNCHED {
             users.punched.pop_front();
         }
-        users.punched.push_back(remote);
+        users.punched.push_back((remote, relayed));
     }
 
-    pub(crate) fn has_punched(&self, remote: SocketAddr) -> bool {
-        self.users.hold().punched.contains(&remote)
+    /// By what kind of road datagrams from here go to that address.
+    pub(crate) fn kind_of(&self, remote: SocketAddr) -> PathKind {
+        if self.is_relay() {
+            return PathKind::Relayed;
+        }
+        let users = self.users.hold();
+        match users.punched.iter().rev().find(|(known, _)| *known == remote) {
+            Some((_, true)) => PathKind::Relayed,
+            found => PathKind::of(remote, found.is_some()),
+        }
     }
 
     /// Has the poll report what can be read.
     pub(crate) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        let mut polled = self.polled.hold();
+        let kernel = match &self.carrier {
+            Carrier::Kernel(kernel) => kernel,
+            #[cfg(feature = "turn")]
+            Carrier::Relay(relay) => return relay.watch(registry, token),
+        };
+        let mut polled = kernel.polled.hold();
         registry.register(&mut polled.source, token, Interest::READABLE)?;
         polled.token = Some(token);
         Ok(())
@@ -174,7 +243,12 @@ impl UdpSocket {
 
     /// Ends what `watch` began; the token under which it was watched.
     pub(crate) fn unwatch(&self, registry: &Registry) -> Option<Token> {
-        let mut polled = self.polled.hold();
+        let kernel = match &self.carrier {
+            Carrier::Kernel(kernel) => kernel,
+            #[cfg(feature = "turn")]
+            Carrier::Relay(relay) => return relay.unwatch(registry),
+        };
+        let mut polled = kernel.polled.hold();
         let token = polled.token.take()?;
         if let Err(error) = registry.deregister(&mut polled.source) {
             tracing::debug!(%error, "a UDP socket was not watched any more");
@@ -185,7 +259,9 @@ impl UdpSocket {
 
     /// Remembers a connection until the kernel has room again.
     pub(crate) fn wait_writable(&self, registry: &Registry, link: &Arc<Link>) {
-        let mut polled = self.polled.hold();
+        // A relay loses what it has no room for.
+        let Some(kernel) = self.kernel() else { return };
+        let mut polled = kernel.polled.hold();
         let Some(token) = polled.token else { return };
         if !polled.blocked.iter().any(|blocked| Arc::ptr_eq(blocked, link)) {
             polled.blocked.push(link.clone());
@@ -199,7 +275,8 @@ impl UdpSocket {
 
     /// The connections that waited for room, to try again.
     pub(crate) fn take_blocked(&self, registry: &Registry) -> Vec<Arc<Link>> {
-        let mut polled = self.polled.hold();
+        let Some(kernel) = self.kernel() else { return Vec::new() };
+        let mut polled = kernel.polled.hold();
         if polled.blocked.is_empty() {
             return Vec::new();
         }
@@ -219,6 +296,11 @@ impl UdpSocket {
         outgoing: Outgoing,
         buffer: &[u8],
     ) -> io::Result<()> {
+        let kernel = match &self.carrier {
+            Carrier::Kernel(kernel) => kernel,
+            #[cfg(feature = "turn")]
+            Carrier::Relay(relay) => return relay.send(to, outgoing, buffer),
+        };
         let transmit = Transmit {
             destination: to,
             ecn: outgoing.ecn.and_then(to_udp_ecn),
@@ -226,27 +308,39 @@ impl UdpSocket {
             segment_size: outgoing.segment_bytes,
             src_ip: source_ip.filter(|_| self.local.ip().is_unspecified()),
         };
-        self.state.try_send(UdpSockRef::from(&self.socket), &transmit)
+        kernel.state.try_send(UdpSockRef::from(&kernel.socket), &transmit)
     }
 
     /// Sends one small datagram, that routers drop after so many hops if they are given.
     pub(crate) fn send_one(&self, bytes: &[u8], to: SocketAddr, hops: Option<u8>) -> io::Result<()> {
-        match hops {
-            Some(hops) => hops::send(&self.socket, bytes, to, hops),
-            None => self.socket.send_to(bytes, to).map(drop),
+        match (&self.carrier, hops) {
+            (Carrier::Kernel(kernel), Some(hops)) => hops::send(&kernel.socket, bytes, to, hops),
+            (Carrier::Kernel(kernel), None) => kernel.socket.send_to(bytes, to).map(drop),
+            #[cfg(feature = "turn")]
+            (Carrier::Relay(relay), _) => relay.send_one(bytes, to),
         }
+    }
+
+    pub(crate) fn is_relay(&self) -> bool {
+        self.kernel().is_none()
+    }
+
+    /// How large datagrams from here may be, if the interfaces of this host do not say.
+    pub(crate) fn path_mtu(&self) -> Option<PathMtu> {
+        self.is_relay().then_some(PathMtu { largest: RELAYED_MTU, is_known: false })
     }
 
     /// How many datagrams of that size one call may send.
     pub(crate) fn max_segments(&self, mtu: u16) -> usize {
         // With IPv4 the whole batch counts as one datagram of at most 64 KiB.
-        (MAX_BATCH_BYTES / usize::from(mtu)).clamp(1, self.state.max_gso_segments())
+        let most = self.kernel().map_or(RELAYED_SEGMENTS, |kernel| kernel.state.max_gso_segments());
+        (MAX_BATCH_BYTES / usize::from(mtu)).clamp(1, most)
     }
 }
 
 impl fmt::Debug for UdpSocket {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("UdpSocket").field("local", &self.local).finish_non_exhaustive()
+        formatter.debug_struct("UdpSocket").field("local", &self.local()).finish_non_exhaustive()
     }
 }
 
@@ -263,5 +357,9 @@ pub(crate) fn is_too_large(error: &io::Error) -> bool {
 const KERNEL_BUFFER_BYTES: usize = 4 << 20;
 /// Only the description of a path needs it, so that forgetting one does no harm.
 const MAX_PUNCHED: usize = 256;
+/// What an Ethernet frame carries less the headers of IPv6, UDP and TURN.
+const RELAYED_MTU: u16 = 1_400;
+/// Each is sent for itself, so that more at a time gain nothing.
+const RELAYED_SEGMENTS: usize = 8;
 /// The largest UDP payload over IPv4.
 const MAX_BATCH_BYTES: usize = 65_507;

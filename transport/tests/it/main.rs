@@ -6,6 +6,8 @@ mod endings;
 mod labels;
 mod paths;
 mod proxy;
+#[cfg(feature = "turn")]
+mod relay;
 mod rendezvous;
 mod shutdown;
 mod stream_set;

@@ -100,6 +100,26 @@ impl UdpPuncher {
         puncher
     }
 
+    /// Checks the same addresses from another socket as well, beginning at `first`: from an address at a relay, say, that
+    /// is used only if nothing better has worked by then. All addresses count, also those that are of no use from an
+    /// ordinary socket. The driver must have that socket. Call it before anything else.
+    #[must_use]
+    pub fn also_from(mut self, socket: SocketIndex, theirs: &[MappedSocketAddr], first: Instant) -> Self {
+        let targets = theirs.iter().map(|endpoint| endpoint.addr).take(RELAYED_PATHS);
+        for to in targets {
+            if !self.paths.iter().any(|known| known.socket == socket && known.remote == to) {
+                self.paths.push(Path::to_candidate(socket, to, first));
+            }
+        }
+        // What is hopeless for our own sockets is none for this one.
+        self.obstacle = None;
+        self.events.clear();
+        if matches!(self.state, State::Done) {
+            self.state = State::Checking;
+        }
+        self
+    }
+
     /// What stands in the way as far as can be seen now.
     #[must_use]
     pub fn obstacle(&self) -> Obstacle {
@@ -333,6 +353,9 @@ const COPY_GAP: Duration = Duration::from_millis(10);
 
 /// Ways known: those to candidates and predicted ports, and those that the peer shows us.
 const MAX_PATHS: usize = 256;
+
+/// Addresses of the peer tried from each further socket.
+const RELAYED_PATHS: usize = 16;
 
 /// Requests of the peer remembered; it sends fewer within the life of a punch, but for a spray of which one counts.
 const REMEMBERED: usize = 512;

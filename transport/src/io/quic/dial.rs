@@ -38,7 +38,8 @@ impl QuicIo {
         };
         let to = UdpSource { socket: socket.number(), addr: order.remote };
         let alone = order.own_connection;
-        let path_mtu = self.mtus.hold().of_path(order.local.map(|local| local.ip()), order.remote);
+        let local = order.local.map(|local| local.ip());
+        let path_mtu = socket.path_mtu().unwrap_or_else(|| self.mtus.hold().of_path(local, order.remote));
         let link = {
             let mut table = self.table.hold();
             let known = if alone || order.again { None } else { table.shared(order.expected, to) };

@@ -13,7 +13,7 @@ use super::link::Turn;
 use crate::{
     Scheme,
     io::{slot::Slot, udp::UdpSocket},
-    path::{Path, PathKind},
+    path::Path,
     protocol::{
         paths::{CheckKeys, Paths, UdpSource, Way},
         quic::{Outgoing, QuicConnection},
@@ -162,7 +162,7 @@ impl Ways {
     pub(super) fn path(&self) -> Path {
         let bound = self.socket.local();
         Path {
-            kind: PathKind::of(self.remote, self.socket.has_punched(self.remote)),
+            kind: self.socket.kind_of(self.remote),
             scheme: Scheme::Quic,
             local: self.local.map_or(bound, |ip| SocketAddr::new(ip, bound.port())),
             remote: self.remote,

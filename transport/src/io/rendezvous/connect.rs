@@ -6,14 +6,16 @@ use std::{
 };
 
 use nat_traversal::{
-    MappingConfig, MappingContext, PrivRendezvousInfo, PunchError,
+    AddrKind, MappingConfig, MappingContext, PrivRendezvousInfo, PunchError,
     protocol::{PunchEvent, Seed, SocketIndex, UdpPuncher},
     tcp_punch_hole,
 };
 
 use super::{
-    Hold, road_of,
-    traces::{EndPunches, Expected, TcpFinds},
+    Hold,
+    doors::{Door, doors},
+    road_of,
+    traces::{EndPunches, Expected, TcpFinds, describe},
 };
 use crate::{
     Scheme, Stream,
@@ -35,6 +37,7 @@ use crate::{
         preface::{Preface, Purpose},
     },
     rendezvous::{Rendezvous, RendezvousError, RendezvousFailure, RendezvousRoad},
+    stream::Carrier,
     transport::Shared,
 };
 
@@ -44,7 +47,7 @@ pub(crate) fn connect(
     theirs: &Offer,
     options: &ConnectOptions,
 ) -> Result<Stream, RendezvousError> {
-    let Rendezvous { shared, offer, meeting, udp, tcp, .. } = ours;
+    let Rendezvous { shared, offer, meeting, udp, tcp, relays, .. } = ours;
     let begun = clock::now();
     let deadline = options.deadline_of(begun, shared.config.connect_timeout);
     let keys = meeting.agree(&theirs.meeting).map_err(|_| RendezvousError::Offer)?;
@@ -61,6 +64,7 @@ pub(crate) fn connect(
         let _ending = EndPunches(&context);
         let mut call = Call::new(&shared, &slot, &expected, theirs, begun, deadline, options);
         call.dialable = !offer.listeners.is_empty();
+        call.relays = relays;
         for (hole, info, socket) in tcp {
             let Some(told) = &theirs.holes[hole as usize] else { continue };
             let (context, finds) = (&context, &finds);
@@ -95,6 +99,8 @@ struct Call<'c> {
     attempts: Vec<Attempt>,
     /// Handshakes in which the peer asks.
     awaited: Vec<TcpDial>,
+    /// Ours, until the punch that uses them begins.
+    relays: Vec<Hold>,
     /// Kept until the call is over: streams may come in on them.
     holds: Vec<Hold>,
     failures: Vec<RendezvousFailure>,
@@ -107,15 +113,8 @@ struct Call<'c> {
 struct Punch {
     hole: Hole,
     machine: SharedMachine<UdpPuncher>,
-}
-
-/// Where the peer listens: dialled again and again, as the peer may come to the rendezvous later than we.
-struct Door {
-    scheme: Scheme,
-    remote: SocketAddr,
-    /// When to dial it; `None` while a dial is under way, or when there is no use.
-    due: Option<Instant>,
-    pause: Duration,
+    /// The peer's addresses at relays.
+    relayed: Vec<SocketAddr>,
 }
 
 /// One connection on which a stream may be asked for.
@@ -152,6 +151,7 @@ impl<'c> Call<'c> {
             doors: doors(begun, theirs),
             attempts: Vec::new(),
             awaited: Vec::new(),
+            relays: Vec::new(),
             holds: Vec::new(),
             failures: Vec::new(),
             dialable: false,
@@ -170,9 +170,24 @@ impl<'c> Call<'c> {
             let endpoints = info.endpoints().to_vec();
             let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
             let seed = Seed::from_bytes(entropy::bytes());
-            let puncher = UdpPuncher::new(self.begun, &endpoints, told.endpoints(), keys, seed);
-            let machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
-            self.punches.push(Punch { hole, machine });
+            let mut puncher = UdpPuncher::new(self.begun, &endpoints, told.endpoints(), keys, seed);
+            let mut relays = if hole == Hole::UdpV4 { std::mem::take(&mut self.relays) } else { Vec::new() };
+            relays.retain(|relay| relay.socket().number() != hold.socket().number());
+            if hold.socket().is_relay() {
+                puncher = puncher.also_from(SocketIndex::MAIN, told.endpoints(), self.begun);
+            }
+            let first = self.begun + RELAYS_AFTER;
+            for (index, _) in (FIRST_RELAY..).zip(&relays) {
+                puncher = puncher.also_from(SocketIndex(index), told.endpoints(), first);
+            }
+            let mut machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
+            for (index, relay) in (FIRST_RELAY..).zip(relays) {
+                machine.add_socket(SocketIndex(index), relay.socket());
+                self.holds.push(relay);
+            }
+            let relayed = told.endpoints().iter().filter(|endpoint| endpoint.kind == AddrKind::Relayed);
+            let relayed = relayed.map(|endpoint| endpoint.addr).collect();
+            self.punches.push(Punch { hole, machine, relayed });
         }
         self.holds.push(hold);
         Ok(())
@@ -227,18 +242,26 @@ impl<'c> Call<'c> {
                 index += 1;
                 continue;
             };
-            let Punch { hole, machine } = self.punches.swap_remove(index);
+            let Punch { hole, machine, relayed } = self.punches.swap_remove(index);
             match event {
-                PunchEvent::Punched { socket, peer } => self.udp_found(&machine, socket, peer),
+                PunchEvent::Punched { socket, peer } => {
+                    self.udp_found(&machine, socket, peer, relayed.contains(&peer));
+                }
                 PunchEvent::Hopeless(obstacle) => self.fail(road_of(hole), self.begun, &obstacle),
             }
         }
     }
 
-    fn udp_found(&mut self, machine: &SharedMachine<UdpPuncher>, index: SocketIndex, remote: SocketAddr) {
+    fn udp_found(
+        &mut self,
+        machine: &SharedMachine<UdpPuncher>,
+        index: SocketIndex,
+        remote: SocketAddr,
+        relayed: bool,
+    ) {
         let Some(socket) = machine.socket(index).cloned() else { return };
         tracing::debug!(%remote, local = %socket.local(), leads = self.leads, "punched a hole for QUIC");
-        socket.note_punched(remote);
+        socket.note_punched(remote, relayed);
         let hold = Hold::new(self.shared, socket.clone());
         self.holds.push(hold);
         // The leader asks; it comes to the follower, on this very socket.
@@ -327,6 +350,7 @@ impl<'c> Call<'c> {
     /// The stream, if one is there.
     fn take_stream(&mut self) -> Result<Option<Stream>, RendezvousError> {
         if let Some(stream) = self.expected.queue.take() {
+            self.note_kind(&stream);
             return Ok(Some(stream));
         }
         for (index, outcome) in self.outcomes.take() {
@@ -339,6 +363,13 @@ impl<'c> Call<'c> {
             }
         }
         Ok(None)
+    }
+
+    /// The leader's stream may be here before our own end of the punch has heard that there is a hole.
+    fn note_kind(&self, stream: &Stream) {
+        if let (Carrier::Quic(stream), false) = (stream.carrier(), self.leads || self.punches.is_empty()) {
+            stream.note_punched(|remote| self.punches.iter().any(|punch| punch.relayed.contains(&remote)));
+        }
     }
 
     fn attempt_failed(&mut self, index: usize, error: &DialError) {
@@ -397,26 +428,11 @@ impl<'c> Call<'c> {
     }
 }
 
-/// The peer's listeners, a quarter of a second apart (RFC 8305 §5), so that the first has a chance to be the only one.
-fn doors(begun: Instant, theirs: &Offer) -> Vec<Door> {
-    let dues = std::iter::successors(Some(begun), |last| Some(*last + PACE));
-    let doors = theirs.listeners.iter().zip(dues);
-    doors
-        .map(|(&(scheme, remote), due)| Door { scheme, remote, due: Some(due), pause: FIRST_PAUSE })
-        .collect()
-}
-
-/// The error and what it stands on, in one line.
-fn describe(error: &PunchError) -> String {
-    match std::error::Error::source(error) {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
-}
-
-const PACE: Duration = Duration::from_millis(250);
-/// Before a listener is dialled again: the peer may be a moment behind us; later it is slow, or never comes.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Between two dials of a listener of a peer that is slow, or never comes.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Dials in all; a rendezvous is no port scan.
 const MAX_ATTEMPTS: usize = 128;
+/// What is direct gets so much time before a relay is tried.
+const RELAYS_AFTER: Duration = Duration::from_millis(300);
+/// Far beyond the numbers that a punch gives to sockets of its own.
+const FIRST_RELAY: u16 = 0xff00;

@@ -2,7 +2,10 @@
 
 use std::{fmt::Display, sync::Arc, time::Instant};
 
-use nat_traversal::protocol::{PunchEvent, Seed, UdpPuncher};
+use nat_traversal::{
+    AddrKind,
+    protocol::{PunchEvent, Seed, UdpPuncher},
+};
 
 use super::{Hold, road_of};
 use crate::{
@@ -38,7 +41,9 @@ pub(crate) fn improve(
             let endpoints = info.endpoints().to_vec();
             let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
             let seed = Seed::from_bytes(entropy::bytes());
-            let puncher = UdpPuncher::new(begun, &endpoints, told.endpoints(), keys, seed);
+            let direct = told.endpoints().iter().filter(|endpoint| endpoint.kind != AddrKind::Relayed);
+            let direct: Vec<_> = direct.copied().collect();
+            let puncher = UdpPuncher::new(begun, &endpoints, &direct, keys, seed);
             search.punches.push((hole, SharedMachine::new(&shared, &slot, hold.socket(), puncher)));
         }
         holds.push(hold);
@@ -101,7 +106,7 @@ impl Search<'_> {
                 PunchEvent::Punched { socket, peer } => {
                     let Some(socket) = machine.socket(socket).cloned() else { continue };
                     tracing::debug!(remote = %peer, "punched a hole for a stream that is there");
-                    socket.note_punched(peer);
+                    socket.note_punched(peer, false);
                     holds.push(Hold::new(self.stream.shared(), socket.clone()));
                     self.stream.offer_path(&socket, peer);
                     self.offered.push(UdpSource { socket: socket.number(), addr: peer });

@@ -74,9 +74,20 @@ pub(crate) fn prepare(
         (udp, tcp)
     });
     let (mut sockets, mut failures, mut leases) = (Vec::new(), Vec::new(), Vec::new());
-    for ((hole, hold), MappedHole { endpoints, failures: failed }) in udp.into_iter().zip(mapped_udp?) {
+    for ((hole, hold), MappedHole { mut endpoints, failures: failed }) in udp.into_iter().zip(mapped_udp?) {
         failures.extend(failed);
+        if hole == Hole::UdpV4 {
+            // A peer tries no more than sixteen, and these come last.
+            endpoints.truncate(MAX_ENDPOINTS - options.relays.len());
+            endpoints.extend(options.relays.iter().map(|(_, endpoint)| *endpoint));
+        }
         sockets.push((hole, PunchSocket::Udp(hold), endpoints));
+    }
+    if !sockets.iter().any(|(hole, ..)| *hole == Hole::UdpV4)
+        && let Some((relay, _)) = options.relays.first()
+    {
+        let endpoints = options.relays.iter().map(|(_, endpoint)| *endpoint).collect();
+        sockets.push((Hole::UdpV4, PunchSocket::Udp(Hold::new(shared, relay.clone())), endpoints));
     }
     for (hole, mapped) in mapped_tcp {
         match mapped.unwrap_or_else(|_| Err(MapError::Socket(io::Error::other("the thread panicked")))) {
@@ -234,3 +245,6 @@ fn listener_addrs(
     }
     Ok(addrs)
 }
+
+/// As many as a rendezvous information has.
+const MAX_ENDPOINTS: usize = 16;

@@ -80,3 +80,11 @@ impl Drop for Expected<'_> {
         wakes.fire();
     }
 }
+
+/// The error and what it stands on, in one line.
+pub(super) fn describe(error: &PunchError) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
+    }
+}

@@ -23,6 +23,8 @@ pub(crate) struct SharedMachine<M> {
     machine: M,
     /// The one it was given, then those it asked for.
     sockets: Vec<Arc<UdpSocket>>,
+    /// Those it was given besides, not to be closed.
+    further: Vec<(SocketIndex, Arc<UdpSocket>)>,
     inbox: Arc<StunInbox>,
 }
 
@@ -31,16 +33,21 @@ impl<M: Machine> SharedMachine<M> {
     pub(crate) fn new(shared: &Arc<Shared>, slot: &Arc<Slot>, socket: &Arc<UdpSocket>, machine: M) -> Self {
         let inbox = Arc::new(StunInbox { slot: slot.clone(), messages: Mutex::default() });
         socket.add_inbox(&inbox);
-        Self { shared: shared.clone(), machine, sockets: vec![socket.clone()], inbox }
+        Self { shared: shared.clone(), machine, sockets: vec![socket.clone()], further: Vec::new(), inbox }
+    }
+
+    /// Gives the machine another socket, under a number that it does not give itself.
+    pub(crate) fn add_socket(&mut self, index: SocketIndex, socket: &Arc<UdpSocket>) {
+        socket.add_inbox(&self.inbox);
+        self.further.push((index, socket.clone()));
     }
 
     /// Takes in what came, does what is due, and sends what follows. The next event, if there is one: turn again then.
     pub(crate) fn turn(&mut self, now: Instant) -> Option<M::Event> {
         self.send();
         while let Some(message) = self.inbox.pop() {
-            let number = self.sockets.iter().position(|socket| socket.number() == message.way.source.socket);
-            let Some(index) = number.and_then(|number| u16::try_from(number).ok()) else { continue };
-            let (socket, source) = (SocketIndex(index), message.way.source.addr);
+            let source = message.way.source.addr;
+            let Some(socket) = self.index_of(message.way.source.socket) else { continue };
             self.machine.handle_datagram(now, Datagram { socket, source, bytes: &message.bytes });
             self.send();
         }
@@ -61,7 +68,16 @@ impl<M: Machine> SharedMachine<M> {
     }
 
     pub(crate) fn socket(&self, index: SocketIndex) -> Option<&Arc<UdpSocket>> {
-        self.sockets.get(usize::from(index.0))
+        let further = self.further.iter().find(|(known, _)| *known == index);
+        further.map(|(_, socket)| socket).or_else(|| self.sockets.get(usize::from(index.0)))
+    }
+
+    fn index_of(&self, number: usize) -> Option<SocketIndex> {
+        if let Some((index, _)) = self.further.iter().find(|(_, socket)| socket.number() == number) {
+            return Some(*index);
+        }
+        let index = self.sockets.iter().position(|socket| socket.number() == number)?;
+        u16::try_from(index).ok().map(SocketIndex)
     }
 
     fn send(&mut self) {
@@ -79,6 +95,9 @@ impl<M: Machine> SharedMachine<M> {
 
     /// Opens sockets like the first one until there are as many as the machine names.
     fn socket_for(&mut self, index: SocketIndex) -> Option<Arc<UdpSocket>> {
+        if let Some((_, socket)) = self.further.iter().find(|(known, _)| *known == index) {
+            return Some(socket.clone());
+        }
         while self.sockets.len() <= usize::from(index.0) {
             let mut addr = self.sockets[0].local();
             addr.set_port(0);
@@ -99,6 +118,9 @@ impl<M: Machine> SharedMachine<M> {
 
 impl<M> Drop for SharedMachine<M> {
     fn drop(&mut self) {
+        for (_, socket) in &self.further {
+            socket.remove_inbox(&self.inbox);
+        }
         for (index, socket) in self.sockets.iter().enumerate() {
             socket.remove_inbox(&self.inbox);
             if index > 0 {

@@ -70,8 +70,9 @@ impl Receiver {
             for (slice, buffer) in slices.iter_mut().zip(&mut self.buffers) {
                 *slice = IoSliceMut::new(buffer);
             }
-            let (udp, slices) = (UdpSockRef::from(&socket.socket), &mut slices[..offered]);
-            socket.state.recv(udp, slices, &mut self.meta[..offered])?
+            let Some(kernel) = socket.kernel() else { return Ok(false) };
+            let (udp, slices) = (UdpSockRef::from(&kernel.socket), &mut slices[..offered]);
+            kernel.state.recv(udp, slices, &mut self.meta[..offered])?
         };
         for index in 0..count {
             self.split(index, received);

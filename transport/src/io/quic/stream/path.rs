@@ -32,7 +32,7 @@ impl QuicStream {
     /// Takes a socket over that has a hole to the peer, and tries it as a path.
     pub(crate) fn adopt_path(&self, socket: net::UdpSocket, remote: SocketAddr) -> io::Result<()> {
         let socket = self.shared.quic.adopt(&self.shared, socket)?;
-        socket.note_punched(remote);
+        socket.note_punched(remote, false);
         self.offer_path(&socket, remote);
         // If the way was not wanted, the socket has no user.
         QuicIo::release(&self.shared, &socket);
@@ -42,6 +42,14 @@ impl QuicStream {
     /// Tries that way, and takes it if it works.
     pub(crate) fn offer_path(&self, socket: &Arc<UdpSocket>, remote: SocketAddr) {
         self.change(|core, now| core.ways.offer(now, socket, remote));
+    }
+
+    /// The present way goes through a hole, perhaps to the peer's address at a relay.
+    pub(crate) fn note_punched(&self, is_relayed: impl Fn(SocketAddr) -> bool) {
+        self.link.look(|core| {
+            let remote = core.ways.remote();
+            core.ways.socket().note_punched(remote, is_relayed(remote));
+        });
     }
 
     /// The way that the connection takes now.

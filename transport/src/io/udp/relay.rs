@@ -1,0 +1,155 @@
+//! A TURN allocation where else a kernel's socket is: what peers send to the relay's address comes in, and what goes out
+//! comes from there.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::{Mutex, Weak},
+    time::Instant,
+};
+
+use bytes::BytesMut;
+use mio::{Interest, Registry, Token};
+use nat_traversal::{
+    TurnServer, TurnSocket,
+    protocol::turn::{AddressFamily, TurnEvent, TurnFailure, TurnSendError},
+};
+
+use super::Received;
+use crate::{
+    io::{lock::Lock as _, slot::Wakes},
+    protocol::quic::Outgoing,
+    transport::Shared,
+};
+
+pub(crate) struct RelaySocket {
+    shared: Weak<Shared>,
+    state: Mutex<State>,
+}
+
+struct State {
+    turn: TurnSocket,
+    token: Option<Token>,
+    armed: Option<Instant>,
+    /// Told once there is an address, or none to be had.
+    waiting: Option<std::sync::Arc<crate::io::slot::Slot>>,
+    outcome: Option<Result<SocketAddr, TurnFailure>>,
+}
+
+impl RelaySocket {
+    /// Begins to ask a server at that address for an allocation; `slot` is woken when it has answered.
+    pub(super) fn connect(
+        shared: Weak<Shared>,
+        server: &TurnServer,
+        address: SocketAddr,
+        slot: std::sync::Arc<crate::io::slot::Slot>,
+    ) -> io::Result<Self> {
+        let turn = TurnSocket::connect(server, address, AddressFamily::V4)?;
+        let state = State { turn, token: None, armed: None, waiting: Some(slot), outcome: None };
+        Ok(Self { shared, state: Mutex::new(state) })
+    }
+
+    /// The address at the relay, or why there is none, once that is known.
+    pub(crate) fn outcome(&self) -> Option<Result<SocketAddr, TurnFailure>> {
+        self.state.hold().outcome
+    }
+
+    pub(super) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        let mut state = self.state.hold();
+        registry.register(&mut state.turn, token, Interest::READABLE)?;
+        // Armed by whoever has put it into the table of sources, which is locked now.
+        state.token = Some(token);
+        Ok(())
+    }
+
+    /// Gives the allocation back, and ends what `watch` began.
+    pub(super) fn unwatch(&self, registry: &Registry) -> Option<Token> {
+        let mut state = self.state.hold();
+        let token = state.token.take()?;
+        state.turn.close();
+        if let Err(error) = registry.deregister(&mut state.turn) {
+            tracing::debug!(%error, "a relay was not watched any more");
+        }
+        Some(token)
+    }
+
+    /// Takes in what has come. Tells whether there is more.
+    pub(crate) fn receive(&self, received: &mut Vec<Received>, wakes: &mut Wakes) -> bool {
+        let mut state = self.state.hold();
+        let more = state.turn.turn(|from, bytes| {
+            received.push(Received { from, to: None, ecn: None, bytes: BytesMut::from(bytes) });
+        });
+        while let Some(event) = state.turn.poll_event() {
+            tracing::debug!(?event, "a relay");
+            match event {
+                TurnEvent::Allocated { relayed, .. } => state.outcome = Some(Ok(relayed)),
+                TurnEvent::Failed(failure) => state.outcome = Some(Err(failure)),
+                _ => {}
+            }
+        }
+        if state.outcome.is_some()
+            && let Some(slot) = state.waiting.take()
+        {
+            wakes.push(&slot);
+        }
+        drop(state);
+        self.arm();
+        more
+    }
+
+    /// Sends one batch; what the relay has no room for is lost, as on any network.
+    pub(super) fn send(&self, to: SocketAddr, outgoing: Outgoing, buffer: &[u8]) -> io::Result<()> {
+        let segment = outgoing.segment_bytes.unwrap_or(outgoing.bytes).max(1);
+        for bytes in buffer[..outgoing.bytes].chunks(segment) {
+            self.send_one(bytes, to)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn send_one(&self, bytes: &[u8], to: SocketAddr) -> io::Result<()> {
+        let sent = self.state.hold().turn.send_to(bytes, to);
+        self.arm();
+        match sent {
+            Ok(()) | Err(TurnSendError::Busy) => Ok(()),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Lets a peer send to us before we have sent to it.
+    pub(crate) fn permit(&self, peer: IpAddr) {
+        if let Err(error) = self.state.hold().turn.permit(peer) {
+            tracing::debug!(%error, %peer, "a relay does not let a peer in");
+        }
+        self.arm();
+    }
+
+    /// Has the driver look at the relay when it has something to do.
+    pub(crate) fn arm(&self) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (token, due) = {
+            let mut state = self.state.hold();
+            let due = state.turn.poll_timeout();
+            if due == state.armed {
+                return;
+            }
+            state.armed = due;
+            (state.token, due)
+        };
+        let Some(token) = token else { return };
+        shared.sources.hold().set_timer(token, due);
+        if let Some(due) = due {
+            shared.crank.poke(due);
+        }
+    }
+
+    /// The timer has fired.
+    pub(crate) fn disarmed(&self) {
+        self.state.hold().armed = None;
+    }
+}
+
+impl fmt::Debug for RelaySocket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("RelaySocket").finish_non_exhaustive()
+    }
+}
