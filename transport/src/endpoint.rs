@@ -235,6 +235,8 @@ impl FromStr for ListenEndpoint {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (scheme, place) = text.split_once("://").ok_or(ParseEndpointError::Form)?;
         let place = place.strip_suffix('/').unwrap_or(place);
+        let (_, port) = place.rsplit_once(':').ok_or(ParseEndpointError::Port)?;
+        port.parse::<u16>().map_err(|_| ParseEndpointError::Port)?;
         let addr = place
             .parse()
             .map_err(|_| ParseEndpointError::Host { found: place.chars().take(64).collect() })?;
@@ -445,5 +447,15 @@ mod tests {
             let _ = text.parse::<Endpoint>();
             let _ = text.parse::<ListenEndpoint>();
         }
+    }
+
+    #[test]
+    fn a_place_to_listen_says_what_is_wrong_with_it() {
+        let error = |text: &str| text.parse::<ListenEndpoint>().unwrap_err();
+        for text in ["tcp://127.0.0.1:70000", "tcp://127.0.0.1:", "quic://[::1]:x", "tcp://127.0.0.1"] {
+            assert_eq!(error(text), ParseEndpointError::Port, "{text}");
+        }
+        assert!(matches!(error("tcp://localhost:1"), ParseEndpointError::Host { .. }));
+        assert!("tcp://127.0.0.1:0".parse::<ListenEndpoint>().is_ok(), "the system chooses");
     }
 }

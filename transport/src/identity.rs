@@ -74,6 +74,12 @@ impl Identity {
         Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", *base64))
     }
 
+    /// A secret for another purpose, the same whenever this identity is used. It tells nothing about the key.
+    pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &*self.seed);
+        ring::hmac::sign(&key, purpose).as_ref().try_into().expect("SHA-256 has 32 bytes")
+    }
+
     /// What signs with this key.
     pub(crate) fn signer(&self) -> Ed25519KeyPair {
         Ed25519KeyPair::from_seed_unchecked(&*self.seed).expect("every 32-byte string is a seed")

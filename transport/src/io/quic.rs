@@ -78,6 +78,7 @@ impl QuicIo {
             limits: config.limits.clone(),
             max_mtu: config.max_mtu,
             may_fragment: MAY_FRAGMENT,
+            reset_key: identity.derive(b"crust quic stateless reset 1"),
             seed: entropy::bytes(),
         };
         let endpoint = QuicEndpoint::new(settings).map_err(io::Error::other)?;

@@ -12,7 +12,9 @@ use std::{
 };
 
 use nat_traversal::PunchedUdpSocket;
-use transport::{ConnectOptions, Endpoint, Scheme, Stream, StreamError};
+use transport::{
+    ConnectOptions, Endpoint, Identity, Listener, Scheme, Stream, StreamError, Transport, TransportConfig,
+};
 
 use crate::support::{listen, soon, transport};
 
@@ -257,4 +259,31 @@ fn packets_replayed_from_elsewhere_move_nothing_and_draw_little() {
     let waited = accepted.wait_path_change(&before, Instant::now() + Duration::from_millis(10));
     assert_eq!(waited, Err(StreamError::TimedOut));
     drop(dialled);
+}
+
+#[test]
+fn a_peer_that_was_started_anew_on_its_port_ends_the_streams_of_its_earlier_life() {
+    let start = |addr: &str| {
+        let server = Transport::new(Identity::from_seed([7; 32]), TransportConfig::default()).unwrap();
+        let listener = Listener::bind(&server, addr).unwrap();
+        (server, listener)
+    };
+    let (server, listener) = start("quic://127.0.0.1:0");
+    let place = listener.local_endpoint();
+    let client = transport();
+    let forwarder = Forwarder::new(place.addr());
+    let through = Endpoint::new(Scheme::Quic, forwarder.inside, server.public_key());
+    let mut dialled = Stream::direct_connect(&client, through).unwrap();
+    let accepted = listener.accept_deadline(soon()).unwrap();
+    exchange(&dialled, &accepted);
+    // Nobody hears it go.
+    forwarder.cut.store(true, SeqCst);
+    drop((accepted, listener, server));
+    let (_server, _listener) = start(&place.to_string());
+    forwarder.cut.store(false, SeqCst);
+    let begun = Instant::now();
+    dialled.write_all(b"are you there?").unwrap();
+    let error = dialled.read(&mut [0]).unwrap_err();
+    assert_eq!(StreamError::of(&error), Some(&StreamError::UnexpectedEof));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }

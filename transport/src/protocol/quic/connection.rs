@@ -349,6 +349,8 @@ impl QuicConnection {
                 ConnectionEnd::WrongPeer
             }
             ConnectionError::LocallyClosed => ConnectionEnd::Closed,
+            // It has been started anew and knows nothing of this connection.
+            ConnectionError::Reset => ConnectionEnd::ClosedByPeer,
             other => ConnectionEnd::Broken(other.to_string()),
         }
     }

@@ -24,7 +24,10 @@ pub(crate) struct QuicSettings {
     pub(crate) max_mtu: u16,
     /// Whether the system might split our datagrams, so that probing for larger ones would lie.
     pub(crate) may_fragment: bool,
-    /// Secret: everything drawn or keyed here comes from it.
+    /// Secret, and the same after a restart: a peer that goes on sending to an earlier life of ours is told by a stateless
+    /// reset (RFC 9000 §10.3) instead of waiting in vain.
+    pub(crate) reset_key: [u8; 32],
+    /// Secret: everything else drawn or keyed here comes from it.
     pub(crate) seed: [u8; 32],
 }
 
@@ -45,7 +48,7 @@ impl QuicSettings {
     }
 
     pub(super) fn endpoint(&self, ids: IdGenerator) -> EndpointConfig {
-        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &self.derive(b"stateless reset"));
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, &self.reset_key);
         let mut config = EndpointConfig::new(Arc::new(reset_key));
         config
             .cid_generator(move || Box::new(ids.clone()))
