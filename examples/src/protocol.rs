@@ -2,6 +2,7 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub mod gossip;
+pub mod kv;
 pub mod maelstrom;
 pub mod mesh;
 mod node;

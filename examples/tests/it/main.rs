@@ -5,6 +5,7 @@ mod broadcast;
 mod connect;
 mod echo;
 mod hole_punch;
+mod kv;
 mod lan_discovery;
 mod mesh;
 mod support;
