@@ -18,10 +18,11 @@ use namespace::Network;
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 3] = [
+const CASES: [Case; 4] = [
     ("what_was_written_arrives_though_every_twentieth_packet_is_lost", what_was_written_arrives),
     ("a_peer_that_is_cut_off_is_lost_after_dead_after", a_peer_that_is_cut_off),
     ("a_peer_that_is_killed_ends_the_stream", a_peer_that_is_killed),
+    ("a_transfer_goes_on_when_the_diallers_address_changes", a_transfer_goes_on),
 ];
 
 fn main() -> ExitCode {
@@ -101,6 +102,27 @@ fn a_peer_that_is_killed() {
         let expected = if scheme == "tcp" { "UnexpectedEof" } else { "PeerLost" };
         assert!(end.starts_with(expected), "{scheme}: {end}");
         server.finish();
+    }
+}
+
+/// The dialler comes to another address in the middle of a transfer, as when it changes networks; both directions.
+fn a_transfer_goes_on() {
+    for (serving, dialling) in [("gaps", "dial-and-stream"), ("stream", "dial-and-gaps")] {
+        let network = Network::new("move");
+        let mut server = network.start(0, &[serving, network.address(0)]);
+        let endpoint = server.line();
+        let mut client = network.start(1, &[dialling, &endpoint]);
+        let (reader, writer) =
+            if serving == "gaps" { (&mut server, &mut client) } else { (&mut client, &mut server) };
+        assert_eq!(writer.line(), "under way");
+        network.change_address(1);
+        let result = reader.line();
+        let gap = result.strip_prefix("received all, longest gap ").unwrap_or_else(|| panic!("{result}"));
+        println!("    {dialling}: longest gap {gap} ms");
+        // The reader's probe comes after a second; the rest allows for a busy machine.
+        assert!(gap.parse::<u128>().unwrap() < 5_000, "{dialling}: {gap} ms");
+        writer.finish();
+        reader.finish();
     }
 }
 

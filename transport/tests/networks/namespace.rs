@@ -77,6 +77,13 @@ impl Network {
         self.drop_those("");
     }
 
+    /// Takes a host's address away and gives it another one. In that order: with the first address of a network the others go.
+    pub(crate) fn change_address(&self, side: usize) {
+        let name = &self.names[side];
+        ip(&format!("-n {name} addr del {}/24 dev eth0", self.address(side)));
+        ip(&format!("-n {name} addr add 10.71.0.{}/24 dev eth0", 100 + side));
+    }
+
     fn drop_those(&self, which: &str) {
         let rules = format!(
             "table ip loss {{\nchain in {{\ntype filter hook input priority 0;\n\

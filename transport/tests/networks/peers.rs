@@ -2,6 +2,7 @@
 
 use std::{
     io::{Read as _, Write as _},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -14,6 +15,14 @@ pub(crate) fn run(role: &str, arguments: &[String]) {
         ("source", [endpoint, bytes]) => source(endpoint, bytes.parse().unwrap()),
         ("wait", [scheme, address, dead_after]) => wait(scheme, address, dead_after),
         ("dial-and-wait", [endpoint, dead_after]) => dial_and_wait(endpoint, dead_after),
+        ("gaps", [address]) => read_with_gaps(&mut accept(&transport(), "quic", address)),
+        ("stream", [address]) => write_paced(&mut accept(&transport(), "quic", address)),
+        ("dial-and-gaps", [endpoint]) => {
+            read_with_gaps(&mut Stream::direct_connect(&transport(), *endpoint).unwrap())
+        }
+        ("dial-and-stream", [endpoint]) => {
+            write_paced(&mut Stream::direct_connect(&transport(), *endpoint).unwrap())
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -71,6 +80,49 @@ fn tell_end(mut stream: Stream) {
         Err(error) => println!("{:?}", StreamError::of(&error).unwrap()),
     }
 }
+
+fn transport() -> Transport {
+    Transport::new(Identity::generate(), TransportConfig::default()).unwrap()
+}
+
+/// Writes for two seconds, and says when it has begun.
+fn write_paced(stream: &mut Stream) {
+    // A byte each way: the dialler's stream is there for both only then.
+    stream.write_all(b"!").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    for chunk in 0..PACED_CHUNKS {
+        if chunk == PACED_CHUNKS / 4 {
+            println!("under way");
+        }
+        stream.write_all(&pattern(PACED_BYTES)).unwrap();
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    stream.try_clone().unwrap().close(Instant::now() + Duration::from_secs(30)).unwrap();
+}
+
+fn read_with_gaps(stream: &mut Stream) {
+    stream.write_all(b"!").unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let (mut received, mut longest, mut last) = (Vec::new(), Duration::ZERO, Instant::now());
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => read,
+            Err(error) => return println!("received {}: {error}", received.len()),
+        };
+        longest = longest.max(last.elapsed());
+        last = Instant::now();
+        received.extend_from_slice(&buffer[..read]);
+    }
+    let whole = received == pattern(PACED_BYTES).repeat(PACED_CHUNKS);
+    let result = if whole { "all" } else { "something else" };
+    println!("received {result}, longest gap {}", longest.as_millis());
+}
+
+const PACED_CHUNKS: usize = 100;
+const PACED_BYTES: usize = 16 << 10;
 
 fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|index| (index % 251) as u8 ^ (index >> 16) as u8).collect()
