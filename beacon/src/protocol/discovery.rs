@@ -275,6 +275,8 @@ impl Discovery {
         };
         let heard = match (verdict, packet.kind) {
             (Verdict::Recorded, _) => return self.filter.count(|refusals| &mut refusals.not_fresh),
+            // These leave nobody in the table by whom a copy could be told from a recording; neither does anything.
+            (Verdict::Copy, Kind::Seek | Kind::Goodbye) => return,
             // A copy of what a peer that left has said is a recording.
             (Verdict::Copy, _) if !self.peers.knows(link, source, &packet) => {
                 return self.filter.count(|refusals| &mut refusals.not_fresh);

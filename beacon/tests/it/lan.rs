@@ -84,7 +84,11 @@ impl Lan {
 
     /// Adds a machine that begins now and announces nothing.
     pub(crate) fn join_listening(&mut self) -> usize {
-        let machine = Discovery::listening(DiscoveryConfig::default(), self.seed());
+        self.join_listening_with(DiscoveryConfig::default())
+    }
+
+    pub(crate) fn join_listening_with(&mut self, config: DiscoveryConfig) -> usize {
+        let machine = Discovery::listening(config, self.seed());
         self.add(machine.expect("it has an identity of usual length"))
     }
 

@@ -232,6 +232,22 @@ fn two_hundred_members_that_start_at_once_all_find_each_other() {
 }
 
 #[test]
+fn a_member_that_only_listens_is_answered_once_a_question_and_reported_by_nobody() {
+    let mut lan = Lan::new(29);
+    lan.copies = 2;
+    let (ada, bob) = (lan.join_with(member()), lan.join_with(member()));
+    lan.run(SECOND * 5);
+    let listener = lan.join_listening_with(member());
+
+    lan.run_to(SECOND, |lan| lan.knows_all(listener)).expect("both answer");
+    lan.run(SECOND * 5);
+
+    assert!(!lan.knows(ada, listener) && !lan.knows(bob, listener));
+    let refusals = lan.hosts[ada].machine.refusals();
+    assert_eq!((refusals.not_fresh, refusals.passed_on, refusals.not_of_group), (0, 0, 0));
+}
+
+#[test]
 fn a_goodbye_is_believed_once_and_only_from_a_member() {
     let mut lan = Lan::new(23);
     let (ada, bob) = (lan.join_with(member()), lan.join_with(member()));

@@ -19,16 +19,16 @@ pub(super) fn run(time: Duration, common: &Common, output: Output) -> Result<(),
     if common.no_lan {
         return Err(Failure::usage("--no-lan leaves nothing to discover"));
     }
-    let deadline = Instant::now() + time;
     let running = Running::start(dialling(setup::config(common, Who::Fresh, output)?))?;
-    running.served(listen(&running, deadline, output))
+    running.served(listen(&running, time, output))
 }
 
-fn listen(running: &Running, deadline: Instant, output: Output) -> Result<(), Failure> {
+fn listen(running: &Running, time: Duration, output: Output) -> Result<(), Failure> {
     let endpoints = running.beacon_receiver.receiver().map_err(|error| match error {
         LanError::Off => Failure::usage("the configuration turns the local network off"),
         error => Failure::of("lan", &error),
     })?;
+    let deadline = Instant::now() + time;
     let mut printed = BTreeMap::new();
     loop {
         let key = match endpoints.recv_deadline(deadline) {

@@ -11,7 +11,7 @@ fn who_listens_is_discovered_by_key_until_it_ends_and_its_token_is_not_told() {
     let contact: crust::Contact = listening["contact"].as_str().unwrap().parse().unwrap();
     let token = contact.token().unwrap().to_string();
 
-    let found = home.run(&["discover", "--for", "500ms"]);
+    let found = home.run(&["discover", "--for", "2s"]);
 
     assert_eq!((found.status, found.events.len()), (Some(0), 1), "{found:#?}");
     assert_eq!(found.events[0]["event"], "discovered");
