@@ -407,7 +407,9 @@ impl Config {
         &self.introducers
     }
 
-    pub(crate) fn stun_servers(&self) -> &[SocketAddr] {
+    /// The STUN servers besides the introducers.
+    #[must_use]
+    pub fn stun_servers(&self) -> &[SocketAddr] {
         &self.stun
     }
 

@@ -78,6 +78,13 @@ pub(crate) enum Command {
         #[arg(long = "for", value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
         time: Duration,
     },
+    /// Tells what is between this host and the internet, and which peers can be reached how
+    #[command(after_help = "Example:\n  crust doctor --stun stun.example.org:3478 --peer crust1aeq…")]
+    Doctor {
+        /// Try to reach this peer as well
+        #[arg(long, value_parser = parse_peer)]
+        peer: Option<Contact>,
+    },
     /// Measures connect time, round trips and throughput to a peer
     #[command(
         override_usage = "crust perf [OPTIONS] --serve\n       crust perf [OPTIONS] <PEER>",
@@ -142,6 +149,9 @@ pub(crate) struct Common {
     /// Who tells us our outside addresses, besides the introducers; repeatable
     #[arg(long, global = true, value_name = "HOST:PORT")]
     pub(crate) stun: Vec<String>,
+    /// Ask no router to forward a port
+    #[arg(long, global = true)]
+    pub(crate) no_port_map: bool,
     /// Neither be announced on the local network nor look for others there
     #[arg(long, global = true)]
     pub(crate) no_lan: bool,

@@ -19,6 +19,7 @@ pub(crate) enum Event {
     Perf(Perf),
     Closed { peer: Option<String>, reason: Option<String> },
     Done { bytes: u64, elapsed_ms: f64 },
+    Doctor(Doctor),
     Introducer { state: &'static str, endpoint: String, reason: Option<String> },
     Failed { peer: Option<String>, attempts: Vec<Attempt>, advice: Vec<String> },
     Error { kind: &'static str, message: String },
@@ -42,6 +43,23 @@ pub(crate) struct Perf {
     pub(crate) rtt_p99_us: f64,
     pub(crate) up_bytes_per_s: f64,
     pub(crate) down_bytes_per_s: f64,
+}
+
+/// What is between this host and the internet.
+#[derive(Debug, Serialize)]
+pub(crate) struct Doctor {
+    pub(crate) local: Vec<String>,
+    pub(crate) public: Vec<String>,
+    pub(crate) mapping: Option<String>,
+    pub(crate) filtering: Option<String>,
+    pub(crate) ports: Option<String>,
+    pub(crate) port_step: Option<i16>,
+    pub(crate) hairpin: Option<bool>,
+    pub(crate) udp: Option<&'static str>,
+    pub(crate) nat_levels: Option<u8>,
+    pub(crate) binding_lifetime_s: Option<u64>,
+    pub(crate) port_mapper: Option<&'static str>,
+    pub(crate) advice: Vec<String>,
 }
 
 /// One way that was tried in vain.
@@ -117,6 +135,7 @@ impl Event {
             | Self::Discovered { .. }
             | Self::Progress { .. }
             | Self::Perf(_)
+            | Self::Doctor(_)
             | Self::Closed { .. }
             | Self::Done { .. }
             | Self::Failed { .. } => None,

@@ -1,4 +1,4 @@
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::ops::ControlFlow;
 use std::time::Duration;
 
@@ -15,7 +15,9 @@ pub(crate) fn measure(
 ) -> Result<NatProfile, RunError> {
     let socket = UdpSocket::bind(bound)?;
     let local = socket.local_addr()?;
-    let hosts = interfaces::host_addresses(local)?;
+    let mut hosts = interfaces::host_addresses(local)?;
+    // For servers on this host.
+    hosts.push(SocketAddr::from((Ipv4Addr::LOCALHOST, local.port())));
     let start = clock::now();
     let mut prober = NatProber::new(start, servers, &hosts, local.port(), entropy::seed());
     let mut sockets = Sockets::new(socket);

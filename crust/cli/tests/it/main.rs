@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod discover;
+mod doctor;
 mod forward;
 mod key_and_config;
 mod measure;
