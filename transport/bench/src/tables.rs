@@ -63,7 +63,7 @@ const TABLES: &[Table] = &[
         title: "64 B there and back on 64 streams of one connection, both ends on one core: us CPU of both a request",
         workload: Workload::Shared,
         plan: |plan| Plan { streams: 64, ..plan },
-        systems: &[System::Quinn, System::CrustQuic],
+        systems: &[System::Quinn, System::CrustQuic, System::CrustQuicSet],
         figure: cpu_micros_each,
         ..ECHO
     },

@@ -70,8 +70,9 @@ fn echo(mut stream: &Stream) -> Result<()> {
 pub(crate) fn load<S: Over>(workload: Workload, plan: Plan, address: &str) -> Result<Load> {
     let dialer = Crust::<S>::dialer(address, workload)?;
     match workload {
-        Workload::Echo => {
-            let mut client = Client::dial(&dialer, plan.streams)?;
+        Workload::Echo | Workload::Shared => {
+            let dial = if workload == Workload::Shared { Crust::dial_shared } else { Crust::dial };
+            let mut client = Client::dial(&dialer, dial, plan.streams)?;
             client.echoes(Instant::now() + WARM_UP)?;
             Ok(Box::new(move || {
                 // Streams end with what dialled them, so it stays.
@@ -82,7 +83,7 @@ pub(crate) fn load<S: Over>(workload: Workload, plan: Plan, address: &str) -> Re
         Workload::Idle => {
             let mut clients = Vec::new();
             Ok(Box::new(move || {
-                let mut client = Client::dial(&dialer, plan.streams)?;
+                let mut client = Client::dial(&dialer, Crust::dial, plan.streams)?;
                 let times = client.echoes(Instant::now())?;
                 clients.push(client);
                 Ok(times)
@@ -101,11 +102,11 @@ struct Client {
 }
 
 impl Client {
-    fn dial<S: Over>(dialer: &Crust<S>, count: usize) -> Result<Self> {
+    fn dial<S: Over>(dialer: &Crust<S>, dial: fn(&Crust<S>) -> Result<Stream>, count: usize) -> Result<Self> {
         let mut set = StreamSet::new(dialer.transport())?;
         let mut begins = HashMap::with_capacity(count);
         for _ in 0..count {
-            begins.insert(set.add(dialer.dial()?)?, Instant::now());
+            begins.insert(set.add(dial(dialer)?)?, Instant::now());
         }
         Ok(Self { set, ready: Vec::new(), begins })
     }

@@ -44,8 +44,9 @@ pub(crate) struct QuicConnection {
     window: Window,
     /// The most that one stream may have unread.
     stream_window: u64,
-    /// How often the peer has said that the window keeps it from sending.
+    /// How often the peer has said that the window keeps it from sending, and whether it may have said so again.
     times_blocked: u64,
+    may_be_blocked: bool,
     send_window: u64,
     max_streams: u32,
     most_streams: u32,
@@ -124,6 +125,7 @@ impl QuicConnection {
             window: Window::new(FLOOR_BYTES, limits.stream_receive_bytes.max(FLOOR_BYTES), now),
             stream_window: limits.stream_receive_bytes,
             times_blocked: 0,
+            may_be_blocked: false,
             send_window: FIRST_SEND_WINDOW,
             max_streams: FIRST_STREAMS.min(limits.streams_per_connection),
             most_streams: limits.streams_per_connection,
@@ -145,6 +147,7 @@ impl QuicConnection {
     /// Takes what the endpoint routed here.
     pub(crate) fn handle_input(&mut self, now: Instant, input: ToConnection) {
         self.last_heard = now;
+        self.may_be_blocked = true;
         self.inner.handle_event(input);
     }
 
@@ -267,7 +270,8 @@ impl QuicConnection {
     /// One stream that nobody reads must not use up what its neighbours share with it: the window grows until each stream
     /// can be held up by its own.
     fn make_room_beside_stalled_streams(&mut self) {
-        if self.streams.len() < 2 {
+        // The engine copies all its counters for one, so they are looked at after news only.
+        if self.streams.len() < 2 || !std::mem::take(&mut self.may_be_blocked) {
             return;
         }
         let blocked = self.inner.stats().frame_rx.data_blocked;
