@@ -97,11 +97,12 @@ fn an_idle_beacon_costs_little_and_does_not_grow() {
 
     let part = took.as_secs_f64() * 100.0;
     println!("FIGURE idle, one peer, period 1 s | {part:.3} % of a core, one thread | at most 0.2 %");
-    let growth = slope(&samples) * 3600.0 / 1024.0;
-    println!(
-        "FIGURE idle, growth in an hour of periods, {periods} measured | {growth:.1} KiB | at most 64 KiB"
-    );
+    // In a short run the allocator's first steps are all there is.
     if is_full() {
+        let growth = slope(&samples) * 3600.0 / 1024.0;
+        println!(
+            "FIGURE idle, growth in an hour of periods, {periods} measured | {growth:.1} KiB | at most 64 KiB"
+        );
         assert!(part <= 0.2, "{part} % of a core");
         assert!(growth <= 64.0, "{growth} KiB an hour");
     }
