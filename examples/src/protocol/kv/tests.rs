@@ -194,7 +194,9 @@ fn nodes_on_the_way_keep_a_copy_for_a_while() {
     group.nodes[3].keep(record(1, "name", 1)).unwrap();
     group.find(0, &query(Mode::Proxy, 3));
     group.dead.insert(3);
+    let sent = group.ledger.len();
     assert_eq!(group.find(1, &query(Mode::Proxy, 1)).1.len(), 1, "it is here");
+    assert_eq!(group.ledger.len(), sent, "so nobody is asked");
     group.run(Duration::from_secs(31));
     assert!(group.find(1, &query(Mode::Proxy, 2)).1.is_empty(), "it was here");
 }
