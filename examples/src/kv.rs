@@ -1,8 +1,11 @@
 //! Drives [`Kv`] over a mesh of streams, for a user who types.
 
+mod disk;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, Write},
+    path::Path,
     sync::Arc,
     thread,
     time::{Instant, SystemTime},
@@ -10,6 +13,8 @@ use std::{
 
 use crossbeam::channel::{Sender, bounded};
 use crust::{Endpoint, PublicKey};
+
+use disk::Disk;
 
 use crate::{
     lines::{Line, Lines},
@@ -20,18 +25,19 @@ use crate::{
     },
 };
 
-/// Runs a node that dials these others, prints its own endpoint, and then does what `input` says, a command a line, until it
+/// Runs a node that keeps values in this file, or else in memory, dials these others, prints its own endpoint, and then does what `input` says, a command a line, until it
 /// ends and every query has its answer.
 ///
 /// # Errors
 ///
-/// When the system gives no socket or thread, or `output` cannot be written to.
+/// When the system gives no socket or thread, or `output` or the file cannot be written to.
 pub fn run(
     input: impl BufRead + Send + 'static,
     mut output: impl Write,
     others: Vec<Endpoint>,
-    settings: Settings,
+    file: Option<&Path>,
 ) -> io::Result<()> {
+    let disk = file.map(Disk::open).transpose()?;
     let group = Arc::new(Group::new()?);
     let endpoint = group.endpoint()?;
     writeln!(output, "{endpoint}")?;
@@ -46,7 +52,8 @@ pub fn run(
     thread::spawn(move || read(input, &tell)); // it may sit in a read that nobody can end
     let seed = u64::from_be_bytes(me.as_bytes()[8..16].try_into().expect("8 bytes"));
     let mut member = Member {
-        kv: Kv::new(me, &endpoint.to_string(), seed, settings),
+        kv: Kv::new(me, &endpoint.to_string(), seed, Settings::default()),
+        disk,
         group: Arc::clone(&group),
         output,
         held: BTreeMap::new(),
@@ -55,12 +62,14 @@ pub fn run(
         ended: false,
         result: Ok(()),
     };
+    member.load()?;
     run_two_threads_with(&mut mesh, &mut member, group, &inputs, Member::handle_line)?;
     member.result
 }
 
 struct Member<W> {
     kv: Kv,
+    disk: Option<Disk>,
     group: Arc<Group>,
     output: W,
     /// Messages for nodes that are being dialled for them.
@@ -73,6 +82,27 @@ struct Member<W> {
 }
 
 impl<W: Write> Member<W> {
+    /// Takes over what was kept before.
+    fn load(&mut self) -> io::Result<()> {
+        let Some(disk) = &self.disk else { return Ok(()) };
+        for record in disk.records()? {
+            if let Err(error) = self.kv.keep(record) {
+                eprintln!("a record of the file is left out: {error}");
+            }
+        }
+        while self.kv.poll_kept().is_some() {} // it is in the file
+        Ok(())
+    }
+
+    /// Writes down what is new. Nobody is told that it is kept before it is.
+    fn write_down(&mut self) {
+        let kept: Vec<Record> = std::iter::from_fn(|| self.kv.poll_kept()).collect();
+        if let (Some(disk), false) = (&self.disk, kept.is_empty()) {
+            let written = disk.write(&kept);
+            self.result = std::mem::replace(&mut self.result, Ok(())).and(written);
+        }
+    }
+
     fn handle_line(&mut self, now: Instant, mesh: &mut Mesh, line: Option<Line>) {
         let said = match line {
             None => {
@@ -85,7 +115,10 @@ impl<W: Write> Member<W> {
                 Err(_) => Err("a command is text".to_owned()),
             },
         };
-        self.say(&said.unwrap_or_else(|error| format!("error: {error}")));
+        self.write_down();
+        if self.result.is_ok() {
+            self.say(&said.unwrap_or_else(|error| format!("error: {error}")));
+        }
         self.pump(now, mesh);
     }
 
@@ -137,6 +170,7 @@ impl<W: Write> Member<W> {
 
     /// Carries what the node has to say to the mesh and to the user.
     fn pump(&mut self, now: Instant, mesh: &mut Mesh) {
+        self.write_down();
         while let Some(Transmit { to, contact, message }) = self.kv.poll_transmit() {
             let bytes = message.to_bytes();
             // Without a contact the message is lost; whoever waits for it learns by the query's lifetime.

@@ -23,7 +23,7 @@ pub use route::Route;
 
 /// One node: messages of peers and wishes of its user in, messages and answers out.
 ///
-/// After each call that takes `&mut self`, drain [`Kv::poll_transmit`] and [`Kv::poll_answer`] and then read
+/// After each call that takes `&mut self`, drain [`Kv::poll_kept`], [`Kv::poll_transmit`] and [`Kv::poll_answer`] and then read
 /// [`Kv::poll_timeout`]. `now` never goes back.
 #[derive(Debug)]
 pub struct Kv {
@@ -39,6 +39,7 @@ pub struct Kv {
     next: u64,
     transmits: VecDeque<Transmit>,
     answers: VecDeque<Answer>,
+    kept: VecDeque<Record>,
     counters: Counters,
 }
 
@@ -141,6 +142,7 @@ impl Kv {
             next: seed,
             transmits: VecDeque::new(),
             answers: VecDeque::new(),
+            kept: VecDeque::new(),
             counters: Counters::default(),
         }
     }
@@ -177,8 +179,14 @@ impl Kv {
             }
             _ => {}
         }
+        self.kept.push_back(record.clone());
         self.store.entry(record.key.clone()).or_default().insert(record.author, record);
         Ok(())
+    }
+
+    /// The next record that was taken into the store, to be written down.
+    pub fn poll_kept(&mut self) -> Option<Record> {
+        self.kept.pop_front()
     }
 
     /// Gives a value to so many nodes, of those that the route prefers; this one may be among them.

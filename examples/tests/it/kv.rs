@@ -28,6 +28,29 @@ fn a_value_is_found_over_a_node_between_in_each_mode() {
 }
 
 #[test]
+fn what_is_kept_on_disk_survives_the_death_of_the_process() {
+    let file = std::env::temp_dir().join(format!("crust-kv-{}.redb", std::process::id()));
+    let arguments = ["--store", file.to_str().unwrap()];
+    let mut node = Node::start(&arguments);
+    for number in 0..20 {
+        assert_eq!(
+            node.ask(&format!("keep name{number} value{number}")),
+            format!("name{number} is kept here")
+        );
+    }
+    node.child.kill().unwrap(); // SIGKILL
+    node.child.wait().unwrap();
+    let mut node = Node::start(&arguments);
+    for number in 0..20 {
+        assert!(
+            node.ask(&format!("get name{number}")).starts_with(&format!("name{number} = value{number}, by "))
+        );
+    }
+    assert!(node.end());
+    std::fs::remove_file(file).unwrap();
+}
+
+#[test]
 fn wrong_words_get_an_error_and_stop_nobody() {
     let mut node = Node::start(&[]);
     for (line, wanted) in [
