@@ -16,6 +16,7 @@ mod punch_tcp;
 mod relay;
 mod server;
 mod simulation;
+mod strategy;
 mod tcp_matrix;
 mod tcp_world;
 mod world;

@@ -31,6 +31,27 @@ fn a_port_is_opened_renewed_at_half_of_its_life_and_given_back() {
 }
 
 #[test]
+fn a_firewall_for_ipv6_is_opened_by_pcp() {
+    let now = epoch();
+    let [server, local]: [SocketAddr; 2] =
+        ["[fe80::1%7]:5351", "[2001:db8::11]:4000"].map(|at| at.parse().unwrap());
+    let request = PortMapRequest { protocol: PortProtocol::Tcp, local, lifetime: Duration::from_secs(7200) };
+    let mut client = PortMapClient::new(now, PortMapMethod::Pcp, server, request, Seed::from(1));
+    // Nothing is translated: the outside address is the inside one.
+    let mut router = Router::new(now, local.ip());
+    client.handle_timeout(now);
+    let asked = client.poll_transmit().unwrap();
+    assert_eq!(asked.destination, server, "with the number of its link");
+    router.handle_datagram(now, Datagram { socket: SocketIndex::MAIN, source: local, bytes: &asked.bytes });
+    let answer = router.poll_transmit().unwrap();
+    // The system may tell the source with another scope.
+    let source = "[fe80::1]:5351".parse().unwrap();
+    client.handle_datagram(now, Datagram { socket: SocketIndex::MAIN, source, bytes: &answer.bytes });
+    let Some(ClientEvent::Mapped(mapping)) = client.poll_event() else { panic!() };
+    assert_eq!(mapping.external, local);
+}
+
+#[test]
 fn a_restart_that_is_announced_is_mended_within_a_second() {
     for method in METHODS {
         let mut world = World::new(method);
