@@ -1,11 +1,16 @@
 //! What the fuzz targets see of the protocol code; not part of the library as it is built otherwise.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{cell::RefCell, net::SocketAddr, sync::Arc, time::Duration};
+
+use nat_traversal::protocol::Seed;
 
 use crate::{
     Identity,
+    io::clock,
     protocol::{
         handshake::{Handshake, HandshakeEvent},
+        offer::Offer,
+        paths::{CheckKeys, Paths, UdpSource, Way},
         preface::{Preface, Purpose},
         raw_key::TlsConfigs,
         tls::{MAX_RECORD_BYTES, TlsCore},
@@ -28,6 +33,49 @@ pub fn verdict(bytes: &[u8]) {
         assert!(used <= bytes.len());
         let _ = verdict.encode();
     }
+}
+
+/// Any bytes as the offer of a rendezvous; what can be read can be written, and means the same.
+pub fn offer(bytes: &[u8]) {
+    if let Ok(offer) = Offer::decode(bytes) {
+        assert_eq!(Offer::decode(&offer.encode()), Ok(offer));
+    }
+}
+
+/// Datagrams and path checks of anybody, at any time and from anywhere, for a connection: nothing panics, nothing moves, since
+/// nobody has its keys, and nobody gets more than three times what it sent.
+pub fn path_checks(bytes: &[u8]) {
+    let Some((head, mut rest)) = bytes.split_first() else { return };
+    let first = way(0);
+    let mut paths = Paths::new(first, head & 1 == 0, Seed::from(u64::from(*head)));
+    paths.connected(CheckKeys::new(&[7; CheckKeys::BYTES], head & 1 == 1));
+    let mut now = clock::now();
+    let mut balance = [0_usize; 256];
+    while let [operation, from, length, tail @ ..] = rest {
+        let (datagram, tail) = tail.split_at(usize::from(*length).min(tail.len()));
+        rest = tail;
+        now += Duration::from_millis(u64::from(*operation));
+        balance[usize::from(*from)] += 3 * datagram.len();
+        match operation & 3 {
+            0 => paths.handle_datagram(now, way(*from), datagram.len()),
+            1 => drop(paths.handle_check(now, way(*from), datagram)),
+            2 => paths.sent(now),
+            _ => paths.handle_timeout(now),
+        }
+        while let Some((to, message)) = paths.poll_transmit() {
+            if to != first {
+                let index = usize::from(to.source.addr.port() - 1);
+                balance[index] = balance[index].checked_sub(message.len()).expect("no more than three times");
+            }
+        }
+        assert_eq!(paths.active(), first);
+        assert!(paths.poll_move().is_none());
+    }
+}
+
+fn way(from: u8) -> Way {
+    let addr = SocketAddr::from(([192, 0, 2, 1], u16::from(from) + 1));
+    Way { source: UdpSource { socket: 1, addr }, local: None }
 }
 
 /// Two ends shake hands over a wire that the input cuts into pieces and tampers with, then write, read and end as it says. No
