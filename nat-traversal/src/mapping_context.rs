@@ -34,7 +34,7 @@ pub enum HolePunchServerAddr {
     /// A TURN server, which relays for us.
     #[cfg(feature = "turn")]
     Turn(crate::TurnServer),
-    /// A router that speaks UPnP, found by the crate [`igd`](crate::igd); asked instead of one that we would search for.
+    /// A router that speaks UPnP, found by the crate [`igd`]; asked instead of one that we would search for.
     IgdGateway(igd::Gateway),
 }
 
