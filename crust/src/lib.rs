@@ -11,6 +11,9 @@ mod dial;
 mod endpoint_cache;
 mod error;
 mod event;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod gate;
 mod introducer;
 mod io;

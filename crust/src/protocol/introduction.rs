@@ -318,5 +318,13 @@ pub(crate) const MAX_RENDEZVOUS_BYTES: usize = 3_072;
 /// An answer has an ephemeral key and a signature before what is sealed.
 pub(crate) const MAX_ANSWER_BYTES: usize = 1 + 32 + SIGNATURE_BYTES + MAX_NOTE_BYTES;
 
+/// Any bytes as what is sealed.
+#[cfg(fuzzing)]
+pub(crate) fn fuzz_particulars(bytes: &[u8]) {
+    if let Ok(particulars) = Particulars::decode(bytes) {
+        assert_eq!(Particulars::decode(&particulars.encode()), Ok(particulars));
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,0 +1,8 @@
+//! Any bytes as the endpoint cache.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|input: &[u8]| {
+    crust::fuzzing::cache(input);
+});
