@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "turn")]
+use nat_traversal::TurnServer;
 use transport::{
     AccessToken, Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, ProtocolLabel, PublicKey, Scheme,
     TransportConfig,
@@ -50,6 +52,8 @@ pub struct Config {
     stun_port: u16,
     stun: Vec<SocketAddr>,
     cache: Option<PathBuf>,
+    #[cfg(feature = "turn")]
+    relays: Vec<TurnServer>,
     driver: Driver,
     lan: Lan,
     lan_port: u16,
@@ -100,6 +104,8 @@ impl Default for Config {
             stun_port: 0,
             stun: Vec::new(),
             cache: None,
+            #[cfg(feature = "turn")]
+            relays: Vec::new(),
             driver: Driver::Background,
             lan: Lan::On,
             lan_port: LAN_PORT,
@@ -265,6 +271,15 @@ impl Config {
         self
     }
 
+    /// TURN servers over which a peer that was introduced is met when nothing direct works within 300 ms: the first that gives
+    /// an address is used. They see ciphertext between proved keys. Default: none.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub fn relays(mut self, servers: impl IntoIterator<Item = TurnServer>) -> Self {
+        self.relays = servers.into_iter().collect();
+        self
+    }
+
     /// The file in which to remember where peers were reached; several processes may share one. Default: none, they are
     /// remembered until the service ends.
     #[must_use]
@@ -401,6 +416,11 @@ impl Config {
     #[must_use]
     pub fn cache_file(&self) -> Option<&Path> {
         self.cache.as_deref()
+    }
+
+    #[cfg(feature = "turn")]
+    pub(crate) fn turn_servers(&self) -> &[TurnServer] {
+        &self.relays
     }
 
     pub(crate) fn introducer_endpoints(&self) -> &[NamedEndpoint] {

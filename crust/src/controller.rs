@@ -8,7 +8,7 @@ use crossbeam::channel::Receiver;
 use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
 use transport::{
     BindError, Endpoint, ListenEndpoint, Listener, NamedEndpoint, PublicKey, RendezvousError,
-    RendezvousOffer, RendezvousOptions, Scheme, Stream, TransportStats, TurnError,
+    RendezvousOffer, Scheme, Stream, TransportStats, TurnError,
 };
 
 use crate::{
@@ -325,7 +325,7 @@ impl ServiceController {
     ///
     /// [`RendezvousError`] when no socket can be bound, or the service is closed.
     pub fn prepare_rendezvous(&self) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
-        let options = RendezvousOptions::new();
+        let options = self.shared.meeting();
         let (offer, meeting) = self.shared.listeners.prepare_rendezvous(&self.shared.mapping, &options)?;
         Ok((offer, Rendezvous::new(meeting, self.shared.dialling.deadline)))
     }

@@ -8,8 +8,7 @@ use std::{
 use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
 use transport::{
     AccessToken, ConnectOptions as DialOptions, Endpoint, Interrupter, NamedEndpoint, ProtocolLabel,
-    PublicKey, Rendezvous, RendezvousError, RendezvousOffer, RendezvousOptions, RendezvousRoad, Scheme,
-    Stream,
+    PublicKey, Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad, Scheme, Stream,
 };
 
 use crate::{
@@ -232,7 +231,9 @@ impl Dial<'_> {
             let wait = at.saturating_duration_since(clock::now());
             tracing::debug!(peer = %self.peer, ?wait, "punched in vain so often that it is left out for now");
         }
-        let options = RendezvousOptions::new()
+        let options = self
+            .shared
+            .meeting()
             .udp(punch.is_ok() && self.schemes.contains(&Scheme::Quic))
             .tcp(punch.is_ok() && self.schemes.contains(&Scheme::Tcp))
             .interrupter(interrupter);

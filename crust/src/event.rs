@@ -32,6 +32,13 @@ pub enum ServiceEvent {
         /// The peer.
         peer: PublicKey,
     },
+    /// A relay gives us no address; peers are met without it, or over the next one.
+    RelayUnusable {
+        /// The server, without credentials.
+        server: String,
+        /// What happened, for a person to read.
+        reason: String,
+    },
     /// The endpoint cache cannot be read or kept on disk; the service goes on without.
     CacheUnusable {
         /// What happened, for a person to read.

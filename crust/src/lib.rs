@@ -19,6 +19,8 @@ mod introducer;
 mod io;
 mod listener;
 mod protocol;
+#[cfg(feature = "turn")]
+mod relaying;
 mod remembered;
 mod rendezvous;
 mod road;
@@ -51,6 +53,9 @@ pub use io::introduce::IntroductionError;
 pub use listener::{Incoming, ServiceListener};
 #[doc(no_inline)]
 pub use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
+#[cfg(feature = "turn")]
+#[doc(no_inline)]
+pub use nat_traversal::{ParseTurnServerError, TurnServer};
 pub use rendezvous::Rendezvous;
 pub use road::Road;
 pub use scope::{Scoped, ScopedService, scope};

@@ -98,6 +98,8 @@ impl Service {
             mapping,
             context,
             cache: config.cache_file().map(CacheFile::new),
+            #[cfg(feature = "turn")]
+            relaying: crate::relaying::Relaying::new(config.turn_servers().to_vec()),
             hole_punching,
         }));
         let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());

@@ -6,7 +6,12 @@ use std::{
 };
 
 use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease};
-use transport::{ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, Transport};
+use transport::{
+    ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, RendezvousOptions, Transport,
+};
+
+#[cfg(feature = "turn")]
+use crate::relaying::Relaying;
 
 use crate::{
     Introducer, ServiceEvent,
@@ -35,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) context: MappingContext,
     pub(crate) remembered: Remembered,
     leases: Mutex<Vec<(ListenEndpoint, PortLease)>>,
+    #[cfg(feature = "turn")]
+    relaying: Relaying,
     /// Where we tell others their addresses, if we do.
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
     gate: Mutex<Arc<Gate>>,
@@ -63,6 +70,8 @@ pub(crate) struct Parts {
     pub(crate) mapping: MappingContext,
     pub(crate) context: MappingContext,
     pub(crate) cache: Option<CacheFile>,
+    #[cfg(feature = "turn")]
+    pub(crate) relaying: Relaying,
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
 }
 
@@ -78,6 +87,8 @@ impl Shared {
             mapping: parts.mapping,
             context: parts.context,
             leases: Mutex::default(),
+            #[cfg(feature = "turn")]
+            relaying: parts.relaying,
             hole_punching: parts.hole_punching,
             gate: Mutex::new(Arc::new(parts.gate)),
             introducers: Mutex::default(),
@@ -92,6 +103,16 @@ impl Shared {
         let servers: Vec<_> = servers.into_iter().collect();
         self.mapping.add_servers(servers.iter().cloned());
         self.context.add_servers(servers);
+    }
+
+    /// How to meet: by every way that there is. Blocks while an address at a relay is asked for, if one is to be used.
+    pub(crate) fn meeting(&self) -> RendezvousOptions {
+        let options = RendezvousOptions::new();
+        #[cfg(feature = "turn")]
+        if let Some(relay) = self.relaying.relay(&self.transport, &self.events) {
+            return options.relay(&relay);
+        }
+        options
     }
 
     /// Where a router forwards the port of a listener from.

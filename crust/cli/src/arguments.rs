@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use crust::{Contact, ListenEndpoint, NamedEndpoint, PublicKey, Scheme, parse_duration};
+use crust::{Contact, ListenEndpoint, NamedEndpoint, PublicKey, Scheme, TurnServer, parse_duration};
 
 /// Pipes, files and ports between two peers, encrypted end to end and known by their keys.
 #[derive(Debug, Parser)]
@@ -152,6 +152,15 @@ pub(crate) struct Common {
     /// Ask no router to forward a port
     #[arg(long, global = true)]
     pub(crate) no_port_map: bool,
+    /// A relay for peers that nothing direct leads to, such as turn:HOST or turns:HOST; repeatable
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) turn: Vec<TurnServer>,
+    /// Who we are to the relays
+    #[arg(long, global = true, value_name = "USER", requires = "turn_password_file")]
+    pub(crate) turn_user: Option<String>,
+    /// The file with the password of --turn-user
+    #[arg(long, global = true, value_name = "FILE", requires = "turn_user")]
+    pub(crate) turn_password_file: Option<PathBuf>,
     /// Neither be announced on the local network nor look for others there
     #[arg(long, global = true)]
     pub(crate) no_lan: bool,

@@ -3,7 +3,7 @@ use std::{
     path::PathBuf,
 };
 
-use crust::{Config, Lan};
+use crust::{Config, Lan, TurnServer};
 use etcetera::BaseStrategy as _;
 
 use crate::{
@@ -45,6 +45,9 @@ pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config
     if !common.stun.is_empty() {
         config = config.stun(stun_servers(&common.stun)?);
     }
+    if !common.turn.is_empty() {
+        config = config.relays(relays(common)?);
+    }
     if common.no_lan {
         config = config.lan(Lan::Off);
     }
@@ -69,6 +72,17 @@ fn allow(config: Config, common: &Common, output: Output) -> Result<Config, Fail
         }
     }
     Ok(if keys.is_empty() { config } else { config.allow(keys) })
+}
+
+/// The relays, with the credentials that were given beside them.
+fn relays(common: &Common) -> Result<Vec<TurnServer>, Failure> {
+    let (Some(user), Some(file)) = (&common.turn_user, &common.turn_password_file) else {
+        return Ok(common.turn.clone());
+    };
+    let password = std::fs::read_to_string(file)
+        .map_err(|error| Failure::usage(format!("--turn-password-file {}: {error}", file.display())))?;
+    let password = password.trim_end_matches(['\r', '\n']);
+    Ok(common.turn.iter().cloned().map(|server| server.with_credentials(user, password)).collect())
 }
 
 /// The addresses of these names.

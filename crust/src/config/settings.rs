@@ -257,6 +257,18 @@ const SETTINGS: &[Setting] = &[
         },
         write: |config| config.cache.as_ref().map(|path| quoted(&path.display().to_string())),
     },
+    #[cfg(feature = "turn")]
+    Setting {
+        name: "turn",
+        meaning: "TURN servers, such as \"turns:user:password@relay.example\"; not printed, as passwords may be in it.",
+        read: |config, value| {
+            config.relays = list(value, |text| {
+                text.parse().map_err(|_| "a TURN server such as \"turn:192.0.2.1:3478\"".to_owned())
+            })?;
+            Ok(())
+        },
+        write: |_| None,
+    },
     Setting {
         name: "deadline",
         meaning: "How long a connect may take, name look-up and all.",

@@ -4,8 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crossbeam::channel::Receiver;
 use transport::{
-    ConnectOptions, OfferError, PublicKey, Refusal, RendezvousError, RendezvousOffer, RendezvousOptions,
-    StreamKey,
+    ConnectOptions, OfferError, PublicKey, Refusal, RendezvousError, RendezvousOffer, StreamKey,
 };
 
 use super::{
@@ -76,8 +75,7 @@ impl Meeting {
                 return Err(Failure::Refused(refusal));
             }
         };
-        let (ours, rendezvous) =
-            shared.listeners.prepare_rendezvous(&shared.mapping, &RendezvousOptions::new())?;
+        let (ours, rendezvous) = shared.listeners.prepare_rendezvous(&shared.mapping, &shared.meeting())?;
         let dialer = knock.dialer();
         let (mut session, answer) =
             knock.answer(entropy::ephemeral(), &Particulars::meeting(ours.to_bytes()), sign)?;

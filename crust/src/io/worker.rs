@@ -337,6 +337,9 @@ impl Turning {
                 introducer.stun_port = (stun_port != 0).then_some(stun_port);
                 let introducer = introducer.clone();
                 self.shared.attached(introducer, remote.map(|remote| remote.ip()));
+                // So that nobody who knocks waits for it.
+                let shared = self.shared.clone();
+                self.help("crust-relay", move || drop(shared.meeting()), |_| ());
             }
             Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
             Frame::Note { call, note } => {

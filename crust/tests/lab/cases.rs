@@ -12,10 +12,11 @@ use crate::world::{Met, World, soon};
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 4] = [
+const CASES: [Case; 5] = [
     ("two_homes_meet_by_udp", two_homes_meet_by_udp),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
     ("what_cannot_meet_is_told_with_advice", what_cannot_meet_is_told),
+    ("what_cannot_meet_meets_over_a_relay", what_cannot_meet_meets_over_a_relay),
     ("an_introducer_that_comes_back_is_found_again", an_introducer_that_comes_back),
 ];
 
@@ -28,7 +29,8 @@ pub(crate) fn main() -> ExitCode {
     if let [figures, rest @ ..] = &arguments[..]
         && figures == "figures"
     {
-        print_figures(rest.first().map_or(5, |trials| trials.parse().unwrap()));
+        let trials = rest.first().map_or(5, |trials| trials.parse().unwrap());
+        print_figures(trials, rest.get(1).is_some_and(|word| word == "relayed"));
         return ExitCode::SUCCESS;
     }
     let wanted =
@@ -86,6 +88,15 @@ fn what_cannot_meet_is_told() {
     assert!(trace.contains("a relay would help"), "{trace}");
 }
 
+fn what_cannot_meet_meets_over_a_relay() {
+    let mut world = World::new("hard", "hard");
+    world.start_relay();
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let met = world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
+    assert_eq!((met.road, met.scheme), (Road::Relayed, Scheme::Quic), "{met:?}");
+    println!("  {met:?}");
+}
+
 fn an_introducer_that_comes_back() {
     let mut world = World::new("easy", "easy");
     let (server, client) = (world.listening("b1"), world.dialling("a1"));
@@ -102,13 +113,16 @@ fn patient() -> ConnectOptions {
 }
 
 /// Every pair of these NATs, so many times each.
-fn print_figures(trials: usize) {
+fn print_figures(trials: usize, relayed: bool) {
     println!("pair | met | to the stream p50, p95 | to the echo p50 | roads");
     println!("--- | --- | --- | --- | ---");
     for (index, a) in PROFILES.iter().enumerate() {
         for b in &PROFILES[index..] {
-            let world =
+            let mut world =
                 World::of(&Topology::pair(a, b).unwrap().links(Link::delay(Duration::from_millis(20))));
+            if relayed {
+                world.start_relay();
+            }
             let mut met = Vec::new();
             for _ in 0..trials {
                 // New ones each time, so that no connection or budget is left from the last.

@@ -6,12 +6,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crust::{Config, ConnectError, ConnectOptions, Lan, NamedEndpoint, Road, Scheme, Service, Stream};
-use nat_lab::{Lab, Link, Topology};
+use crust::{
+    Config, ConnectError, ConnectOptions, Lan, NamedEndpoint, Road, Scheme, Service, Stream, TurnServer,
+};
+use nat_lab::{Coturn, Lab, Link, Topology};
 
 pub(crate) struct World {
     pub(crate) lab: Lab,
     introducer: Option<Service>,
+    coturn: Option<Coturn>,
     pub(crate) places: Vec<NamedEndpoint>,
 }
 
@@ -35,7 +38,7 @@ impl World {
 
     pub(crate) fn of(topology: &Topology) -> Self {
         let lab = topology.build().unwrap();
-        let mut world = Self { lab, introducer: None, places: Vec::new() };
+        let mut world = Self { lab, introducer: None, coturn: None, places: Vec::new() };
         world.start_introducer();
         world
     }
@@ -44,7 +47,7 @@ impl World {
         // Its key is the same when it comes back.
         let identity = crust::Identity::from_seed([1; 32]);
         // By TCP where strict firewalls let everybody go.
-        let places = ["quic://203.0.113.10:4433", "tcp://203.0.113.10:443"];
+        let places = ["quic://203.0.113.10:4433", "tcp://203.0.113.11:443"];
         let config = Config::new()
             .identity(identity)
             .lan(Lan::Off)
@@ -54,6 +57,21 @@ impl World {
         let places = service.controller.endpoints().unwrap();
         self.places = places.into_iter().map(NamedEndpoint::from).collect();
         self.introducer = Some(service);
+    }
+
+    /// With a relay, which everybody is told of from now on: over UDP, TCP and TLS.
+    pub(crate) fn start_relay(&mut self) {
+        self.coturn = Some(self.lab.coturn(&[]).unwrap());
+    }
+
+    fn relays(&self) -> Vec<TurnServer> {
+        let Some(coturn) = &self.coturn else { return Vec::new() };
+        let ca = coturn.certificate.display();
+        let at = |text: &str| {
+            let server: TurnServer = text.parse().unwrap();
+            server.with_credentials(Coturn::USER, Coturn::PASSWORD)
+        };
+        vec![at("turn:203.0.113.10"), at(&format!("turns:203.0.113.10:443?ca={ca}"))]
     }
 
     pub(crate) fn stop_introducer(&mut self) {
@@ -66,7 +84,7 @@ impl World {
 
     /// A service that listens, known to the introducer.
     pub(crate) fn listening(&self, host: &str) -> Service {
-        let config = Config::new().lan(Lan::Off).introducers(self.places.clone());
+        let config = Config::new().lan(Lan::Off).introducers(self.places.clone()).relays(self.relays());
         let service = self.start(host, config);
         assert!(service.controller.wait_attached(soon()), "{host} is attached");
         service
@@ -74,7 +92,7 @@ impl World {
 
     /// One that only dials, and knows nothing but what contacts say.
     pub(crate) fn dialling(&self, host: &str) -> Service {
-        self.start(host, Config::new().lan(Lan::Off).listen([]))
+        self.start(host, Config::new().lan(Lan::Off).listen([]).relays(self.relays()))
     }
 
     /// Dials one from the other, and has a byte sent back.

@@ -1,0 +1,53 @@
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use nat_traversal::TurnServer;
+use transport::{Relay, Transport};
+
+use crate::{
+    event::{Events, ServiceEvent},
+    io::{clock, lock::Lock as _},
+};
+
+/// The address of a service at a relay: asked for when it is first needed, and kept.
+#[derive(Debug)]
+pub(crate) struct Relaying {
+    servers: Vec<TurnServer>,
+    held: Mutex<Option<Arc<Relay>>>,
+}
+
+impl Relaying {
+    pub(crate) fn new(servers: Vec<TurnServer>) -> Self {
+        Self { servers, held: Mutex::default() }
+    }
+
+    /// The address, asked for at one server after the other if there is none, or no longer. Blocks at most two seconds.
+    pub(crate) fn relay(&self, transport: &Transport, events: &Events) -> Option<Arc<Relay>> {
+        let held = self.held.hold().clone();
+        if held.as_ref().is_some_and(|relay| relay.failure().is_none()) {
+            return held;
+        }
+        let until = clock::now() + PATIENCE;
+        let mut found = None;
+        for server in &self.servers {
+            match Relay::allocate(transport, server, until) {
+                Ok(relay) => {
+                    found = Some(Arc::new(relay));
+                    break;
+                }
+                Err(error) => events.tell(ServiceEvent::RelayUnusable {
+                    server: server.to_string(),
+                    reason: crate::trace::text(&error),
+                }),
+            }
+        }
+        // One that another thread found meanwhile is given back with the last meeting that uses it.
+        self.held.hold().clone_from(&found);
+        found
+    }
+}
+
+/// Six round trips around the world, which is what TLS and the first refusal of TURN take.
+const PATIENCE: Duration = Duration::from_secs(2);
