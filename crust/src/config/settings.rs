@@ -237,11 +237,7 @@ const SETTINGS: &[Setting] = &[
     Setting {
         name: "mdns",
         meaning: "Whether to be announced by multicast DNS as well, and to hear who is.",
-        read: |config, value| {
-            config.mdns =
-                value.as_bool().ok_or_else(|| format!("must be true or false, not {}", kind(value)))?;
-            Ok(())
-        },
+        read: |config, value| boolean(value).map(|on| config.mdns = on),
         write: |config| Some(config.mdns.to_string()),
     },
     Setting {
