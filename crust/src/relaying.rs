@@ -23,15 +23,17 @@ impl Relaying {
         Self { servers, held: Mutex::default() }
     }
 
-    /// The address, asked for at one server after the other if there is none, or no longer. Blocks at most two seconds.
+    /// The address, asked for at one server after the other if there is none, or no longer. Blocks at most a second
+    /// for each.
     pub(crate) fn relay(&self, transport: &Transport, events: &Events) -> Option<Arc<Relay>> {
         let held = self.held.hold().clone();
         if held.as_ref().is_some_and(|relay| relay.failure().is_none()) {
             return held;
         }
-        let until = clock::now() + PATIENCE;
         let mut found = None;
         for server in &self.servers {
+            // One that does not answer, such as where UDP is blocked, leaves the next its time.
+            let until = clock::now() + PATIENCE;
             match Relay::allocate(transport, server, until) {
                 Ok(relay) => {
                     found = Some(Arc::new(relay));
@@ -49,5 +51,5 @@ impl Relaying {
     }
 }
 
-/// Six round trips around the world, which is what TLS and the first refusal of TURN take.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Six round trips of a continent, which is what TLS and the first refusal of TURN take.
+const PATIENCE: Duration = Duration::from_secs(1);
