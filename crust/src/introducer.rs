@@ -1,3 +1,6 @@
+use std::net::{IpAddr, SocketAddr};
+
+use nat_traversal::HolePunchServerAddr;
 use transport::{NamedEndpoint, PublicKey};
 
 /// A peer that introduces others to each other: where it is, and where it tells others their outside addresses.
@@ -8,7 +11,7 @@ use transport::{NamedEndpoint, PublicKey};
 pub struct Introducer {
     /// Where it listens, all of one key.
     pub(crate) endpoints: Vec<NamedEndpoint>,
-    /// The port at which it answers STUN, over UDP and TCP.
+    /// The port at which it answers STUN, over UDP and TCP; it does at the next one too.
     pub(crate) stun_port: Option<u16>,
 }
 
@@ -41,7 +44,7 @@ impl Introducer {
         }
     }
 
-    /// Names the port at which it answers STUN. Default: unknown until we are attached to it.
+    /// Names the port at which it answers STUN, as it does at the next. Default: unknown until we are attached to it.
     #[must_use]
     pub fn stun_port(mut self, port: u16) -> Self {
         self.stun_port = (port != 0).then_some(port);
@@ -52,6 +55,13 @@ impl Introducer {
     #[must_use]
     pub fn key(&self) -> PublicKey {
         self.endpoints[0].public_key()
+    }
+
+    /// Where it answers STUN if its address is `ip`: at two ports, as one answer would not show that a NAT gives each
+    /// destination a port of its own.
+    pub(crate) fn stun_servers(&self, ip: IpAddr) -> impl Iterator<Item = HolePunchServerAddr> {
+        let ports = self.stun_port.into_iter().flat_map(|port| [Some(port), port.checked_add(1)]);
+        ports.flatten().map(move |port| HolePunchServerAddr::Stun(SocketAddr::new(ip, port)))
     }
 
     /// Where it listens.

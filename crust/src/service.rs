@@ -114,7 +114,7 @@ fn introduce(transport: &Transport, listeners: &ListenerSet, stun_port: u16) -> 
         .expect("nobody else of this service takes this label");
     let local = listeners.local_endpoints().first().map(ListenEndpoint::addr);
     let stun =
-        local.map(|local| HolePunchServer::bind(SocketAddr::new(local.ip(), stun_port))).transpose()?;
+        local.map(|local| HolePunchServer::bind_pair(SocketAddr::new(local.ip(), stun_port))).transpose()?;
     let port = stun.as_ref().and_then(|stun| stun.addresses().first()).map_or(0, |at| at.addr.port());
     Ok(Hosting { listener, board: Switchboard::new(Bounds::default(), port), stun })
 }

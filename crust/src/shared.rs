@@ -170,8 +170,8 @@ impl Shared {
 
     /// An introducer calls us from now on; `seen` is its address.
     pub(crate) fn attached(&self, introducer: Introducer, seen: Option<IpAddr>) {
-        if let (Some(ip), Some(port)) = (seen, introducer.stun_port) {
-            self.add_servers([HolePunchServerAddr::Stun(SocketAddr::new(ip, port))]);
+        if let Some(ip) = seen {
+            self.add_servers(introducer.stun_servers(ip));
         }
         let endpoint = introducer.endpoints[0].clone();
         let mut introducers = self.introducers.hold();
@@ -196,10 +196,8 @@ impl Shared {
 
     /// Has our sockets' addresses asked from an introducer, if it is known where it answers.
     pub(crate) fn ask_for_addresses(&self, introducer: &Introducer) {
-        let Some(port) = introducer.stun_port else { return };
         let hosts = introducer.endpoints.iter().filter_map(NamedEndpoint::to_endpoint);
-        let servers = hosts.map(|endpoint| SocketAddr::new(endpoint.addr().ip(), port));
-        self.add_servers(servers.map(HolePunchServerAddr::Stun));
+        self.add_servers(hosts.flat_map(|endpoint| introducer.stun_servers(endpoint.addr().ip())));
     }
 
     /// Waits until one introducer at least calls us; tells whether one does.

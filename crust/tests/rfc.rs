@@ -82,7 +82,7 @@ fn hole_punching_has_its_servers_and_sockets() {
     let middle = Service::new_from_config(config().introduce(true)).unwrap();
     let service = Service::new_from_config(config()).unwrap();
     let addresses: Vec<HolePunchServerAddr> = middle.controller.hole_punch_addresses();
-    assert_eq!(addresses.len(), 1);
+    assert_eq!(addresses.len(), 2, "at two ports");
     service.controller.add_hole_puncher_server(addresses[0].clone());
     let _context: &MappingContext = service.controller.mapping_context();
     let _: fn(&ServiceController) -> Result<crust::MappedUdpSocket, crust::MapError> =

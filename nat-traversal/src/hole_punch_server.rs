@@ -58,6 +58,25 @@ impl HolePunchServer {
         Self::start(StunServer::new(ServerAddresses::One), vec![udp], vec![listener], addresses, None)
     }
 
+    /// Serves at this address and at the same address with the next port; port 0 chooses two free neighbours. Two answers of
+    /// one host show what one cannot: whether a NAT gives each destination a port of its own (RFC 4787, section 4.1). Returns
+    /// at once.
+    ///
+    /// # Errors
+    ///
+    /// If one of the two cannot be bound or no thread started.
+    pub fn bind_pair(address: SocketAddr) -> Result<Self, ServerError> {
+        let (first, second) = bind_neighbours(address)?;
+        let mut addresses = Vec::new();
+        for (udp, _) in [&first, &second] {
+            let local = udp.local_addr().map_err(ServerError::Start)?;
+            let hosts = interfaces::host_addresses(local).map_err(ServerError::Start)?;
+            addresses.extend(hosts.into_iter().map(MappedSocketAddr::host));
+        }
+        let (sockets, listeners) = [first, second].into_iter().unzip();
+        Self::start(StunServer::new(ServerAddresses::One), sockets, listeners, addresses, None)
+    }
+
     /// Serves at two addresses of this host with two ports each, so that clients can learn how their NAT filters
     /// (RFC 5780). The addresses must differ in their IP address and in their port.
     ///
@@ -129,8 +148,31 @@ impl Drop for HolePunchServer {
     }
 }
 
+/// The sockets of a port and of the next.
+fn bind_neighbours(address: SocketAddr) -> Result<(Both, Both), ServerError> {
+    let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
+    loop {
+        attempts -= 1;
+        let first = bind_both(address)?;
+        let port = first.0.local_addr().map_err(ServerError::Start)?.port();
+        let next = port.checked_add(1).map(|next| SocketAddr::new(address.ip(), next));
+        match next.map(bind_both) {
+            Some(Ok(second)) => return Ok((first, second)),
+            _ if attempts > 0 => {}
+            Some(Err(error)) => return Err(error),
+            None => {
+                let source = std::io::Error::new(std::io::ErrorKind::InvalidInput, "there is no next port");
+                return Err(ServerError::Bind { address, source });
+            }
+        }
+    }
+}
+
 /// A UDP socket and a TCP listener at the same port.
-fn bind_both(address: SocketAddr) -> Result<(UdpSocket, TcpListener), ServerError> {
+type Both = (UdpSocket, TcpListener);
+
+/// Binds both.
+fn bind_both(address: SocketAddr) -> Result<Both, ServerError> {
     let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;

@@ -30,7 +30,8 @@ pub(crate) fn main() -> ExitCode {
         && figures == "figures"
     {
         let trials = rest.first().map_or(5, |trials| trials.parse().unwrap());
-        print_figures(trials, rest.get(1).is_some_and(|word| word == "relayed"));
+        let pairs: Vec<_> = rest.iter().filter(|word| word.contains(':')).cloned().collect();
+        print_figures(trials, rest.iter().any(|word| word == "relayed"), &pairs);
         return ExitCode::SUCCESS;
     }
     let wanted =
@@ -112,12 +113,15 @@ fn patient() -> ConnectOptions {
     ConnectOptions::new().deadline(Duration::from_secs(15))
 }
 
-/// Every pair of these NATs, so many times each.
-fn print_figures(trials: usize, relayed: bool) {
+/// Every pair of these NATs, or the named ones such as `easy:hard`, so many times each.
+fn print_figures(trials: usize, relayed: bool, pairs: &[String]) {
     println!("pair | met | to the stream p50, p95 | to the echo p50 | roads");
     println!("--- | --- | --- | --- | ---");
     for (index, a) in PROFILES.iter().enumerate() {
         for b in &PROFILES[index..] {
+            if !pairs.is_empty() && !pairs.contains(&format!("{a}:{b}")) {
+                continue;
+            }
             let mut world =
                 World::of(&Topology::pair(a, b).unwrap().links(Link::delay(Duration::from_millis(20))));
             if relayed {
@@ -127,7 +131,10 @@ fn print_figures(trials: usize, relayed: bool) {
             for _ in 0..trials {
                 // New ones each time, so that no connection or budget is left from the last.
                 let (server, client) = (world.listening("b1"), world.dialling("a1"));
-                met.extend(world.meet(("a1", &client), ("b1", &server), &patient()).ok());
+                match world.meet(("a1", &client), ("b1", &server), &patient()) {
+                    Ok(one) => met.push(one),
+                    Err(error) => eprintln!("{a}:{b}: {error}"),
+                }
             }
             println!("{}", row(a, b, trials, &met));
         }

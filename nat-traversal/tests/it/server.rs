@@ -51,6 +51,22 @@ fn with_two_addresses_it_answers_from_the_other_one_when_asked() {
 }
 
 #[test]
+fn a_pair_answers_at_two_neighbouring_ports() {
+    let server = HolePunchServer::bind_pair("127.0.0.1:0".parse().unwrap()).unwrap();
+    let [first, second] = [0, 1].map(|index| server.addresses()[index].addr);
+    assert_eq!(second, SocketAddr::new(first.ip(), first.port() + 1));
+    let udp = patient_udp();
+    for address in [first, second] {
+        udp.send_to(&request(None), address).unwrap();
+        let (answer, source) = receive(&udp);
+        assert_eq!(source, address);
+        assert_eq!(Message::decode(&answer).unwrap().mapped_address(), udp.local_addr().ok());
+    }
+    assert!(HolePunchServer::bind_pair(first).is_err(), "both ports are taken");
+    assert!(HolePunchServer::bind_pair("127.0.0.1:65535".parse().unwrap()).is_err(), "there is no next port");
+}
+
+#[test]
 fn noise_and_half_requests_are_survived() {
     let server = HolePunchServer::bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let address = server.addresses()[0].addr;
