@@ -79,9 +79,15 @@ impl Relay {
         let socket = shared.quic.relay(shared, server, address, &slot).map_err(start)?;
         let hold = Hold::new(shared, socket.clone());
         loop {
-            match socket.relay().and_then(|relay| relay.outcome()) {
-                Some(Ok(addr)) => return Ok(Self { hold, server: server.to_string(), addr }),
-                Some(Err(source)) => return Err(RelayError::Server { server: server.to_string(), source }),
+            match socket.relay().and_then(|relay| Some((relay.outcome()?, relay))) {
+                Some((Ok(addr), _)) => return Ok(Self { hold, server: server.to_string(), addr }),
+                Some((Err(source), relay)) => {
+                    let server = server.to_string();
+                    return Err(match relay.take_error() {
+                        Some(source) => RelayError::Connection { server, source: Arc::new(source) },
+                        None => RelayError::Server { server, source },
+                    });
+                }
                 None => {}
             }
             match shared.crank.wait(&slot, Some(deadline)) {

@@ -133,7 +133,15 @@ fn print_figures(trials: usize, relayed: bool, pairs: &[String]) {
                 let (server, client) = (world.listening("b1"), world.dialling("a1"));
                 match world.meet(("a1", &client), ("b1", &server), &patient()) {
                     Ok(one) => met.push(one),
-                    Err(error) => eprintln!("{a}:{b}: {error}"),
+                    Err(error) => {
+                        eprintln!("{a}:{b}: {error}\n{}", error.trace());
+                        for event in server.controller.events().try_iter() {
+                            eprintln!("b {event:?}");
+                        }
+                        for event in client.controller.events().try_iter() {
+                            eprintln!("a {event:?}");
+                        }
+                    }
                 }
             }
             println!("{}", row(a, b, trials, &met));

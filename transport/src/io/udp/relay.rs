@@ -54,6 +54,11 @@ impl RelaySocket {
         self.state.hold().outcome
     }
 
+    /// What the system or TLS said of a connection that failed or ended.
+    pub(crate) fn take_error(&self) -> Option<io::Error> {
+        self.state.hold().turn.take_error()
+    }
+
     pub(super) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let mut state = self.state.hold();
         registry.register(&mut state.turn, token, Interest::READABLE)?;
