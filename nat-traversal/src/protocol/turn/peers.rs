@@ -32,7 +32,8 @@ struct Channel {
 ///           asked                granted
 ///  Wanted ────────► Asking ─────────────────► Granted ──(renewal is due, and it was used)──► Wanted
 ///    ▲                │ refused                  │ (it was not used)
-///    └──(used again)── Refused                   └──► gone, once the server has forgotten it as well
+///    ├──(used again)── Refused                   ▼
+///    └──(used again)──────────────────────────  Lapsed ──► gone, once the server has forgotten it as well
 /// ```
 #[derive(Debug)]
 struct Lease {
@@ -46,8 +47,15 @@ struct Lease {
 enum LeaseState {
     Wanted,
     Asking,
-    Granted { renew: Instant },
-    Refused { failure: TurnFailure, until: Instant },
+    Granted {
+        renew: Instant,
+    },
+    /// Not renewed, as it was not used.
+    Lapsed,
+    Refused {
+        failure: TurnFailure,
+        until: Instant,
+    },
 }
 
 /// What to ask the server for.
@@ -104,9 +112,9 @@ impl Peers {
     /// The channel by which data can be sent to a peer now. Counts as a use of it and of its permission.
     pub(super) fn bound(&mut self, now: Instant, peer: SocketAddr) -> Option<ChannelNumber> {
         let channel = self.channels.get_mut(&peer).filter(|channel| channel.lease.is_valid(now))?;
-        channel.lease.used = now;
+        channel.lease.note_use(now);
         if let Some(permission) = self.permissions.get_mut(&peer.ip()) {
-            permission.used = now;
+            permission.note_use(now);
         }
         Some(channel.number)
     }
@@ -140,6 +148,8 @@ impl Peers {
 
     /// What is to be asked for now; each wish is given once.
     pub(super) fn next_wish(&mut self, now: Instant) -> Option<Wish> {
+        let channels = self.channels.values_mut().map(|channel| &mut channel.lease);
+        self.permissions.values_mut().chain(channels).for_each(|lease| lease.lapse(now));
         let permission = self.permissions.iter_mut().find(|(_, lease)| lease.is_wanted(now));
         if let Some((ip, lease)) = permission {
             lease.state = LeaseState::Asking;
@@ -213,7 +223,7 @@ impl Lease {
     }
 
     fn touch(&mut self, now: Instant) -> Result<(), NoPlace> {
-        self.used = now;
+        self.note_use(now);
         match self.state {
             LeaseState::Refused { failure, until } if now < until => Err(NoPlace::Refused(failure)),
             LeaseState::Refused { .. } => {
@@ -221,6 +231,20 @@ impl Lease {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+
+    fn note_use(&mut self, now: Instant) {
+        self.used = now;
+        if self.state == LeaseState::Lapsed {
+            self.state = LeaseState::Wanted;
+        }
+    }
+
+    /// What its renewal finds unused waits for no time any more: after a sleep of the machine both may have passed at once.
+    fn lapse(&mut self, now: Instant) {
+        if matches!(self.state, LeaseState::Granted { renew } if renew <= now && self.used + UNUSED <= now) {
+            self.state = LeaseState::Lapsed;
         }
     }
 
@@ -237,7 +261,7 @@ impl Lease {
         match self.state {
             LeaseState::Wanted => true,
             LeaseState::Granted { renew } => renew <= now && now < self.used + UNUSED,
-            LeaseState::Asking | LeaseState::Refused { .. } => false,
+            LeaseState::Asking | LeaseState::Lapsed | LeaseState::Refused { .. } => false,
         }
     }
 
@@ -245,7 +269,7 @@ impl Lease {
         match self.state {
             LeaseState::Wanted => Some(self.used),
             LeaseState::Granted { renew } => (renew < self.used + UNUSED).then_some(renew),
-            LeaseState::Asking | LeaseState::Refused { .. } => None,
+            LeaseState::Asking | LeaseState::Lapsed | LeaseState::Refused { .. } => None,
         }
     }
 
@@ -254,7 +278,7 @@ impl Lease {
         match self.state {
             LeaseState::Wanted | LeaseState::Asking => false,
             LeaseState::Refused { until, .. } => until <= now && ended,
-            LeaseState::Granted { .. } => ended,
+            LeaseState::Granted { .. } | LeaseState::Lapsed => ended,
         }
     }
 }
@@ -285,3 +309,27 @@ const UNUSED: Duration = Duration::from_secs(600);
 
 /// How long a refusal is taken for an answer.
 const REFUSAL: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_when_its_renewal_is_looked_at_is_due_no_more_until_it_is_used() {
+        let begun = crate::testing::Net::new(crate::protocol::Seed::from(1)).now();
+        let peer: SocketAddr = "192.0.2.2:1".parse().unwrap();
+        let mut peers = Peers::default();
+        peers.permit(begun, peer.ip()).unwrap();
+        peers.bind(begun, peer).unwrap();
+        while let Some(wish) = peers.next_wish(begun) {
+            peers.grant(begun, wish);
+        }
+        assert_eq!(peers.timeout(), Some(begun + PERMISSION_RENEWAL));
+        // The machine slept through the renewals.
+        let woken = begun + UNUSED;
+        assert_eq!(peers.next_wish(woken), None);
+        assert_eq!(peers.timeout(), None, "nothing that has passed is waited for");
+        peers.permit(woken, peer.ip()).unwrap();
+        assert_eq!(peers.next_wish(woken), Some(Wish::Permit(peer.ip())));
+    }
+}
