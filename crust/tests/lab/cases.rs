@@ -13,7 +13,7 @@ use crate::world::{Met, World, soon};
 type Case = (&'static str, fn());
 
 const CASES: [Case; 5] = [
-    ("two_homes_meet_by_udp", two_homes_meet_by_udp),
+    ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
     ("what_cannot_meet_is_told_with_advice", what_cannot_meet_is_told),
     ("what_cannot_meet_meets_over_a_relay", what_cannot_meet_meets_over_a_relay),
@@ -51,11 +51,12 @@ fn passes((name, case): &Case) -> bool {
     passed
 }
 
-fn two_homes_meet_by_udp() {
+fn two_homes_meet_through_holes() {
     let world = World::new("easy", "easy");
     let (server, client) = (world.listening("b1"), world.dialling("a1"));
     let met = world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
-    assert_eq!((met.road, met.scheme), (Road::Punched, Scheme::Quic), "{met:?}");
+    // Holes for UDP and for TCP are punched side by side, and either may be through first.
+    assert_eq!(met.road, Road::Punched, "{met:?}");
     assert!(met.echo < Duration::from_secs(5), "{met:?}");
 }
 
