@@ -8,7 +8,7 @@ use crossbeam::channel::Receiver;
 use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
 use transport::{
     BindError, Endpoint, ListenEndpoint, Listener, NamedEndpoint, PublicKey, RendezvousError,
-    RendezvousOffer, Scheme, Stream, TransportStats, TurnError,
+    RendezvousOffer, Scheme, Stream, StreamSet, TransportStats, TurnError,
 };
 
 use crate::{
@@ -350,6 +350,33 @@ impl ServiceController {
     #[must_use]
     pub fn stats(&self) -> TransportStats {
         self.shared.transport.stats()
+    }
+
+    /// Makes an empty set for streams of this service, dialled or accepted: one thread then serves them all, and waits for
+    /// all at once. It outlives the controller, but its streams do not.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use crust::{Config, Service};
+    ///
+    /// let [server, client] =
+    ///     [0, 1].map(|_| Service::new_from_config(Config::new().listen(["tcp://127.0.0.1:0".parse().unwrap()])).unwrap());
+    /// let _dialled = client.controller.connect(server.controller.endpoints()?[0])?;
+    ///
+    /// let mut set = server.controller.stream_set()?;
+    /// let key = set.add(server.acceptor.accept()?)?;
+    /// drop(client); // and with it the stream, whose end the set tells of
+    /// let mut ready = Vec::new();
+    /// set.wait(&mut ready, None)?;
+    /// assert_eq!((ready[0].key, ready[0].readable), (key, true));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::Transport`] when the operating system gives no poll.
+    pub fn stream_set(&self) -> Result<StreamSet, StartError> {
+        Ok(StreamSet::new(&self.shared.transport)?)
     }
 
     /// Lends the calling thread until something happened on the network, at most until `deadline`: the application's part

@@ -63,10 +63,10 @@ pub use service::Service;
 pub use trace::{ConnectTrace, TraceStep};
 #[doc(no_inline)]
 pub use transport::{
-    AcceptError, AccessToken, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,
+    AcceptError, AccessToken, AddError, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,
     NamedEndpoint, ParseEndpointError, ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey,
-    ReadStream, Refusal, RendezvousError, RendezvousFailure, RendezvousOffer, Scheme, Stream, StreamError,
-    StreamStats, TransportStats, TurnError, WriteStream,
+    ReadStream, Readiness, Refusal, RendezvousError, RendezvousFailure, RendezvousOffer, Scheme, SetWaker,
+    Stream, StreamError, StreamKey, StreamSet, StreamStats, TransportStats, TurnError, WriteStream,
 };
 
 /// The programs of the repository's README.
