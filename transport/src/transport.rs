@@ -387,7 +387,7 @@ impl Shared {
         while endings.iter().any(|(_, ending)| ending.is_unsent()) && clock::now() < deadline {
             self.crank.with_driver(|driver| driver.poll_endings(deadline));
             for (_, ending) in &endings {
-                ending.handle_ready(self);
+                ending.handle_ready(self, false);
             }
         }
         for (token, ending) in endings {

@@ -85,7 +85,7 @@ impl Driver {
                     self.again.push(token);
                 }
             }
-            Source::Ending(ending) => ending.handle_ready(shared),
+            Source::Ending(ending) => ending.handle_ready(shared, last),
             Source::Handshake(handshake) => handshake.handle_ready(shared, last, &mut self.wakes),
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {

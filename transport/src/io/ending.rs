@@ -10,7 +10,7 @@ use std::{
 use mio::{Interest, Token, net::TcpStream};
 use socket2::SockRef;
 
-use super::{clock, lock::Lock as _, sources::Source};
+use super::{clock, lock::Lock as _, sources::Source, tcp::send_now};
 use crate::transport::Shared;
 
 /// Sends what is left of a stream and its end, then reads and forgets until the peer ends too: closing a socket with
@@ -32,18 +32,28 @@ struct State {
 
 impl Ending {
     /// Takes a socket over; `unsent` are bytes that must still go out before the end of the stream. Returns at once.
-    pub(crate) fn begin(shared: &Shared, socket: std::net::TcpStream, unsent: Vec<u8>) {
+    pub(crate) fn begin(shared: &Shared, socket: std::net::TcpStream, unsent: Vec<u8>, peer_ended: bool) {
+        // Usually everything goes at once, so that the peer sees the end without another turn of the crank.
+        let Ok(sent) = send_at_once(&socket, &unsent) else { return };
+        let write_ended = sent == unsent.len();
+        if write_ended {
+            if peer_ended {
+                return; // Nothing can come that the close would answer with a RST.
+            }
+            // It fails when the stream was shut down before, which is as good.
+            let _ = socket.shutdown(Shutdown::Write);
+        }
         if socket.set_nonblocking(true).is_err() {
             return; // The socket is gone already.
         }
+        let unsent = if write_ended { Vec::new() } else { unsent };
         let socket = TcpStream::from_std(socket);
-        let mut state = State { socket, unsent, sent: 0, write_ended: false, forgotten_bytes: 0 };
-        // Usually everything goes at once, so that the peer sees the end without another turn of the crank.
-        if state.advance() {
-            return;
-        }
+        let mut state = State { socket, unsent, sent, write_ended, forgotten_bytes: 0 };
         if shared.is_closed() {
-            return state.linger(clock::now() + shared.config.linger);
+            if !state.advance(false) {
+                state.linger(clock::now() + shared.config.linger);
+            }
+            return;
         }
         if let Err(error) = Self::watch(shared, state) {
             tracing::debug!(%error, "a stream ends without being watched");
@@ -68,9 +78,9 @@ impl Ending {
         Ok(())
     }
 
-    /// Does what can be done without waiting, and goes when all is done.
-    pub(crate) fn handle_ready(&self, shared: &Shared) {
-        let done = self.state.hold().advance();
+    /// Does what can be done without waiting, and goes when all is done; `last` when the end of the input may have come.
+    pub(crate) fn handle_ready(&self, shared: &Shared, last: bool) {
+        let done = self.state.hold().advance(last);
         if done {
             shared.sources.hold().remove(self.token);
         }
@@ -84,15 +94,15 @@ impl Ending {
     /// Makes the close of the socket wait until the peer's kernel has everything, at most until the deadline.
     pub(crate) fn finish(&self, deadline: Instant) {
         let mut state = self.state.hold();
-        state.advance();
+        state.advance(false);
         state.linger(deadline);
     }
 }
 
 impl State {
     /// Tells whether the peer has ended too, or cannot be reached any more.
-    fn advance(&mut self) -> bool {
-        self.write().is_err() || self.forget_input()
+    fn advance(&mut self, last: bool) -> bool {
+        self.write().is_err() || self.forget_input(last)
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -113,11 +123,13 @@ impl State {
         Ok(())
     }
 
-    fn forget_input(&mut self) -> bool {
+    fn forget_input(&mut self, last: bool) -> bool {
         let mut buffer = [0; 16 << 10];
         while self.forgotten_bytes < MAX_FORGOTTEN_BYTES {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return self.write_ended,
+                // The end stands behind what the socket still had.
+                Ok(read) if last && read < buffer.len() && !cfg!(windows) => return self.write_ended,
                 Ok(read) => self.forgotten_bytes += read,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -136,6 +148,20 @@ impl State {
             tracing::debug!(%error, "a stream ends without waiting for its peer");
         }
     }
+}
+
+/// Tells how much the kernel had room for.
+fn send_at_once(socket: &std::net::TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut sent = 0;
+    while sent < bytes.len() {
+        match send_now(socket, &bytes[sent..]) {
+            Ok(more) => sent += more,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(sent)
 }
 
 /// A peer that neither reads nor ends keeps the socket no longer than this.

@@ -164,7 +164,7 @@ impl TcpHandshake {
             Step::Failed(error) => {
                 if let (Some(state), DialError::RefusedByUs) = (state.take(), &error) {
                     // Bytes sent on trust may lie unread; closing over them would destroy the verdict on its way.
-                    Ending::begin(shared, state.socket.into(), Vec::new());
+                    Ending::begin(shared, state.socket.into(), Vec::new(), false);
                 }
                 self.fail(shared, error, wakes);
             }

@@ -26,7 +26,10 @@ use self::{
     send::Send,
     socket::{Patience, StreamSocket},
 };
-pub(crate) use self::{socket::watch_peer, writer_end::WriterEnd};
+pub(crate) use self::{
+    socket::{send_now, watch_peer},
+    writer_end::WriterEnd,
+};
 use super::{clock, crank::Waited, ending::Ending, lock::Lock as _};
 use crate::{
     PublicKey, StreamError,
@@ -310,8 +313,9 @@ impl Drop for TcpConnection {
         let send = self.send.get_mut().unwrap_or_else(PoisonError::into_inner);
         let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
         let unsent = send.last_bytes(core);
-        match self.socket.try_clone() {
-            Ok(socket) => Ending::begin(&self.shared, socket, unsent),
+        let receive = self.receive.get_mut().unwrap_or_else(PoisonError::into_inner);
+        match self.socket.take() {
+            Ok(socket) => Ending::begin(&self.shared, socket, unsent, receive.has_peer_ended()),
             Err(error) => tracing::debug!(%error, "a stream ends at once"),
         }
     }

@@ -77,6 +77,11 @@ impl Receive {
         self.record || self.spill_start < self.spill.len() || self.peer_ended
     }
 
+    /// Whether the peer has said that nothing more comes.
+    pub(super) fn has_peer_ended(&self) -> bool {
+        self.peer_ended
+    }
+
     /// Reads, by the stream's own timeout or until a deadline.
     pub(super) fn read(
         &mut self,

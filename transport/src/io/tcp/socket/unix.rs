@@ -14,18 +14,23 @@ use super::{AppliedTimeout, Patience, watch_peer};
 /// `shutdown` wakes them.
 #[derive(Debug)]
 pub(in crate::io::tcp) struct StreamSocket {
-    socket: TcpStream,
+    /// There until `take`.
+    socket: Option<TcpStream>,
 }
 
 impl StreamSocket {
     pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
         socket.set_nonblocking(false)?;
         watch_peer(&SockRef::from(&socket), dead_after)?;
-        Ok(Self { socket })
+        Ok(Self { socket: Some(socket) })
+    }
+
+    fn socket(&self) -> &TcpStream {
+        self.socket.as_ref().expect("whoever takes the socket is the last to use it")
     }
 
     pub(in crate::io::tcp) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.socket().local_addr()
     }
 
     /// One `recv`. Out of patience it is `WouldBlock`.
@@ -35,9 +40,9 @@ impl StreamSocket {
         patience: Patience,
         applied: &mut AppliedTimeout,
     ) -> io::Result<usize> {
-        applied.apply(patience, |timeout| self.socket.set_read_timeout(timeout))?;
+        applied.apply(patience, |timeout| self.socket().set_read_timeout(timeout))?;
         loop {
-            match (&self.socket).read(buffer) {
+            match self.socket().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 received => return received,
             }
@@ -51,9 +56,9 @@ impl StreamSocket {
         patience: Patience,
         applied: &mut AppliedTimeout,
     ) -> io::Result<usize> {
-        applied.apply(patience, |timeout| self.socket.set_write_timeout(timeout))?;
+        applied.apply(patience, |timeout| self.socket().set_write_timeout(timeout))?;
         loop {
-            match (&self.socket).write(bytes) {
+            match self.socket().write(bytes) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 sent => return sent,
             }
@@ -62,36 +67,46 @@ impl StreamSocket {
 
     /// The same without ever waiting, whatever the mode.
     pub(in crate::io::tcp) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        SockRef::from(&self.socket).send_with_flags(bytes, MSG_DONTWAIT)
+        send_now(self.socket(), bytes)
     }
 
     pub(in crate::io::tcp) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.socket.set_nonblocking(nonblocking)
+        self.socket().set_nonblocking(nonblocking)
     }
 
     pub(in crate::io::tcp) fn shutdown(&self, how: Shutdown) {
         // It fails when the peer is gone already, which is as good.
-        let _ = self.socket.shutdown(how);
+        let _ = self.socket().shutdown(how);
     }
 
     /// Makes the close of the socket throw away what is on its way.
     pub(in crate::io::tcp) fn abort_on_close(&self) {
-        let _ = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO));
+        let _ = SockRef::from(self.socket()).set_linger(Some(Duration::ZERO));
     }
 
     pub(in crate::io::tcp) fn join_set(&self, registry: &Registry, token: Token) -> io::Result<()> {
         let interest = Interest::READABLE | Interest::WRITABLE;
-        registry.register(&mut SourceFd(&self.socket.as_raw_fd()), token, interest)
+        registry.register(&mut SourceFd(&self.socket().as_raw_fd()), token, interest)
     }
 
     pub(in crate::io::tcp) fn leave_set(&self, registry: &Registry) -> io::Result<()> {
-        registry.deregister(&mut SourceFd(&self.socket.as_raw_fd()))
+        registry.deregister(&mut SourceFd(&self.socket().as_raw_fd()))
     }
 
     /// A second handle of the socket.
     pub(in crate::io::tcp) fn try_clone(&self) -> io::Result<TcpStream> {
-        self.socket.try_clone()
+        self.socket().try_clone()
     }
+
+    /// The socket itself, once nobody uses it here any more.
+    pub(in crate::io::tcp) fn take(&mut self) -> io::Result<TcpStream> {
+        self.socket.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// Sends what the kernel has room for, whatever the mode of the socket.
+pub(crate) fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(socket).send_with_flags(bytes, MSG_DONTWAIT)
 }
 
 /// `send(2)`; std has no name for it.

@@ -130,6 +130,17 @@ impl StreamSocket {
     pub(in crate::io::tcp) fn try_clone(&self) -> io::Result<TcpStream> {
         self.socket.try_clone()
     }
+
+    /// The socket for whoever ends it, once nobody uses it here any more.
+    pub(in crate::io::tcp) fn take(&mut self) -> io::Result<TcpStream> {
+        self.socket.try_clone()
+    }
+}
+
+/// Sends what the system has room for.
+pub(crate) fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    let mut socket = socket;
+    socket.write(bytes)
 }
 
 impl Side {
