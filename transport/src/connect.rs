@@ -30,6 +30,7 @@ impl Stream {
     /// accepted by the peer.
     ///
     /// All addresses race, the next one 250 ms after the last (RFC 8305) or as soon as it failed; the first good one wins.
+    /// An address where nobody listens has failed as soon as the network says so, over QUIC on Linux only.
     /// Blocks for at most [`TransportConfig::connect_timeout`](crate::TransportConfig::connect_timeout), 10 s by default.
     ///
     /// # Errors

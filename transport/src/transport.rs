@@ -405,7 +405,7 @@ impl Shared {
             self.crank.with_driver(|driver| driver.poll_endings(until));
             for (_, source) in self.sources.hold().all() {
                 if let Source::Udp(socket) = source {
-                    while self.quic.handle_ready(self, &socket, &mut wakes) {}
+                    while self.quic.handle_ready(self, &socket, false, &mut wakes) {}
                 }
             }
             self.quic.handle_timers(self, clock::now(), &mut wakes);

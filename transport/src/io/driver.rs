@@ -89,7 +89,7 @@ impl Driver {
             Source::Handshake(handshake) => handshake.handle_ready(shared, last, &mut self.wakes),
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {
-                if shared.quic.handle_ready(shared, &socket, &mut self.wakes) {
+                if shared.quic.handle_ready(shared, &socket, last, &mut self.wakes) {
                     self.unread.push(token);
                 }
             }

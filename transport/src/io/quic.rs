@@ -198,15 +198,50 @@ impl QuicIo {
             return Ok(socket.clone());
         }
         let socket = self.bind(shared, addr)?;
+        socket.watch_given_back();
         dialling.push(socket.clone());
         Ok(socket)
     }
 
-    /// Takes what a socket has. Tells whether to look again without an event.
+    /// Takes what a socket has; `failed`: the poll tells of an error as well. Tells whether to look again without an event.
     pub(crate) fn handle_ready(
         &self,
         shared: &Arc<Shared>,
         socket: &Arc<UdpSocket>,
+        failed: bool,
+        wakes: &mut Wakes,
+    ) -> bool {
+        let mut reason = None;
+        let more = self.receive(shared, socket, &mut reason, wakes);
+        if failed || reason.is_some() {
+            self.take_back(shared, socket, reason, wakes);
+        }
+        more
+    }
+
+    /// Tells dials that the network gave their datagrams back.
+    fn take_back(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &Arc<UdpSocket>,
+        reason: Option<io::ErrorKind>,
+        wakes: &mut Wakes,
+    ) {
+        for _ in 0..GIVEN_BACK_PER_TURN {
+            let Some(back) = socket.next_given_back(reason) else { return };
+            let links = self.table.hold().dialling();
+            for link in links {
+                link.take_back(shared, wakes, &back);
+            }
+        }
+    }
+
+    /// `reason`: why a call failed, if one did.
+    fn receive(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &Arc<UdpSocket>,
+        reason: &mut Option<io::ErrorKind>,
         wakes: &mut Wakes,
     ) -> bool {
         for link in socket.take_blocked(&shared.registry) {
@@ -231,7 +266,10 @@ impl QuicIo {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 // An earlier datagram's ICMP answer, or a signal; there may be datagrams behind it.
-                Err(error) => tracing::debug!(%error, local = %socket.local(), "cannot receive"),
+                Err(error) => {
+                    tracing::debug!(%error, local = %socket.local(), "cannot receive");
+                    *reason = Some(error.kind());
+                }
             }
         }
         true
@@ -337,6 +375,8 @@ impl fmt::Debug for QuicIo {
 const NOBODYS_PATH: PathMtu = PathMtu { largest: 0, is_known: false };
 /// A flood of datagrams must not keep timers and other sockets waiting: 8 batches are up to 16 MB.
 const BATCHES_PER_TURN: usize = 8;
+/// The kernel keeps no more of them than fit the socket's buffer; what is left is told of again.
+const GIVEN_BACK_PER_TURN: usize = 64;
 /// Where the system cannot be told to leave datagrams whole, probes for larger ones would lie.
 const MAY_FRAGMENT: bool = cfg!(not(any(
     target_os = "linux",

@@ -1,5 +1,6 @@
 //! UDP sockets: batches in, batches out, nothing understood.
 
+mod given_back;
 mod hops;
 mod interface_mtu;
 mod machine;
@@ -18,6 +19,7 @@ use mio::{Interest, Registry, Token};
 use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, Socket, Type};
 
+pub(crate) use given_back::{GivenBack, Mark};
 pub(crate) use interface_mtu::InterfaceMtus;
 pub(crate) use machine::{SharedMachine, StunInbox, StunMessage};
 pub(crate) use receive::{Received, Receiver};
@@ -308,7 +310,13 @@ impl UdpSocket {
             segment_size: outgoing.segment_bytes,
             src_ip: source_ip.filter(|_| self.local.ip().is_unspecified()),
         };
-        kernel.state.try_send(UdpSockRef::from(&kernel.socket), &transmit)
+        match kernel.state.try_send(UdpSockRef::from(&kernel.socket), &transmit) {
+            // It may tell of an earlier datagram that was given back, and does so once.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                kernel.state.try_send(UdpSockRef::from(&kernel.socket), &transmit)
+            }
+            sent => sent,
+        }
     }
 
     /// Sends one small datagram, that routers drop after so many hops if they are given.

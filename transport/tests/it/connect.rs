@@ -2,13 +2,13 @@
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket},
     time::{Duration, Instant},
 };
 
 use transport::{
-    AccessToken, Admission, BindError, ConnectError, ConnectOptions, Endpoint, Identity, Listener,
-    NamedEndpoint, ProtocolLabel, Refusal, Scheme, Stream, TransportConfig,
+    AccessToken, Admission, BindError, ConnectError, ConnectOptions, Endpoint, Identity, ListenEndpoint,
+    Listener, NamedEndpoint, ProtocolLabel, Refusal, Scheme, Stream, TransportConfig,
 };
 
 use crate::support::{SCHEMES, listen, pair, soon, transport, with_config};
@@ -120,6 +120,62 @@ fn nobody_listening_is_refused_by_the_system_over_tcp() {
     assert_eq!(source.kind(), io::ErrorKind::ConnectionRefused);
 }
 
+/// Linux tells of the ICMP message that answers a dial over UDP; other systems keep it to themselves.
+#[cfg(target_os = "linux")]
+#[test]
+fn nobody_listening_is_refused_by_the_system_over_quic() {
+    // Held for the whole test, so that nobody else gets a port that is free in the other family.
+    let silent = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let port = silent.local_addr().unwrap().port();
+    let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let key = Identity::generate().public_key();
+    let (client, begun) = (transport(), Instant::now());
+    let options = ConnectOptions::new().timeout(Duration::from_secs(60));
+    for addr in [closed, SocketAddr::from((Ipv6Addr::LOCALHOST, port))] {
+        let to = Endpoint::new(Scheme::Quic, addr, key);
+        let error = Stream::connect_with(&client, to, &options).unwrap_err();
+        let ConnectError::Socket { source, endpoint } = &error else { panic!("{addr}: {error:?}") };
+        // A machine without IPv6 says at once that no way leads there.
+        let expected = source.kind() == io::ErrorKind::ConnectionRefused
+            || addr.is_ipv6() && source.kind() != io::ErrorKind::TimedOut;
+        assert!(expected && *endpoint == NamedEndpoint::from(to), "{addr}: {error:?}");
+    }
+    assert!(begun.elapsed() < Duration::from_secs(30), "at once, not by the deadline: {:?}", begun.elapsed());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn dials_to_closed_ports_disturb_no_other() {
+    let server = transport();
+    let (listener, endpoint) = listen(&server, Scheme::Quic);
+    let client = transport();
+    let mut places: Vec<_> = (0..10)
+        .map(|_| UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap())
+        .map(|closed| Endpoint::new(Scheme::Quic, closed, server.public_key()))
+        .collect();
+    places.push(endpoint);
+    // All go out by one socket; each that is refused starts the next.
+    for _ in 0..10 {
+        let dialled = Stream::direct_connect(&client, places.clone()).unwrap();
+        let accepted = listener.accept_deadline(soon()).unwrap();
+        assert_eq!(accepted.public_key(), client.public_key());
+        drop(dialled);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_port_that_was_closed_is_dialled_anew() {
+    let client = transport();
+    let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let server = transport();
+    let endpoint = Endpoint::new(Scheme::Quic, port, server.public_key());
+    assert!(matches!(Stream::direct_connect(&client, endpoint), Err(ConnectError::Socket { .. })));
+    let listener = Listener::bind(&server, ListenEndpoint::new(Scheme::Quic, port)).unwrap();
+    Stream::direct_connect(&client, endpoint).unwrap();
+    listener.accept_deadline(soon()).unwrap();
+}
+
 #[test]
 fn a_name_that_does_not_resolve_is_named() {
     let key = Identity::generate().public_key();
@@ -150,7 +206,9 @@ fn a_name_of_this_machine_is_dialled() {
 fn a_peer_that_says_nothing_ends_at_the_deadline() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let key = Identity::generate().public_key();
-    let places = [(Scheme::Tcp, silent.local_addr().unwrap())];
+    let silent_too = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let places =
+        [(Scheme::Tcp, silent.local_addr().unwrap()), (Scheme::Quic, silent_too.local_addr().unwrap())];
     for (scheme, addr) in places {
         let begun = Instant::now();
         let options = ConnectOptions::new().deadline(begun + Duration::from_millis(300));

@@ -149,6 +149,7 @@ fn dial_error(end: &ConnectionEnd) -> DialError {
     match end {
         ConnectionEnd::WrongPeer => DialError::WrongPeer,
         ConnectionEnd::Silent(_) => DialError::TimedOut,
+        ConnectionEnd::Unreachable(reason) => DialError::Socket((*reason).into()),
         ConnectionEnd::Closed => DialError::Handshake("given up".to_owned()),
         ConnectionEnd::ClosedByPeer => DialError::Handshake("the peer closed the connection".to_owned()),
         ConnectionEnd::Broken(reason) => DialError::Handshake(reason.clone()),

@@ -20,7 +20,7 @@ use crate::{
         dial::DialOrder,
         lock::Lock as _,
         slot::Wakes,
-        udp::{StunMessage, UdpSocket, is_too_large},
+        udp::{GivenBack, Mark, StunMessage, UdpSocket, is_too_large},
     },
     protocol::quic::{ConnectionEnd, Outgoing, QuicConnection, QuicHandle, QuicStreamId},
     transport::Shared,
@@ -53,6 +53,8 @@ pub(super) struct Core {
     unsent: Option<(Outgoing, Vec<u8>)>,
     /// The connection has not been asked for datagrams since something came in.
     owes: bool,
+    /// By what its latest datagram is known again, until it is up.
+    mark: Mark,
     /// It is forgotten; nothing is to be done for it any more.
     gone: bool,
 }
@@ -94,6 +96,7 @@ impl Link {
             armed: None,
             unsent: None,
             owes: false,
+            mark: Mark::default(),
             gone: false,
         };
         Arc::new(Self { number, handle, is_shared, core: Mutex::new(core) })
@@ -146,6 +149,16 @@ impl Link {
     ) {
         self.change(shared, wakes, Touch::Flush, |core, now| {
             core.ways.handle_check(now, socket, message.way, &message.bytes);
+        });
+    }
+
+    /// The network gave a datagram back, which ends the connection if it was its own and nothing has come from the peer.
+    pub(super) fn take_back(self: &Arc<Self>, shared: &Arc<Shared>, wakes: &mut Wakes, back: &GivenBack) {
+        self.change(shared, wakes, Touch::Flush, |core, now| {
+            if core.connection.peer().is_none() && back.is(&core.mark) {
+                tracing::debug!(to = %back.to, reason = %back.reason, "the network gave a dial's datagram back");
+                core.connection.unreachable(now, back.reason);
+            }
         });
     }
 
@@ -281,6 +294,9 @@ impl Link {
         buffer: &[u8],
         turn: &mut Turn<'_>,
     ) -> bool {
+        if core.connection.peer().is_none() {
+            core.mark.note(&buffer[..outgoing.bytes]);
+        }
         match core.ways.send(turn.now, outgoing, buffer) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

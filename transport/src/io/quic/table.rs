@@ -107,6 +107,13 @@ impl Table {
         self.dials.remove(&ticket)
     }
 
+    /// The connections that dials in progress wait for.
+    pub(super) fn dialling(&self) -> Vec<Arc<Link>> {
+        let mut links: Vec<_> = self.dials.values().cloned().collect();
+        links.dedup_by(|one, other| Arc::ptr_eq(one, other));
+        links
+    }
+
     /// Finds out whose datagram it is.
     pub(super) fn route(
         &mut self,

@@ -4,6 +4,7 @@ mod streams;
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
+    io::ErrorKind,
     time::{Duration, Instant},
 };
 
@@ -321,6 +322,11 @@ impl QuicConnection {
     /// Ends the connection at once; streams that are not acknowledged are lost.
     pub(crate) fn close(&mut self, now: Instant) {
         self.close_as(now, DONE, ConnectionEnd::Closed);
+    }
+
+    /// The network says that our datagrams do not arrive.
+    pub(crate) fn unreachable(&mut self, now: Instant, reason: ErrorKind) {
+        self.close_as(now, DONE, ConnectionEnd::Unreachable(reason));
     }
 
     fn close_as(&mut self, now: Instant, code: u32, end: ConnectionEnd) {

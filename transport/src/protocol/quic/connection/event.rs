@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{io::ErrorKind, time::Duration};
 
 use quinn_proto::StreamId;
 
@@ -50,6 +50,8 @@ pub(crate) enum ConnectionEnd {
     WrongPeer,
     /// Nothing came from the peer for so long.
     Silent(Duration),
+    /// The network says that our datagrams do not arrive.
+    Unreachable(ErrorKind),
     /// What came is no QUIC, or no TLS, or not ours.
     Broken(String),
 }
@@ -62,6 +64,7 @@ impl ConnectionEnd {
             Self::ClosedByPeer => StreamError::UnexpectedEof,
             Self::WrongPeer => StreamError::Protocol { reason: "another key than expected".to_owned() },
             Self::Silent(silent_for) => StreamError::PeerLost { silent_for: *silent_for },
+            Self::Unreachable(kind) => StreamError::Io { kind: *kind },
             Self::Broken(reason) => StreamError::Protocol { reason: reason.clone() },
         }
     }
