@@ -3,7 +3,7 @@ use std::{collections::BTreeSet, fmt, hint::black_box, str::FromStr};
 use data_encoding::BASE32_NOPAD;
 use zeroize::Zeroizing;
 
-use crate::identity::PublicKey;
+use crate::{identity::PublicKey, protocol::preface::Preface};
 
 /// Who may open a stream here: judged for every stream, before `accept` sees it.
 ///
@@ -22,6 +22,7 @@ pub struct Admission {
     token: Option<AccessToken>,
     allowed: Option<BTreeSet<PublicKey>>,
     blocked: BTreeSet<PublicKey>,
+    network: NetworkName,
 }
 
 impl Default for Admission {
@@ -31,6 +32,7 @@ impl Default for Admission {
             token: None,
             allowed: None,
             blocked: BTreeSet::new(),
+            network: NetworkName::default(),
         }
     }
 }
@@ -65,19 +67,26 @@ impl Admission {
         self
     }
 
+    /// Admits dialers that name this network only; others, also those that name none, are refused with
+    /// [`Refusal::Network`]. Default: the empty name, which dialers use that name none.
+    #[must_use]
+    pub fn network(mut self, name: NetworkName) -> Self {
+        self.network = name;
+        self
+    }
+
     /// Judges one dialer.
-    pub(crate) fn judge(
-        &self,
-        key: &PublicKey,
-        label: &ProtocolLabel,
-        token: Option<&AccessToken>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn judge(&self, key: &PublicKey, preface: &Preface) -> Result<(), Refusal> {
+        let Preface { label, token, network, .. } = preface;
+        if self.network != *network {
+            return Err(Refusal::Network);
+        }
         let admitted = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(key));
         if !admitted || self.blocked.contains(key) {
             return Err(Refusal::Key);
         }
         if let Some(expected) = &self.token
-            && !token.is_some_and(|token| token.matches(expected))
+            && !token.as_ref().is_some_and(|token| token.matches(expected))
         {
             return Err(Refusal::Token);
         }
@@ -119,6 +128,47 @@ impl fmt::Display for ProtocolLabel {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
     }
+}
+
+/// Keeps programs apart that speak the same protocol in different networks, such as a test network and the real one: an
+/// acceptor refuses dialers of another one. It is no secret and proves nothing.
+///
+/// At most 64 bytes of UTF-8; the empty name is the default of both sides.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NetworkName(String);
+
+impl NetworkName {
+    /// Takes a text as a name.
+    ///
+    /// # Errors
+    ///
+    /// [`NetworkNameError`] when it has more than 64 bytes.
+    pub fn new(name: impl Into<String>) -> Result<Self, NetworkNameError> {
+        let name = name.into();
+        if name.len() > MAX_LABEL_BYTES {
+            return Err(NetworkNameError { length: name.len() });
+        }
+        Ok(Self(name))
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+/// A name of a network is too long.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the name of a network has at most {MAX_LABEL_BYTES} bytes, this has {length}")]
+pub struct NetworkNameError {
+    length: usize,
 }
 
 /// A protocol label is too long.
@@ -228,6 +278,9 @@ pub enum Refusal {
     /// It expects no stream for that rendezvous, or no longer.
     #[error("no such rendezvous is expected there")]
     Rendezvous,
+    /// It belongs to another network.
+    #[error("it belongs to another network")]
+    Network,
     /// A reason of a later version.
     #[error("refused for a reason unknown here (code {code})")]
     Unknown {
@@ -242,7 +295,7 @@ const MAX_LABEL_BYTES: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::Identity;
+    use crate::{identity::Identity, protocol::preface::Purpose};
 
     #[test]
     fn each_condition_is_refused_by_its_own_reason() {
@@ -252,15 +305,26 @@ mod tests {
         let label = ProtocolLabel::new("x").unwrap();
         let admission =
             Admission::default().allow([key]).access_token(token.clone()).protocols([label.clone()]);
-        assert_eq!(admission.judge(&key, &label, Some(&token)), Ok(()));
-        assert_eq!(admission.judge(&other, &label, Some(&token)), Err(Refusal::Key));
-        assert_eq!(admission.judge(&key, &label, None), Err(Refusal::Token));
-        assert_eq!(
-            admission.judge(&key, &label, Some(&AccessToken::from_bytes([6; 16]))),
-            Err(Refusal::Token)
-        );
-        assert_eq!(admission.judge(&key, &ProtocolLabel::default(), Some(&token)), Err(Refusal::Label));
-        assert_eq!(admission.block([key]).judge(&key, &label, Some(&token)), Err(Refusal::Key));
+        let asks = |label: &ProtocolLabel, token: Option<AccessToken>| Preface {
+            purpose: Purpose::Direct,
+            label: label.clone(),
+            token,
+            network: NetworkName::default(),
+        };
+        let right = || asks(&label, Some(token.clone()));
+        assert_eq!(admission.judge(&key, &right()), Ok(()));
+        assert_eq!(admission.judge(&other, &right()), Err(Refusal::Key));
+        assert_eq!(admission.judge(&key, &asks(&label, None)), Err(Refusal::Token));
+        let wrong = asks(&label, Some(AccessToken::from_bytes([6; 16])));
+        assert_eq!(admission.judge(&key, &wrong), Err(Refusal::Token));
+        let unlabelled = asks(&ProtocolLabel::default(), Some(token.clone()));
+        assert_eq!(admission.judge(&key, &unlabelled), Err(Refusal::Label));
+        let elsewhere = Preface { network: NetworkName::new("test").unwrap(), ..right() };
+        assert_eq!(admission.judge(&key, &elsewhere), Err(Refusal::Network));
+        let admission = admission.network(NetworkName::new("test").unwrap());
+        assert_eq!(admission.judge(&key, &elsewhere), Ok(()));
+        assert_eq!(admission.judge(&key, &right()), Err(Refusal::Network));
+        assert_eq!(admission.block([key]).judge(&key, &elsewhere), Err(Refusal::Key));
     }
 
     #[test]

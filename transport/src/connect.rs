@@ -187,6 +187,7 @@ impl<'t> Call<'t> {
                 purpose: Purpose::Direct,
                 label: self.options.label.clone(),
                 token: self.options.token.clone(),
+                network: self.options.network.clone(),
             },
             early: self.early,
             own_connection: self.options.own_connection,

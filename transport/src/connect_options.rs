@@ -5,7 +5,7 @@ use std::{
 
 use crate::{
     Interrupter,
-    admission::{AccessToken, ProtocolLabel},
+    admission::{AccessToken, NetworkName, ProtocolLabel},
 };
 
 /// How to dial; see [`Stream::connect_with`](crate::Stream::connect_with).
@@ -22,6 +22,7 @@ use crate::{
 pub struct ConnectOptions {
     pub(crate) label: ProtocolLabel,
     pub(crate) token: Option<AccessToken>,
+    pub(crate) network: NetworkName,
     pub(crate) limit: Option<Limit>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) own_connection: bool,
@@ -53,6 +54,13 @@ impl ConnectOptions {
     #[must_use]
     pub fn access_token(mut self, token: AccessToken) -> Self {
         self.token = Some(token);
+        self
+    }
+
+    /// Names the network that we belong to; an acceptor of another one refuses us. Default: the empty name.
+    #[must_use]
+    pub fn network(mut self, name: NetworkName) -> Self {
+        self.network = name;
         self
     }
 

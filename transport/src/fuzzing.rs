@@ -153,7 +153,12 @@ fn shake_hands(operations: &mut impl Iterator<Item = u8>) -> Option<(TlsCore, Tl
     let (client, server, expected) = CONFIGS.with_borrow(|(dialler, acceptor, expected)| {
         (dialler.client.clone(), Arc::clone(&acceptor.server), *expected)
     });
-    let preface = Preface { purpose: Purpose::Direct, label: crate::ProtocolLabel::default(), token: None };
+    let preface = Preface {
+        purpose: Purpose::Direct,
+        label: crate::ProtocolLabel::default(),
+        token: None,
+        network: crate::NetworkName::default(),
+    };
     let mut dialer = Handshake::dial(client, expected, preface, false).ok()?;
     let mut acceptor = Handshake::accept(server).ok()?;
     // Half of the inputs leave the handshake alone, so that what comes after it is reached.

@@ -26,7 +26,10 @@ mod stream_set;
 mod transport;
 mod transport_stats;
 
-pub use admission::{AccessToken, Admission, LabelError, ParseTokenError, ProtocolLabel, Refusal};
+pub use admission::{
+    AccessToken, Admission, LabelError, NetworkName, NetworkNameError, ParseTokenError, ProtocolLabel,
+    Refusal,
+};
 pub use config::{Driver, Limits, TransportConfig};
 pub use connect_options::ConnectOptions;
 pub use endpoint::{

@@ -53,6 +53,43 @@ impl PathKind {
     }
 }
 
+/// Some of the kinds of roads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PathKinds {
+    lan: bool,
+    direct: bool,
+    punched: bool,
+    relayed: bool,
+}
+
+impl PathKinds {
+    pub(crate) const ALL: Self = Self { lan: true, direct: true, punched: true, relayed: true };
+
+    pub(crate) fn contains(self, kind: PathKind) -> bool {
+        match kind {
+            PathKind::Lan => self.lan,
+            PathKind::Direct => self.direct,
+            PathKind::Punched => self.punched,
+            PathKind::Relayed => self.relayed,
+        }
+    }
+}
+
+impl FromIterator<PathKind> for PathKinds {
+    fn from_iter<I: IntoIterator<Item = PathKind>>(kinds: I) -> Self {
+        let mut some = Self { lan: false, direct: false, punched: false, relayed: false };
+        for kind in kinds {
+            *match kind {
+                PathKind::Lan => &mut some.lan,
+                PathKind::Direct => &mut some.direct,
+                PathKind::Punched => &mut some.punched,
+                PathKind::Relayed => &mut some.relayed,
+            } = true;
+        }
+        some
+    }
+}
+
 impl fmt::Display for PathKind {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

@@ -2,15 +2,17 @@
 
 use std::{
     fmt, io,
-    net::SocketAddr,
+    net::{self, SocketAddr},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use nat_traversal::{MapFailure, MappedSocketAddr, MappingContext, PortLease, PrivRendezvousInfo};
+use nat_traversal::{
+    MapFailure, MappedSocketAddr, MappingContext, PortLease, PrivRendezvousInfo, PubRendezvousInfo,
+};
 
 use crate::{
-    Path, Stream, StreamError, Transport,
+    Path, PathKind, Stream, StreamError, Transport,
     admission::Refusal,
     connect_options::ConnectOptions,
     endpoint::{Endpoint, Scheme},
@@ -21,6 +23,7 @@ use crate::{
         udp::UdpSocket,
     },
     listener_set::ListenerSet,
+    path::PathKinds,
     protocol::offer::{Hole, Offer, OfferError},
     stream::Carrier,
     transport::Shared,
@@ -69,6 +72,8 @@ pub struct Rendezvous {
     pub(crate) tcp: Vec<(Hole, PrivRendezvousInfo, socket2::Socket)>,
     /// At relays, for IPv4.
     pub(crate) relays: Vec<Hold>,
+    /// What may be tried.
+    pub(crate) ways: PathKinds,
     /// Sources of addresses that did not help.
     failures: Vec<MapFailure>,
     /// Ports that a router forwards until the meeting is over.
@@ -121,9 +126,10 @@ impl Rendezvous {
         let offer = Offer { public_key: shared.public_key, meeting: public, holes, listeners };
         let told = RendezvousOffer { offer: offer.clone() };
         let (failures, leases) = (prepared.failures, prepared.leases);
-        let relays = options.relays.iter().map(|(socket, _)| Hold::new(shared, socket.clone())).collect();
-        let shared = shared.clone();
-        let ours = Self { shared, offer, meeting, udp, tcp, relays, failures, _leases: leases };
+        let relays = options.relays.iter().filter(|_| options.ways.contains(PathKind::Relayed));
+        let relays = relays.map(|(socket, _)| Hold::new(shared, socket.clone())).collect();
+        let (shared, ways) = (shared.clone(), options.ways);
+        let ours = Self { shared, offer, meeting, udp, tcp, relays, ways, failures, _leases: leases };
         Ok((told, ours))
     }
 
@@ -197,6 +203,50 @@ impl Stream {
         options: &ConnectOptions,
     ) -> Result<Self, RendezvousError> {
         ours.connect(theirs, options)
+    }
+
+    /// Meets a peer from one UDP socket of the caller's own, which has told the peer where the socket is reached and heard the
+    /// same of the peer: what [`nat_traversal::gen_rendezvous_info`] gives on both sides. The peer, whose key is `peer`, must
+    /// do the same within a few seconds; both calls return the ends of one stream, which no `accept` sees. Nothing but that hole
+    /// is tried. The transport takes the socket over, until the connections over it end.
+    ///
+    /// Blocks as [`Rendezvous::connect`] does.
+    ///
+    /// ```
+    /// use nat_traversal::{MappedUdpSocket, MappingConfig, MappingContext, gen_rendezvous_info};
+    /// use transport::{ConnectOptions, Identity, Stream, Transport, TransportConfig};
+    ///
+    /// let context = MappingContext::new(MappingConfig::new())?;
+    /// let peer = || -> Result<_, Box<dyn std::error::Error>> {
+    ///     let transport = Transport::new(Identity::generate(), TransportConfig::default())?;
+    ///     let mapped = MappedUdpSocket::map(std::net::UdpSocket::bind("127.0.0.1:0")?, &context)?;
+    ///     let (ours, told) = gen_rendezvous_info(mapped.endpoints);
+    ///     Ok((transport, mapped.socket, ours, told))
+    /// };
+    /// let (a, a_socket, a_ours, a_told) = peer()?;
+    /// let (b, b_socket, b_ours, b_told) = peer()?;
+    /// let (a_key, b_key, options) = (a.public_key(), b.public_key(), ConnectOptions::new());
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| Stream::udp_rendezvous_connect(&b, b_socket, b_ours, a_key, &a_told, &options).unwrap());
+    ///     let stream = Stream::udp_rendezvous_connect(&a, a_socket, a_ours, b_key, &b_told, &options)?;
+    ///     assert_eq!(stream.public_key(), b_key);
+    ///     Ok::<(), transport::RendezvousError>(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Rendezvous::connect`].
+    pub fn udp_rendezvous_connect(
+        transport: &Transport,
+        socket: net::UdpSocket,
+        ours: PrivRendezvousInfo,
+        peer: PublicKey,
+        theirs: &PubRendezvousInfo,
+        options: &ConnectOptions,
+    ) -> Result<Self, RendezvousError> {
+        rendezvous::connect_from(transport.shared(), socket, ours, peer, theirs, options)
     }
 }
 
@@ -275,12 +325,14 @@ pub struct RendezvousOptions {
     pub(crate) interrupter: Option<Interrupter>,
     /// Sockets at relays, and their addresses there.
     pub(crate) relays: Vec<(Arc<UdpSocket>, MappedSocketAddr)>,
+    pub(crate) ways: PathKinds,
 }
 
 impl Default for RendezvousOptions {
     fn default() -> Self {
         let (also_at, relays) = (Vec::new(), Vec::new());
-        Self { udp: true, tcp: true, listeners: true, also_at, interrupter: None, relays }
+        let ways = PathKinds::ALL;
+        Self { udp: true, tcp: true, listeners: true, also_at, interrupter: None, relays, ways }
     }
 }
 
@@ -316,6 +368,15 @@ impl RendezvousOptions {
     #[must_use]
     pub fn also_at(mut self, endpoints: impl IntoIterator<Item = Endpoint>) -> Self {
         self.also_at.extend(endpoints.into_iter().map(|endpoint| (endpoint.scheme(), endpoint.addr())));
+        self
+    }
+
+    /// Uses only ways of these kinds. Without `Punched` no holes are punched, without `Relayed` neither relays of ours nor the peer's
+    /// are used, and without `Lan` or `Direct` the peer's listeners at such addresses are not dialled; without both, it is not told
+    /// of ours. What the peer tries on its own is its choice. Default: all.
+    #[must_use]
+    pub fn ways(mut self, kinds: impl IntoIterator<Item = PathKind>) -> Self {
+        self.ways = kinds.into_iter().collect();
         self
     }
 

@@ -258,7 +258,7 @@ impl Shared {
         if *peer == self.public_key {
             return Err(Refusal::Myself);
         }
-        admission.judge(peer, &preface.label, preface.token.as_ref())
+        admission.judge(peer, preface)
     }
 
     /// A stream that comes for a rendezvous goes to whoever asked for it, and nowhere else.

@@ -115,7 +115,7 @@ impl QuicIo {
     }
 
     /// Takes a socket over that won a punch elsewhere; it goes with its last connection.
-    fn adopt(&self, shared: &Shared, socket: std::net::UdpSocket) -> io::Result<Arc<UdpSocket>> {
+    pub(crate) fn adopt(&self, shared: &Shared, socket: std::net::UdpSocket) -> io::Result<Arc<UdpSocket>> {
         let number = self.table.hold().next_socket();
         let socket = Self::watch(shared, UdpSocket::adopt(number, socket)?)?;
         socket.set_queue(None);

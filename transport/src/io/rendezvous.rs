@@ -9,7 +9,7 @@ mod traces;
 use std::sync::Arc;
 
 pub(crate) use self::{
-    connect::connect,
+    connect::{connect, connect_from},
     improve::improve,
     prepare::{PunchSocket, prepare},
 };

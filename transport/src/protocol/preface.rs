@@ -11,12 +11,14 @@
 //! +--------------+------------------------------------------+
 //! | extensions: type, length (2 bytes), value; until the end; unknown ones are ignored
 //! +---------------------------------------------------------+
+//!
+//!   type 1: network            the name of the dialer's network (UTF-8, 1 to 64); left out if it has none
 //! ```
 //!
 //! Numbers are in network order. The version stands first and alone, so that every later form can be refused by name.
 
 use super::wire::{Reader, WireError};
-use crate::{AccessToken, ProtocolLabel};
+use crate::{AccessToken, NetworkName, ProtocolLabel};
 
 /// What the dialer asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) struct Preface {
     pub(crate) purpose: Purpose,
     pub(crate) label: ProtocolLabel,
     pub(crate) token: Option<AccessToken>,
+    pub(crate) network: NetworkName,
 }
 
 /// Why the stream was opened.
@@ -52,7 +55,14 @@ impl Preface {
         }
         push_short(&mut bytes, self.label.as_str().as_bytes());
         push_short(&mut bytes, self.token.as_ref().map_or(&[][..], |token| token.as_bytes()));
-        let length = u16::try_from(bytes.len() - HEAD_BYTES).expect("16 + 64 + 16 bytes and their lengths");
+        let network = self.network.as_str().as_bytes();
+        if !network.is_empty() {
+            bytes.push(NETWORK);
+            bytes.push(0);
+            push_short(&mut bytes, network);
+        }
+        let length =
+            u16::try_from(bytes.len() - HEAD_BYTES).expect("16 + 64 + 16 + 64 bytes and their lengths");
         bytes[1..HEAD_BYTES].copy_from_slice(&length.to_be_bytes());
         bytes
     }
@@ -85,13 +95,19 @@ impl Preface {
             [] => None,
             token => Some(AccessToken::from_bytes(token.try_into().map_err(|_| PrefaceError::Token)?)),
         };
-        reader.skip_extensions()?;
-        Ok(Self { purpose, label, token })
+        let mut network = NetworkName::default();
+        while let Some((kind, value)) = reader.extension()? {
+            if kind == NETWORK {
+                let name = std::str::from_utf8(value).map_err(|_| PrefaceError::Network)?;
+                network = NetworkName::new(name).map_err(|_| PrefaceError::Network)?;
+            }
+        }
+        Ok(Self { purpose, label, token, network })
     }
 }
 
 fn push_short(bytes: &mut Vec<u8>, value: &[u8]) {
-    bytes.push(u8::try_from(value.len()).expect("labels have at most 64 bytes, tokens 16"));
+    bytes.push(u8::try_from(value.len()).expect("labels and names have at most 64 bytes, tokens 16"));
     bytes.extend_from_slice(value);
 }
 
@@ -108,17 +124,20 @@ pub(crate) enum PrefaceError {
     Label,
     #[error("the access token has not 16 bytes")]
     Token,
+    #[error("the name of the network is not UTF-8 of at most 64 bytes")]
+    Network,
     #[error("cut short inside")]
     Wire(#[from] WireError),
 }
 
 /// The version spoken here, of preface and verdict alike.
 pub(crate) const VERSION: u8 = 1;
-/// The longest preface of this version has 99 bytes; the rest is room for extensions. A peer can make us hold no more.
+/// The longest preface of this version has 169 bytes; the rest is room for extensions. A peer can make us hold no more.
 pub(crate) const MAX_BODY_BYTES: usize = 512;
 const HEAD_BYTES: usize = 3;
 const PURPOSE_DIRECT: u8 = 0;
 const PURPOSE_RENDEZVOUS: u8 = 1;
+const NETWORK: u8 = 1;
 
 #[cfg(test)]
 mod tests {
@@ -131,6 +150,7 @@ mod tests {
             purpose: Purpose::Direct,
             label: ProtocolLabel::new("chat/1").unwrap(),
             token: Some(AccessToken::from_bytes([9; 16])),
+            network: NetworkName::default(),
         };
         let mut bytes = b"\x01\x00\x19\x00\x06chat/1\x10".to_vec();
         bytes.extend([9; 16]);
@@ -161,6 +181,19 @@ mod tests {
         bytes.truncate(bytes.len() - 1);
         bytes[2] -= 1;
         assert_eq!(Preface::decode(&bytes), Err(PrefaceError::Wire(WireError)));
+    }
+
+    #[test]
+    fn a_network_is_named_after_the_rest() {
+        let (mut preface, mut bytes) = golden();
+        preface.network = NetworkName::new("test").unwrap();
+        bytes.extend_from_slice(b"\x01\x00\x04test");
+        bytes[2] += 7;
+        assert_eq!(preface.encode(), bytes);
+        assert_eq!(Preface::decode(&bytes), Ok(Some((preface, bytes.len()))));
+        let last = bytes.len() - 1;
+        bytes[last] = 0xff;
+        assert_eq!(Preface::decode(&bytes), Err(PrefaceError::Network));
     }
 
     #[test]

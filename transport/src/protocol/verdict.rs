@@ -33,6 +33,7 @@ impl Verdict {
             Self::Refused(Refusal::Full) => 6,
             Self::Refused(Refusal::Malformed) => 7,
             Self::Refused(Refusal::Rendezvous) => 8,
+            Self::Refused(Refusal::Network) => 9,
             Self::Refused(Refusal::Unknown { code }) => code,
         };
         [VERSION, 0, 1, code]
@@ -65,6 +66,7 @@ impl Verdict {
             6 => Self::Refused(Refusal::Full),
             7 => Self::Refused(Refusal::Malformed),
             8 => Self::Refused(Refusal::Rendezvous),
+            9 => Self::Refused(Refusal::Network),
             code => Self::Refused(Refusal::Unknown { code }),
         };
         reader.skip_extensions()?;

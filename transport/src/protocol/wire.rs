@@ -38,14 +38,19 @@ impl<'a> Reader<'a> {
         self.take(usize::from(length))
     }
 
-    /// Walks over extension records to the end: type, length in two bytes, value. None is known yet.
+    /// Walks over extension records to the end: type, length in two bytes, value.
     pub(crate) fn skip_extensions(mut self) -> Result<(), WireError> {
-        while !self.rest.is_empty() {
-            self.u8()?;
-            let length = self.u16()?;
-            self.take(usize::from(length))?;
-        }
+        while self.extension()?.is_some() {}
         Ok(())
+    }
+
+    /// The next extension, its type and value, if there is one.
+    pub(crate) fn extension(&mut self) -> Result<Option<(u8, &'a [u8])>, WireError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let (kind, length) = (self.u8()?, self.u16()?);
+        Ok(Some((kind, self.take(usize::from(length))?)))
     }
 }
 

@@ -1,8 +1,8 @@
 use std::{net::TcpListener, time::Duration};
 
 use transport::{
-    Admission, ConnectError, ConnectOptions, Endpoint, Interrupter, LabelListener, ProtocolLabel, Refusal,
-    Scheme, Stream, StreamSet,
+    Admission, ConnectError, ConnectOptions, Endpoint, Interrupter, LabelListener, NetworkName,
+    ProtocolLabel, Refusal, Scheme, Stream, StreamSet,
 };
 
 use crate::support::{PROMPTLY, SCHEMES, interrupted, listen, soon, transport};
@@ -42,6 +42,28 @@ fn a_label_has_an_admission_of_its_own() {
     let refused = Stream::connect_with(&stranger, endpoint, &options).unwrap_err();
     assert!(matches!(refused, ConnectError::Refused { reason: Refusal::Key, .. }), "{refused}");
     Stream::direct_connect(&stranger, endpoint).unwrap();
+}
+
+#[test]
+fn peers_of_different_networks_refuse_each_other() {
+    let network = |name: &str| NetworkName::new(name).unwrap();
+    for scheme in SCHEMES {
+        let (server, client) = (transport(), transport());
+        let (listener, endpoint) = listen(&server, scheme);
+        let of = |name: &str| ConnectOptions::new().network(network(name));
+        for (ours, theirs) in [("", ""), ("test", "test"), ("", "test"), ("test", ""), ("test", "real")] {
+            server.set_admission(Admission::default().network(network(theirs)));
+            let dialled = Stream::connect_with(&client, endpoint, &of(ours));
+            if ours == theirs {
+                let _dialled = dialled.unwrap();
+                listener.accept_deadline(soon()).unwrap();
+            } else {
+                let refused = dialled.unwrap_err();
+                let by_network = matches!(refused, ConnectError::Refused { reason: Refusal::Network, .. });
+                assert!(by_network, "{scheme} {ours:?} {theirs:?}: {refused}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nat_traversal::{MappingConfig, MappingContext};
+use nat_traversal::{MappedUdpSocket, MappingConfig, MappingContext, gen_rendezvous_info};
 use transport::{
     AcceptError, ConnectOptions, Endpoint, Interrupter, Listener, ListenerSet, Path, Rendezvous,
     RendezvousError, RendezvousOffer, RendezvousOptions, Scheme, Stream, Transport,
@@ -83,6 +83,34 @@ fn a_hole_for_quic_is_punched_from_the_listening_sockets() {
         assert_eq!(path.scheme, Scheme::Quic);
         assert_eq!((path.local.port(), path.remote.port()), (ports[side], ports[1 - side]));
     }
+    assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+#[test]
+fn two_peers_meet_from_sockets_of_their_own() {
+    let peers = [Peer::new(&["quic://127.0.0.1:0"]), Peer::new(&["quic://127.0.0.1:0"])];
+    let keys = peers.each_ref().map(|peer| peer.transport.public_key());
+    let [(one, ours, told), (other, theirs, their_told)] = [0, 1].map(|_| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mapped = MappedUdpSocket::map(socket, &context()).unwrap();
+        let (ours, told) = gen_rendezvous_info(mapped.endpoints);
+        (mapped.socket, ours, told)
+    });
+    let ports = [&one, &other].map(|socket| socket.local_addr().unwrap().port());
+    let options = within(20);
+    thread::scope(|scope| {
+        let transport = &peers[1].transport;
+        let meeting = scope.spawn(|| {
+            Stream::udp_rendezvous_connect(transport, other, theirs, keys[0], &told, &options).unwrap()
+        });
+        let transport = &peers[0].transport;
+        let stream =
+            Stream::udp_rendezvous_connect(transport, one, ours, keys[1], &their_told, &options).unwrap();
+        let other = meeting.join().unwrap();
+        exchange(&stream, &other);
+        assert_eq!((stream.public_key(), other.public_key()), (keys[1], keys[0]));
+        assert_eq!([stream.path().local.port(), stream.path().remote.port()], ports);
+    });
     assert!(peers.iter().all(Peer::saw_nobody));
 }
 

@@ -1,3 +1,5 @@
+mod udp;
+
 use std::{
     net::{SocketAddr, TcpStream},
     sync::{Arc, Mutex},
@@ -6,10 +8,12 @@ use std::{
 };
 
 use nat_traversal::{
-    AddrKind, MappingConfig, MappingContext, PrivRendezvousInfo, PunchError,
-    protocol::{PunchEvent, Seed, SocketIndex, UdpPuncher},
+    MappingConfig, MappingContext, PunchError,
+    protocol::{PunchEvent, SocketIndex, UdpPuncher},
     tcp_punch_hole,
 };
+
+pub(crate) use udp::connect_from;
 
 use super::{
     Hold,
@@ -18,7 +22,7 @@ use super::{
     traces::{EndPunches, Expected, TcpFinds, describe},
 };
 use crate::{
-    Scheme, Stream,
+    PathKind, Scheme, Stream,
     admission::Refusal,
     connect_options::ConnectOptions,
     identity::PublicKey,
@@ -26,7 +30,6 @@ use crate::{
         clock,
         crank::Waited,
         dial::{Dial, DialError, DialOrder, Outcomes, TcpDial},
-        entropy,
         handshake::TcpHandshake,
         lock::Lock as _,
         slot::Slot,
@@ -47,7 +50,7 @@ pub(crate) fn connect(
     theirs: &Offer,
     options: &ConnectOptions,
 ) -> Result<Stream, RendezvousError> {
-    let Rendezvous { shared, offer, meeting, udp, tcp, relays, .. } = ours;
+    let Rendezvous { shared, offer, meeting, udp, tcp, relays, ways, .. } = ours;
     let begun = clock::now();
     let deadline = options.deadline_of(begun, shared.config.connect_timeout);
     let keys = meeting.agree(&theirs.meeting).map_err(|_| RendezvousError::Offer)?;
@@ -65,6 +68,7 @@ pub(crate) fn connect(
         let mut call = Call::new(&shared, &slot, &expected, theirs, begun, deadline, options);
         call.dialable = !offer.listeners.is_empty();
         call.relays = relays;
+        call.doors.retain(|door| ways.contains(PathKind::of(door.remote, false)));
         for (hole, info, socket) in tcp {
             let Some(told) = &theirs.holes[hole as usize] else { continue };
             let (context, finds) = (&context, &finds);
@@ -75,7 +79,7 @@ pub(crate) fn connect(
             }
         }
         for (hole, info, hold) in udp {
-            call.begin_udp(hole, info, hold, theirs)?;
+            call.begin_udp(hole, info, hold, theirs, ways)?;
         }
         call.run(&finds)
     })
@@ -157,40 +161,6 @@ impl<'c> Call<'c> {
             dialable: false,
             may_be_asked: false,
         }
-    }
-
-    fn begin_udp(
-        &mut self,
-        hole: Hole,
-        info: PrivRendezvousInfo,
-        hold: Hold,
-        theirs: &Offer,
-    ) -> Result<(), RendezvousError> {
-        if let Some(told) = &theirs.holes[hole as usize] {
-            let endpoints = info.endpoints().to_vec();
-            let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
-            let seed = Seed::from_bytes(entropy::bytes());
-            let mut puncher = UdpPuncher::new(self.begun, &endpoints, told.endpoints(), keys, seed);
-            let mut relays = if hole == Hole::UdpV4 { std::mem::take(&mut self.relays) } else { Vec::new() };
-            relays.retain(|relay| relay.socket().number() != hold.socket().number());
-            if hold.socket().is_relay() {
-                puncher = puncher.also_from(SocketIndex::MAIN, told.endpoints(), self.begun);
-            }
-            let first = self.begun + RELAYS_AFTER;
-            for (index, _) in (FIRST_RELAY..).zip(&relays) {
-                puncher = puncher.also_from(SocketIndex(index), told.endpoints(), first);
-            }
-            let mut machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
-            for (index, relay) in (FIRST_RELAY..).zip(relays) {
-                machine.add_socket(SocketIndex(index), relay.socket());
-                self.holds.push(relay);
-            }
-            let relayed = told.endpoints().iter().filter(|endpoint| endpoint.kind == AddrKind::Relayed);
-            let relayed = relayed.map(|endpoint| endpoint.addr).collect();
-            self.punches.push(Punch { hole, machine, relayed });
-        }
-        self.holds.push(hold);
-        Ok(())
     }
 
     fn run(&mut self, finds: &TcpFinds) -> Result<Stream, RendezvousError> {
@@ -325,6 +295,7 @@ impl<'c> Call<'c> {
                 purpose: Purpose::Rendezvous(self.expected.tag),
                 label: self.options.label.clone(),
                 token: None,
+                network: self.options.network.clone(),
             },
             early: false,
             own_connection: true,

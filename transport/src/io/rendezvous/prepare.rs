@@ -14,7 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Hold;
 use crate::{
-    Scheme,
+    PathKind, Scheme,
     io::{
         clock,
         crank::Waited,
@@ -57,9 +57,17 @@ pub(crate) fn prepare(
     if shared.is_closed() {
         return Err(RendezvousError::Closed);
     }
-    let udp = if options.udp { udp_sockets(shared, &listening)? } else { Vec::new() };
+    let relayed = options.ways.contains(PathKind::Relayed);
+    let relays = if relayed { &options.relays[..] } else { &[] };
+    let punches = options.ways.contains(PathKind::Punched);
+    // The peer's relay is reached from a socket of ours, and lets in whom it was told of.
+    let udp = if options.udp && (punches || relayed && relays.is_empty()) {
+        udp_sockets(shared, &listening)?
+    } else {
+        Vec::new()
+    };
     let (mapped_udp, mapped_tcp) = thread::scope(|scope| {
-        let tcp = options.tcp.then(|| {
+        let tcp = (options.tcp && punches).then(|| {
             let families =
                 [(Hole::TcpV4, Ipv4Addr::UNSPECIFIED.into()), (Hole::TcpV6, Ipv6Addr::UNSPECIFIED.into())];
             let bound = local_ip(&listening);
@@ -78,15 +86,15 @@ pub(crate) fn prepare(
         failures.extend(failed);
         if hole == Hole::UdpV4 {
             // A peer tries no more than sixteen, and these come last.
-            endpoints.truncate(MAX_ENDPOINTS - options.relays.len());
-            endpoints.extend(options.relays.iter().map(|(_, endpoint)| *endpoint));
+            endpoints.truncate(MAX_ENDPOINTS - relays.len());
+            endpoints.extend(relays.iter().map(|(_, endpoint)| *endpoint));
         }
         sockets.push((hole, PunchSocket::Udp(hold), endpoints));
     }
     if !sockets.iter().any(|(hole, ..)| *hole == Hole::UdpV4)
-        && let Some((relay, _)) = options.relays.first()
+        && let Some((relay, _)) = relays.first()
     {
-        let endpoints = options.relays.iter().map(|(_, endpoint)| *endpoint).collect();
+        let endpoints = relays.iter().map(|(_, endpoint)| *endpoint).collect();
         sockets.push((Hole::UdpV4, PunchSocket::Udp(Hold::new(shared, relay.clone())), endpoints));
     }
     for (hole, mapped) in mapped_tcp {
@@ -103,11 +111,25 @@ pub(crate) fn prepare(
     }
     // Nobody can be told to punch towards nothing.
     sockets.retain(|(.., endpoints)| !endpoints.is_empty());
+    let listeners = told_listeners(&listening, &sockets, context, options)?;
+    Ok(Prepared { sockets, listeners, failures, leases })
+}
+
+/// Where the peer may come to us, unless we want nobody at our listeners.
+fn told_listeners(
+    listening: &Listening,
+    sockets: &[(Hole, PunchSocket, Vec<MappedSocketAddr>)],
+    context: &MappingContext,
+    options: &RendezvousOptions,
+) -> io::Result<Vec<(Scheme, SocketAddr)>> {
+    if ![PathKind::Lan, PathKind::Direct].into_iter().any(|kind| options.ways.contains(kind)) {
+        return Ok(Vec::new());
+    }
     let mut listeners = options.also_at.clone();
     if options.listeners {
-        listeners.extend(listener_addrs(&listening, &sockets, context)?);
+        listeners.extend(listener_addrs(listening, sockets, context)?);
     }
-    Ok(Prepared { sockets, listeners, failures, leases })
+    Ok(listeners)
 }
 
 /// One socket a family: a listener's, one for all interfaces before others; else the one for dialling.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    AccessToken, Identity, ProtocolLabel,
+    AccessToken, Identity, NetworkName, ProtocolLabel,
     protocol::{preface::Purpose, raw_key::TlsConfigs},
 };
 
@@ -247,5 +247,6 @@ fn our_preface() -> Preface {
         purpose: Purpose::Direct,
         label: ProtocolLabel::new("test/1").unwrap(),
         token: Some(AccessToken::from_bytes([7; 16])),
+        network: NetworkName::default(),
     }
 }

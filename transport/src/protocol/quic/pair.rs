@@ -13,7 +13,7 @@ use super::{
     Routed, WriteEnd,
 };
 use crate::{
-    Identity, Limits, ProtocolLabel,
+    Identity, Limits, NetworkName, ProtocolLabel,
     io::clock,
     protocol::{
         paths::UdpSource,
@@ -343,7 +343,12 @@ impl Side {
 }
 
 pub(super) fn preface() -> Preface {
-    Preface { purpose: Purpose::Direct, label: ProtocolLabel::default(), token: None }
+    Preface {
+        purpose: Purpose::Direct,
+        label: ProtocolLabel::default(),
+        token: None,
+        network: NetworkName::default(),
+    }
 }
 
 /// What the interfaces of both would carry.
