@@ -9,17 +9,19 @@ use std::{
     time::Duration,
 };
 
+use etcetera::BaseStrategy as _;
 #[cfg(feature = "turn")]
 use nat_traversal::TurnServer;
 use transport::{
-    AccessToken, Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, ProtocolLabel, PublicKey, Scheme,
-    TransportConfig,
+    AccessToken, Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, NetworkName, ProtocolLabel,
+    PublicKey, Scheme, TransportConfig,
 };
 
 use crate::{
-    GroupSecret, Lan, StartError,
+    GroupSecret, Lan, Road, StartError,
     gate::Gate,
     io::{lan::LanConfig, lan_secret},
+    road::Roads,
 };
 
 pub use error::ConfigError;
@@ -46,6 +48,8 @@ pub struct Config {
     protocols: Vec<ProtocolLabel>,
     token: Option<AccessToken>,
     blocked: Vec<PublicKey>,
+    network: NetworkName,
+    roads: Roads,
     introducers: Vec<NamedEndpoint>,
     attach: bool,
     introduces: bool,
@@ -98,6 +102,8 @@ impl Default for Config {
             protocols: vec![ProtocolLabel::default()],
             token: None,
             blocked: Vec::new(),
+            network: NetworkName::default(),
+            roads: Roads::ALL,
             introducers: Vec::new(),
             attach: true,
             introduces: false,
@@ -150,6 +156,26 @@ impl Config {
         let text = std::fs::read_to_string(path)
             .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
         settings::read(&text, &path.display().to_string())
+    }
+
+    /// The user's own configuration, or the defaults where there is no such file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] when the file is there and is no good.
+    pub fn from_default_file() -> Result<Self, ConfigError> {
+        match Self::default_file() {
+            Some(file) if file.exists() => Self::from_file(file),
+            _ => Ok(Self::new()),
+        }
+    }
+
+    /// Where the user's own configuration is looked for: `crust/config.toml` in the folder that the system has for such files,
+    /// such as `~/.config`. `None` without a home.
+    #[must_use]
+    pub fn default_file() -> Option<PathBuf> {
+        let folders = etcetera::choose_base_strategy().ok()?;
+        Some(folders.config_dir().join("crust").join("config.toml"))
     }
 
     /// Reads the text of such a file.
@@ -229,6 +255,22 @@ impl Config {
     #[must_use]
     pub fn block(mut self, keys: impl IntoIterator<Item = PublicKey>) -> Self {
         self.blocked = keys.into_iter().collect();
+        self
+    }
+
+    /// The network that this peer belongs to: peers of different networks refuse each other, so that a test never talks to the real
+    /// thing. It is no secret. Introducers serve all networks. Default: the empty name.
+    #[must_use]
+    pub fn network_name(mut self, name: NetworkName) -> Self {
+        self.network = name;
+        self
+    }
+
+    /// The roads by which peers may be reached, and told to reach us when they are introduced; see
+    /// [`ConnectOptions::roads`](crate::ConnectOptions::roads). Who knows an address of ours may still dial it. Default: all.
+    #[must_use]
+    pub fn roads(mut self, roads: impl IntoIterator<Item = Road>) -> Self {
+        self.roads = roads.into_iter().collect();
         self
     }
 
@@ -396,6 +438,16 @@ impl Config {
         })
     }
 
+    /// The network that this peer belongs to.
+    #[must_use]
+    pub const fn network(&self) -> &NetworkName {
+        &self.network
+    }
+
+    pub(crate) const fn allowed_roads(&self) -> Roads {
+        self.roads
+    }
+
     pub(crate) fn dial_deadline(&self) -> Duration {
         self.times.deadline
     }
@@ -441,6 +493,7 @@ impl Config {
             blocked: self.blocked.iter().copied().collect(),
             protocols: self.protocols.iter().cloned().collect(),
             token: self.token.clone(),
+            network: self.network.clone(),
         }
     }
 

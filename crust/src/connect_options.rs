@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use transport::{ProtocolLabel, Scheme};
 
+use crate::{Road, road::Roads};
+
 /// How to open one stream.
 ///
 /// ```
@@ -20,6 +22,7 @@ pub struct ConnectOptions {
     pub(crate) protocol: ProtocolLabel,
     pub(crate) deadline: Option<Duration>,
     pub(crate) schemes: Option<Vec<Scheme>>,
+    pub(crate) roads: Option<Roads>,
 }
 
 impl ConnectOptions {
@@ -47,6 +50,17 @@ impl ConnectOptions {
     #[must_use]
     pub fn only(mut self, schemes: impl IntoIterator<Item = Scheme>) -> Self {
         self.schemes = Some(schemes.into_iter().collect());
+        self
+    }
+
+    /// The roads to try, of those that [`Config::roads`](crate::Config::roads) allows; others are left out. With neither
+    /// [`Road::Punched`] nor [`Road::Relayed`] no introducer is asked. Default: all of these.
+    ///
+    /// An endpoint whose host is a name counts as [`Road::Direct`]. Where the peer was introduced, it may come to us by a road
+    /// of its own choice, at addresses that the allowed roads made us tell.
+    #[must_use]
+    pub fn roads(mut self, roads: impl IntoIterator<Item = Road>) -> Self {
+        self.roads = Some(roads.into_iter().collect());
         self
     }
 }

@@ -5,15 +5,16 @@ use std::{
 };
 
 use crossbeam::channel::Receiver;
-use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
+use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext, PrivRendezvousInfo};
 use transport::{
-    BindError, Endpoint, ListenEndpoint, Listener, NamedEndpoint, PublicKey, RendezvousError,
-    RendezvousOffer, Scheme, Stream, StreamSet, TransportStats, TurnError,
+    BindError, ConnectOptions as DialOptions, Endpoint, ListenEndpoint, Listener, NamedEndpoint, NetworkName,
+    PublicKey, RendezvousError, RendezvousOffer, Scheme, Stream, StreamSet, TransportStats, TurnError,
 };
 
 use crate::{
     AcceptingEndpoints, ConnectError, ConnectOptions, ConnectTrace, Contact, Destination,
-    EndpointCacheIterator, Introducer, LanError, LanWarning, Rendezvous, ServiceEvent, StartError,
+    EndpointCacheIterator, Introducer, LanError, LanWarning, Rendezvous, Road, ServiceEvent, StartError,
+    UdpRendezvousInfo,
     dial::{Dial, in_order},
     io::{
         clock,
@@ -21,6 +22,7 @@ use crate::{
         lock::Lock as _,
         worker::{Hosting, Worker},
     },
+    road::Roads,
     shared::Shared,
 };
 
@@ -50,6 +52,8 @@ pub(crate) struct Dialling {
     pub(crate) deadline: Duration,
     /// Stay in touch with introducers, so that others find us.
     pub(crate) attach: bool,
+    pub(crate) roads: Roads,
+    pub(crate) network: NetworkName,
 }
 
 impl ServiceController {
@@ -71,6 +75,11 @@ impl ServiceController {
     }
 
     fn attach(&self, introducer: Introducer) -> Result<(), StartError> {
+        if introducer.key() == self.public_key() {
+            let introducer = introducer.endpoints()[0].clone();
+            self.shared.events.tell(ServiceEvent::IntroducerIsMyself { introducer });
+            return Ok(());
+        }
         if !self.shared.dialling.attach {
             self.shared.add_introducer(introducer);
             return Ok(());
@@ -103,7 +112,7 @@ impl ServiceController {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`] with every road that was tried.
+    /// [`ConnectError`] with every road that was tried; at once if the peer is this service itself.
     pub fn connect(&self, peer: impl Into<Destination>) -> Result<Stream, ConnectError> {
         self.connect_with(peer, &ConnectOptions::new())
     }
@@ -128,21 +137,31 @@ impl ServiceController {
         options: &ConnectOptions,
     ) -> (Result<Stream, ConnectError>, ConnectTrace) {
         let peer = peer.into();
+        if peer.public_key() == self.public_key() {
+            let error = ConnectError::myself(peer.public_key());
+            let trace = error.trace().clone();
+            return (Err(error), trace);
+        }
         let schemes = options.schemes.as_deref().unwrap_or(&self.shared.dialling.schemes);
+        let roads = options.roads.unwrap_or(Roads::ALL).and(self.shared.dialling.roads);
         let begun = clock::now();
+        let introduces = roads.contains(Road::Punched) || roads.contains(Road::Relayed);
         let own = self.shared.introducers();
         let strangers = own.into_iter().filter(|ours| {
             peer.introducers().iter().all(|theirs| theirs.key() != ours.key())
                 && ours.key() != peer.public_key()
         });
+        let introducers = peer.introducers().iter().cloned().chain(strangers);
+        let introducers = introducers.filter(|one| introduces && one.key() != self.public_key());
         let dial = Dial {
             shared: &self.shared,
             peer: peer.public_key(),
             token: peer.contact().token(),
             label: options.protocol.clone(),
-            endpoints: self.known_endpoints(peer.contact(), schemes),
-            introducers: peer.introducers().iter().cloned().chain(strangers).collect(),
+            endpoints: self.known_endpoints(peer.contact(), schemes, roads),
+            introducers: introducers.collect(),
             schemes,
+            roads,
             begun,
             deadline: begun + options.deadline.unwrap_or(self.shared.dialling.deadline),
             interrupt: Interrupt::default(),
@@ -317,6 +336,50 @@ impl ServiceController {
         MappedUdpSocket::new(&self.shared.context)
     }
 
+    /// Meets a peer from a UDP socket of the caller's own (the RFC's `utp_rendezvous_connect`): `ours` stays here of what
+    /// [`gen_rendezvous_info`](crate::gen_rendezvous_info) made of the socket's endpoints, and the peer, whose key is `peer`, was
+    /// given the rest; `theirs` is what it gave in return. It must do the same within a few seconds. Both calls return the
+    /// ends of one stream, which no `accept` sees. [`ServiceController::prepare_rendezvous`] tries more roads.
+    ///
+    /// A port that a router forwards to the socket is kept until the service ends. Blocks at most
+    /// [`Config::deadline`](crate::Config::deadline).
+    ///
+    /// ```
+    /// use crust::{Config, Service, gen_rendezvous_info};
+    ///
+    /// let service = || Service::new_from_config(Config::new().listen([]));
+    /// let (one, other) = (service()?, service()?);
+    /// let (mine, yours) = (one.controller.mapped_udp_socket()?, other.controller.mapped_udp_socket()?);
+    /// let (ours, told) = gen_rendezvous_info(mine.endpoints.clone());
+    /// let (theirs, told_by_them) = gen_rendezvous_info(yours.endpoints.clone());
+    /// let keys = [one.controller.public_key(), other.controller.public_key()];
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| other.controller.udp_rendezvous_connect(yours, theirs, keys[0], &told).unwrap());
+    ///     let stream = one.controller.udp_rendezvous_connect(mine, ours, keys[1], &told_by_them)?;
+    ///     assert_eq!(stream.public_key(), keys[1]);
+    ///     Ok::<(), crust::RendezvousError>(())
+    /// })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RendezvousError`] with what became of it.
+    pub fn udp_rendezvous_connect(
+        &self,
+        socket: MappedUdpSocket,
+        ours: PrivRendezvousInfo,
+        peer: PublicKey,
+        theirs: &UdpRendezvousInfo,
+    ) -> Result<Stream, RendezvousError> {
+        let MappedUdpSocket { socket, lease, .. } = socket;
+        if let Some(lease) = lease {
+            self.shared.keep_lease(ListenEndpoint::new(Scheme::Quic, socket.local_addr()?), lease);
+        }
+        let options = DialOptions::new().timeout(self.shared.dialling.deadline);
+        Stream::udp_rendezvous_connect(&self.shared.transport, socket, ours, peer, theirs, &options)
+    }
+
     /// Begins a meeting with one peer whose offer comes, and ours goes, by a way of the caller's own: a line of text in a
     /// chat, a server. Give our offer to the peer and the peer's to [`Rendezvous::connect`], within a minute or so, while the
     /// addresses hold. Blocks for a round trip to the servers, at most about a second.
@@ -325,7 +388,7 @@ impl ServiceController {
     ///
     /// [`RendezvousError`] when no socket can be bound, or the service is closed.
     pub fn prepare_rendezvous(&self) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
-        let options = self.shared.meeting();
+        let options = self.shared.meeting(self.shared.dialling.roads);
         let (offer, meeting) = self.shared.listeners.prepare_rendezvous(&self.shared.mapping, &options)?;
         Ok((offer, Rendezvous::new(meeting, self.shared.dialling.deadline)))
     }
@@ -391,7 +454,7 @@ impl ServiceController {
 
     /// What a contact says, after what beacons say of its key and where it was reached before: the local network is the
     /// shortest way, and what worked will likely work.
-    fn known_endpoints(&self, peer: &Contact, schemes: &[Scheme]) -> Vec<NamedEndpoint> {
+    fn known_endpoints(&self, peer: &Contact, schemes: &[Scheme], roads: Roads) -> Vec<NamedEndpoint> {
         let mut all: Vec<NamedEndpoint> =
             self.shared.lan.lookup(peer.public_key()).into_iter().map(NamedEndpoint::from).collect();
         let remembered = self.shared.remembered.of(peer.public_key()).into_iter().map(NamedEndpoint::from);
@@ -400,6 +463,7 @@ impl ServiceController {
                 all.push(endpoint);
             }
         }
+        all.retain(|endpoint| roads.admit(endpoint));
         in_order(&all, schemes)
     }
 

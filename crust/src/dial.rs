@@ -21,6 +21,7 @@ use crate::{
         introduction::Particulars,
         plan::{Leg, Plan},
     },
+    road::Roads,
     shared::Shared,
 };
 
@@ -36,6 +37,8 @@ pub(crate) struct Dial<'c> {
     /// Who may know the peer.
     pub(crate) introducers: Vec<Introducer>,
     pub(crate) schemes: &'c [Scheme],
+    /// What may be tried.
+    pub(crate) roads: Roads,
     pub(crate) begun: Instant,
     pub(crate) deadline: Instant,
     pub(crate) interrupt: Interrupt,
@@ -61,7 +64,7 @@ impl Dial<'_> {
                 (Ok(stream), trace)
             }
             Err(attempts) => {
-                trace.lost(&attempts, took);
+                trace.lost(&attempts, self.roads, took);
                 (Err(ConnectError::new(self.peer, attempts, trace.clone())), trace)
             }
         }
@@ -139,6 +142,9 @@ impl Dial<'_> {
 
     /// Asks the local network for the key.
     fn sought(&self, started: Instant) -> Outcome {
+        if !self.roads.contains(Road::Lan) {
+            return Err(Vec::new());
+        }
         let until = self.deadline.min(started + LOOKING);
         let found = self.shared.lan.find(self.peer, until, || self.interrupt.dials().is_interrupted());
         let found = found.unwrap_or_else(|error| {
@@ -159,6 +165,7 @@ impl Dial<'_> {
         let Some(first) = endpoints.first() else { return Err(Vec::new()) };
         let mut options = DialOptions::new()
             .protocol(self.label.clone())
+            .network(self.shared.dialling.network.clone())
             .deadline(self.deadline)
             .interrupter(self.interrupt.dials());
         if let Some(token) = self.token {
@@ -233,7 +240,7 @@ impl Dial<'_> {
         }
         let options = self
             .shared
-            .meeting()
+            .meeting(self.roads)
             .udp(punch.is_ok() && self.schemes.contains(&Scheme::Quic))
             .tcp(punch.is_ok() && self.schemes.contains(&Scheme::Tcp))
             .interrupter(interrupter);

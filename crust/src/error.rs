@@ -2,12 +2,15 @@ use std::{error::Error, fmt, net::SocketAddr, time::Duration};
 
 use transport::{BindError, ConnectError as DialError, NamedEndpoint, PublicKey, Refusal, RendezvousError};
 
-use crate::{ConnectTrace, IdentityFileError, Road, io::introduce::IntroductionError};
+use crate::{ConfigError, ConnectTrace, IdentityFileError, Road, io::introduce::IntroductionError};
 
 /// Why a [`Service`](crate::Service) could not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
+    /// The user's configuration file cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The key file cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityFileError),
@@ -58,6 +61,8 @@ pub struct ConnectError {
     peer: PublicKey,
     attempts: Vec<Attempt>,
     trace: Box<ConnectTrace>,
+    /// The peer is who dials.
+    myself: bool,
 }
 
 /// One road, and why it led nowhere.
@@ -149,7 +154,14 @@ impl Attempt {
 
 impl ConnectError {
     pub(crate) fn new(peer: PublicKey, attempts: Vec<Attempt>, trace: ConnectTrace) -> Self {
-        Self { peer, attempts, trace: Box::new(trace) }
+        Self { peer, attempts, trace: Box::new(trace), myself: false }
+    }
+
+    /// Nobody has to be asked whether that is ourselves.
+    pub(crate) fn myself(key: PublicKey) -> Self {
+        let mut trace = ConnectTrace::new(key);
+        trace.advise("that is this peer's own key: one of the two needs another");
+        Self { myself: true, ..Self::new(key, Vec::new(), trace) }
     }
 
     /// Whom it was about.
@@ -173,7 +185,7 @@ impl ConnectError {
     /// The peer's own word, if it answered and turned us away.
     #[must_use]
     pub fn refusal(&self) -> Option<Refusal> {
-        self.attempts.iter().find_map(Attempt::refusal)
+        if self.myself { Some(Refusal::Myself) } else { self.attempts.iter().find_map(Attempt::refusal) }
     }
 
     fn telling(&self) -> Option<&Attempt> {
@@ -204,6 +216,7 @@ fn endpoint_of(error: &DialError) -> Option<&NamedEndpoint> {
 impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attempts.len() {
+            _ if self.myself => write!(formatter, "{} is this peer's own key", self.peer),
             0 => write!(formatter, "no road to {} is known, or none that may be used", self.peer),
             tried => write!(formatter, "no road to {} ({tried} tried)", self.peer),
         }

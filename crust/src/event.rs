@@ -20,6 +20,11 @@ pub enum ServiceEvent {
         /// What happened, for a person to read.
         reason: String,
     },
+    /// An introducer that was named has our own key, so that it cannot be asked: one of the two needs another key.
+    IntroducerIsMyself {
+        /// What was named.
+        introducer: NamedEndpoint,
+    },
     /// A peer asked for an introduction, and it was turned away or came to nothing.
     IntroductionFailed {
         /// Who asked, as far as it has proved who it is.

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use transport::{AccessToken, Admission, ProtocolLabel, PublicKey, Refusal};
+use transport::{AccessToken, Admission, NetworkName, ProtocolLabel, PublicKey, Refusal};
 
 use crate::protocol::introduction::Knock;
 
@@ -13,6 +13,7 @@ pub(crate) struct Gate {
     pub(crate) blocked: BTreeSet<PublicKey>,
     pub(crate) protocols: BTreeSet<ProtocolLabel>,
     pub(crate) token: Option<AccessToken>,
+    pub(crate) network: NetworkName,
 }
 
 impl Gate {
@@ -20,7 +21,8 @@ impl Gate {
     pub(crate) fn admission(&self) -> Admission {
         let mut admission = Admission::default()
             .protocols(self.protocols.iter().cloned())
-            .block(self.blocked.iter().copied());
+            .block(self.blocked.iter().copied())
+            .network(self.network.clone());
         if !self.open {
             admission = admission.allow([]);
         } else if let Some(allowed) = &self.allowed {
@@ -34,6 +36,9 @@ impl Gate {
 
     /// Whether to tell a peer that knocks where we are; the protocol that it wants.
     pub(crate) fn judge(&self, knock: &Knock) -> Result<ProtocolLabel, Refusal> {
+        if !knock.is_of(&self.network) {
+            return Err(Refusal::Network);
+        }
         let dialer = knock.dialer();
         let admitted = self.allowed.as_ref().is_none_or(|allowed| allowed.contains(&dialer));
         if !self.open || !admitted || self.blocked.contains(&dialer) {
@@ -56,6 +61,7 @@ pub(crate) const fn code_of(refusal: Refusal) -> u8 {
         Refusal::Myself => 5,
         Refusal::Malformed => 7,
         Refusal::Rendezvous => 8,
+        Refusal::Network => 9,
         Refusal::Unknown { code } => code,
         _ => 6,
     }
@@ -71,6 +77,7 @@ pub(crate) const fn refusal_of(code: u8) -> Refusal {
         6 => Refusal::Full,
         7 => Refusal::Malformed,
         8 => Refusal::Rendezvous,
+        9 => Refusal::Network,
         code => Refusal::Unknown { code },
     }
 }

@@ -52,21 +52,25 @@ pub use io::identity_file::{IdentityFile, IdentityFileError};
 pub use io::introduce::IntroductionError;
 pub use listener::{Incoming, ServiceListener};
 #[doc(no_inline)]
-pub use nat_traversal::{HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext};
+pub use nat_traversal::{
+    HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext, PrivRendezvousInfo,
+    PubRendezvousInfo as UdpRendezvousInfo, gen_rendezvous_info,
+};
 #[cfg(feature = "turn")]
 #[doc(no_inline)]
 pub use nat_traversal::{ParseTurnServerError, TurnServer};
 pub use rendezvous::Rendezvous;
-pub use road::Road;
+pub use road::{ParseRoadError, Road};
 pub use scope::{Scoped, ScopedService, scope};
 pub use service::Service;
-pub use trace::{ConnectTrace, TraceStep};
+pub use trace::{ConnectTrace, TraceStep, error_chain};
 #[doc(no_inline)]
 pub use transport::{
     AcceptError, AccessToken, AddError, BindError, Driver, Endpoint, Identity, LabelError, ListenEndpoint,
-    NamedEndpoint, ParseEndpointError, ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey,
-    ReadStream, Readiness, Refusal, RendezvousError, RendezvousFailure, RendezvousOffer, Scheme, SetWaker,
-    Stream, StreamError, StreamKey, StreamSet, StreamStats, TransportStats, TurnError, WriteStream,
+    NamedEndpoint, NetworkName, NetworkNameError, ParseEndpointError, ParsePublicKeyError, Path, PathKind,
+    ProtocolLabel, PublicKey, ReadStream, Readiness, Refusal, RendezvousError, RendezvousFailure,
+    RendezvousOffer, Scheme, SetWaker, Stream, StreamError, StreamKey, StreamSet, StreamStats,
+    TransportStats, TurnError, WriteStream,
 };
 
 /// The programs of the repository's README.

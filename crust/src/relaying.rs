@@ -41,7 +41,7 @@ impl Relaying {
                 }
                 Err(error) => events.tell(ServiceEvent::RelayUnusable {
                     server: server.to_string(),
-                    reason: crate::trace::text(&error),
+                    reason: crate::error_chain(&error),
                 }),
             }
         }

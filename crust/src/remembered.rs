@@ -21,7 +21,7 @@ impl Remembered {
     pub(crate) fn open(file: Option<CacheFile>, events: Events) -> Self {
         let cache = file.as_ref().map_or_else(|| Ok(Cache::default()), CacheFile::read);
         let cache = cache.unwrap_or_else(|error| {
-            events.tell(ServiceEvent::CacheUnusable { reason: crate::trace::text(&error) });
+            events.tell(ServiceEvent::CacheUnusable { reason: crate::error_chain(&error) });
             Cache::default()
         });
         Self { cache: Mutex::new(cache), file, events }
@@ -63,7 +63,7 @@ impl Remembered {
             // What other processes learned meanwhile is of use here too.
             Ok(whole) => self.cache.hold().merge(now, &whole),
             Err(error) => {
-                self.events.tell(ServiceEvent::CacheUnusable { reason: crate::trace::text(&error) });
+                self.events.tell(ServiceEvent::CacheUnusable { reason: crate::error_chain(&error) });
             }
         }
     }

@@ -47,13 +47,14 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts with the defaults: a new key, both schemes, every IPv4 address, ports chosen by the system.
+    /// Starts as the user's configuration file says, [`Config::default_file`], or with the defaults where there is none: a new
+    /// key, both schemes, every IPv4 address, ports chosen by the system.
     ///
     /// # Errors
     ///
-    /// [`StartError`] when the system gives no sockets or threads.
+    /// [`StartError`] when the file is there and cannot be read or used, or the system gives no sockets or threads.
     pub fn new() -> Result<Self, StartError> {
-        Self::new_from_config(Config::new())
+        Self::new_from_config(Config::from_default_file()?)
     }
 
     /// Starts as `config` says. Blocks only for reading the key file and binding sockets.
@@ -81,6 +82,8 @@ impl Service {
             schemes: config.schemes().to_vec(),
             deadline: config.dial_deadline(),
             attach: config.attaches(),
+            roads: config.allowed_roads(),
+            network: config.network().clone(),
         };
         let lan = LanBeacon::new(config.beacon()?, transport.public_key(), Arc::clone(&listeners));
         let lan = Arc::new(lan);

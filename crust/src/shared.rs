@@ -11,7 +11,7 @@ use transport::{
 };
 
 #[cfg(feature = "turn")]
-use crate::relaying::Relaying;
+use crate::{Road, relaying::Relaying};
 
 use crate::{
     Introducer, ServiceEvent,
@@ -21,6 +21,7 @@ use crate::{
     io::{cache_file::CacheFile, clock, lan::LanBeacon, lock::Lock as _},
     protocol::plan::PunchBudget,
     remembered::Remembered,
+    road::Roads,
 };
 
 /// The protocol spoken with introducers.
@@ -105,11 +106,13 @@ impl Shared {
         self.context.add_servers(servers);
     }
 
-    /// How to meet: by every way that there is. Blocks while an address at a relay is asked for, if one is to be used.
-    pub(crate) fn meeting(&self) -> RendezvousOptions {
-        let options = RendezvousOptions::new();
+    /// How to meet: by every way that may be used. Blocks while an address at a relay is asked for, if one is to be used.
+    pub(crate) fn meeting(&self, roads: Roads) -> RendezvousOptions {
+        let options = RendezvousOptions::new().ways(roads.kinds());
         #[cfg(feature = "turn")]
-        if let Some(relay) = self.relaying.relay(&self.transport, &self.events) {
+        if roads.contains(Road::Relayed)
+            && let Some(relay) = self.relaying.relay(&self.transport, &self.events)
+        {
             return options.relay(&relay);
         }
         options

@@ -2,7 +2,7 @@ use std::{fmt, time::Duration};
 
 use transport::{ConnectError as DialError, PublicKey, Stream};
 
-use crate::{Attempt, AttemptError, Road, io::introduce::IntroductionError};
+use crate::{Attempt, AttemptError, Road, io::introduce::IntroductionError, road::Roads};
 
 /// What one call of connect tried, when, and what came of it: for a person as text, for a program by its methods.
 ///
@@ -51,6 +51,10 @@ impl ConnectTrace {
         Self { peer: peer.to_string(), took: Duration::ZERO, steps: Vec::new(), advice: Vec::new() }
     }
 
+    pub(crate) fn advise(&mut self, advice: &str) {
+        self.advice.push(advice.to_owned());
+    }
+
     pub(crate) fn won(&mut self, stream: &Stream, took: Duration) {
         let path = stream.path();
         self.took = took;
@@ -59,16 +63,16 @@ impl ConnectTrace {
         self.steps.push(TraceStep { road, to, started: Duration::ZERO, took, failure: None });
     }
 
-    pub(crate) fn lost(&mut self, attempts: &[Attempt], took: Duration) {
+    pub(crate) fn lost(&mut self, attempts: &[Attempt], roads: Roads, took: Duration) {
         self.took = took;
         self.steps.extend(attempts.iter().map(|attempt| TraceStep {
             road: attempt.road,
             to: attempt.to(),
             started: attempt.started,
             took: attempt.waited,
-            failure: Some(text(&*attempt.error)),
+            failure: Some(error_chain(&*attempt.error)),
         }));
-        self.advice = advice(attempts);
+        self.advice = advice(attempts, roads);
     }
 
     /// What was tried, in the order of its ending.
@@ -109,13 +113,15 @@ impl fmt::Display for ConnectTrace {
 }
 
 /// What the attempts come to: the first condition that was not met, and what would meet it.
-fn advice(attempts: &[Attempt]) -> Vec<String> {
+fn advice(attempts: &[Attempt], roads: Roads) -> Vec<String> {
     let mut advice = Vec::new();
     let introduction = attempts.iter().find_map(|attempt| match &*attempt.error {
         AttemptError::Introduction(error) => Some(error),
         _ => None,
     });
-    if attempts.is_empty() {
+    if attempts.is_empty() && roads != Roads::ALL {
+        advice.push("none of the allowed roads leads there, as far as is known: allow more".to_owned());
+    } else if attempts.is_empty() {
         advice.push("nothing is known of where the peer is: ask it for its contact".to_owned());
     } else if attempts.iter().any(|attempt| attempt.refusal().is_some()) {
         advice.push(
@@ -162,8 +168,16 @@ fn is_closed(attempt: &Attempt) -> bool {
         if source.kind() == std::io::ErrorKind::ConnectionRefused)
 }
 
-/// An error and its sources, in one line.
-pub(crate) fn text(error: &dyn std::error::Error) -> String {
+/// An error and its sources, in one line, as logs and traces have it.
+///
+/// ```
+/// use std::io::{Error, ErrorKind};
+///
+/// let error = crust::StartError::Thread(Error::from(ErrorKind::WouldBlock));
+/// assert_eq!(crust::error_chain(&error), "the operating system gave no thread: operation would block");
+/// ```
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {

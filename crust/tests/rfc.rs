@@ -5,10 +5,12 @@ use std::{thread, time::Duration};
 
 use crust::{
     AcceptingEndpoints, BeaconEndpoints, CachedEndpoint, Config, Disabled, Dynamic, Enabled, Endpoint,
-    EndpointCacheIterator, HolePunchServerAddr, Incoming, KnownEndpoints, Lan, ListenEndpoint,
-    MappedEndpoint, MappedEndpoints, MappingContext, RendezvousOffer, Service, ServiceBeaconReceiver,
-    ServiceBeaconState, ServiceController, ServiceListener, Stream,
+    EndpointCacheIterator, HolePunchServerAddr, Incoming, KnownEndpoints, Lan, ListenEndpoint, MapError,
+    MappedEndpoint, MappedEndpoints, MappedUdpSocket, MappingContext, NetworkName, Refusal, RendezvousOffer,
+    Service, ServiceBeaconReceiver, ServiceBeaconState, ServiceController, ServiceListener, StartError,
+    Stream, UdpRendezvousInfo, gen_rendezvous_info,
 };
+use nat_traversal::MappingConfig;
 
 fn config() -> Config {
     Config::new().lan(Lan::Loopback).lan_port(0).listen(["quic://127.0.0.1:0".parse().unwrap()])
@@ -85,8 +87,30 @@ fn hole_punching_has_its_servers_and_sockets() {
     assert_eq!(addresses.len(), 2, "at two ports");
     service.controller.add_hole_puncher_server(addresses[0].clone());
     let _context: &MappingContext = service.controller.mapping_context();
-    let _: fn(&ServiceController) -> Result<crust::MappedUdpSocket, crust::MapError> =
-        ServiceController::mapped_udp_socket;
+}
+
+#[test]
+fn two_services_meet_from_mapped_sockets() {
+    let one = Service::new_from_config(config()).unwrap();
+    let other = Service::new_from_config(config()).unwrap();
+    let keys = [&one, &other].map(|service| service.controller.public_key());
+    // `mapped_udp_socket` asks the router of the machine that runs the test, which would be rude; its kind is the same.
+    let _: fn(&ServiceController) -> Result<MappedUdpSocket, MapError> = ServiceController::mapped_udp_socket;
+    let context = MappingContext::new(MappingConfig::new().port_map(false)).unwrap();
+    let [(mine, ours, told), (yours, theirs, their_told)]: [(_, _, UdpRendezvousInfo); 2] =
+        [0, 1].map(|_| {
+            let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+            let mapped: MappedUdpSocket = MappedUdpSocket::map(socket, &context).unwrap();
+            let (ours, told) = gen_rendezvous_info(mapped.endpoints.clone());
+            (mapped, ours, told)
+        });
+    thread::scope(|scope| {
+        let met =
+            scope.spawn(|| other.controller.udp_rendezvous_connect(yours, theirs, keys[0], &told).unwrap());
+        let stream: Stream = one.controller.udp_rendezvous_connect(mine, ours, keys[1], &their_told).unwrap();
+        assert_eq!([met.join().unwrap().public_key(), stream.public_key()], keys);
+    });
+    assert!(one.acceptor.receiver().is_empty() && other.acceptor.receiver().is_empty());
 }
 
 #[test]
@@ -122,5 +146,37 @@ fn the_endpoint_cache_is_listed_dialled_and_emptied() {
 fn a_service_does_not_connect_to_itself() {
     let service = Service::new_from_config(config()).unwrap();
     let error = service.controller.connect(service.controller.contact().unwrap()).unwrap_err();
-    assert_eq!(error.refusal(), Some(crust::Refusal::Myself));
+    assert_eq!(error.refusal(), Some(Refusal::Myself));
+    let error = service.controller.connect(service.controller.public_key()).unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::Myself));
+    assert!(error.to_string().contains("own key"), "{error}");
+}
+
+#[test]
+fn the_default_file_is_where_such_files_are() {
+    let _: fn() -> Result<Service, StartError> = Service::new;
+    let file = Config::default_file().expect("whoever runs tests has a home");
+    assert!(file.ends_with("crust/config.toml"), "{}", file.display());
+}
+
+#[test]
+fn who_may_connect_is_a_matter_of_network_lists_and_a_switch() {
+    let network = |name: &str| NetworkName::new(name).unwrap();
+    let server = Service::new_from_config(config().network_name(network("test"))).unwrap();
+    let client = Service::new_from_config(config().network_name(network("test"))).unwrap();
+    let other = Service::new_from_config(config()).unwrap();
+    let endpoint = server.controller.endpoints().unwrap()[0];
+    let refusal = |from: &Service| from.controller.connect(endpoint).map(drop).err()?.refusal();
+    assert_eq!(refusal(&other), Some(Refusal::Network));
+    assert_eq!(refusal(&client), None);
+    server.controller.set_blocked([client.controller.public_key()]);
+    assert_eq!(refusal(&client), Some(Refusal::Key));
+    server.controller.set_blocked([]);
+    server.controller.set_allowed(Some(vec![other.controller.public_key()]));
+    assert_eq!(refusal(&client), Some(Refusal::Key));
+    server.controller.set_allowed(None);
+    server.controller.set_accepting(false);
+    assert_eq!(refusal(&client), Some(Refusal::Key));
+    server.controller.set_accepting(true);
+    assert_eq!(refusal(&client), None);
 }

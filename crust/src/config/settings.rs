@@ -5,9 +5,9 @@ mod values;
 use std::{ops::Range, path::PathBuf};
 
 use toml::de::{DeTable, DeValue};
-use transport::ListenEndpoint;
+use transport::{ListenEndpoint, NetworkName};
 
-use crate::Lan;
+use crate::{Lan, Road};
 
 use super::{Config, ConfigError, nearest::nearest, text::duration_text};
 use values::{boolean, bytes, duration, integer, list, printed_list, quoted, small, string};
@@ -93,6 +93,8 @@ pub(super) fn write(config: &Config) -> String {
     }
     text
 }
+
+const ROADS: &str = "\"lan\", \"direct\", \"punched\" or \"relayed\"";
 
 const SETTINGS: &[Setting] = &[
     Setting {
@@ -180,6 +182,25 @@ const SETTINGS: &[Setting] = &[
             Ok(())
         },
         write: |config| Some(printed_list(config.blocked.iter())),
+    },
+    Setting {
+        name: "network_name",
+        meaning: "The network that this peer belongs to; peers of another one are refused.",
+        read: |config, value| {
+            config.network = NetworkName::new(string(value)?).map_err(|error| error.to_string())?;
+            Ok(())
+        },
+        write: |config| Some(quoted(config.network.as_str())),
+    },
+    Setting {
+        name: "roads",
+        meaning: "The roads by which peers may be reached: \"lan\", \"direct\", \"punched\", \"relayed\".",
+        read: |config, value| {
+            let roads: Vec<Road> = list(value, |text| text.parse().map_err(|_| ROADS.to_owned()))?;
+            config.roads = roads.into_iter().collect();
+            Ok(())
+        },
+        write: |config| Some(printed_list(config.roads.iter())),
     },
     Setting {
         name: "introducers",
@@ -368,7 +389,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_as_the_same_configuration() {
-        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nlan = 'loopback'\nlan_port = 0\nlan_secret = 'b.key'\n\
+        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nnetwork_name = 'test'\nroads = ['lan', 'relayed']\nlan = 'loopback'\nlan_port = 0\nlan_secret = 'b.key'\n\
                    deadline = '2m'\nhandshake_timeout = '1500ms'\ndead_after = 'never'\nlinger = '0s'\n\
                    max_mtu = 1_452\n[limits]\npending_handshakes = 1\npending_handshakes_per_prefix = 2\n\
                    accept_queue = 3\nstreams_per_connection = 4\nstream_receive_bytes = 0x10000\n\

@@ -145,9 +145,10 @@ impl Request<'_> {
         )?;
         self.interrupt.watch(&stream)?;
         let sign = |text: &[u8]| transport.sign(text);
+        let network = &self.shared.dialling.network;
         let secret = entropy::ephemeral();
         let (knocking, knock) =
-            Knocking::new(secret, transport.public_key(), self.peer, self.token, self.label, sign);
+            Knocking::new(secret, transport.public_key(), self.peer, self.token, self.label, network, sign);
         let mut line = Line { stream, frames: Frames::default() };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
         let answer = line.note(self.deadline).map_err(|error| self.unless_interrupted(error))?;

@@ -43,7 +43,7 @@ enum Failure {
     Silence,
     #[error("its offer cannot be read: {0}")]
     Offer(#[from] OfferError),
-    #[error("{}", crate::trace::text(.0))]
+    #[error("{}", crate::error_chain(.0))]
     Rendezvous(#[from] RendezvousError),
 }
 
@@ -75,7 +75,8 @@ impl Meeting {
                 return Err(Failure::Refused(refusal));
             }
         };
-        let (ours, rendezvous) = shared.listeners.prepare_rendezvous(&shared.mapping, &shared.meeting())?;
+        let (ours, rendezvous) =
+            shared.listeners.prepare_rendezvous(&shared.mapping, &shared.meeting(shared.dialling.roads))?;
         let dialer = knock.dialer();
         let (mut session, answer) =
             knock.answer(entropy::ephemeral(), &Particulars::meeting(ours.to_bytes()), sign)?;

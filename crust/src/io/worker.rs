@@ -339,7 +339,7 @@ impl Turning {
                 self.shared.attached(introducer, remote.map(|remote| remote.ip()));
                 // So that nobody who knocks waits for it.
                 let shared = self.shared.clone();
-                self.help("crust-relay", move || drop(shared.meeting()), |_| ());
+                self.help("crust-relay", move || drop(shared.meeting(shared.dialling.roads)), |_| ());
             }
             Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
             Frame::Note { call, note } => {

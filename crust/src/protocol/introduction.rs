@@ -22,7 +22,7 @@ use ring::{
     hkdf::{HKDF_SHA256, Salt},
     hmac,
 };
-use transport::{AccessToken, ProtocolLabel, PublicKey};
+use transport::{AccessToken, NetworkName, ProtocolLabel, PublicKey};
 
 pub(crate) use particulars::Particulars;
 
@@ -40,6 +40,7 @@ impl Knocking {
         receiver: PublicKey,
         token: Option<&AccessToken>,
         label: &ProtocolLabel,
+        network: &NetworkName,
         sign: impl FnOnce(&[u8]) -> [u8; 64],
     ) -> (Self, Vec<u8>) {
         let names = Names { dialer, receiver, first: public_of(&secret) };
@@ -52,7 +53,10 @@ impl Knocking {
             let proof = hmac::sign(&names.proof_key(token), &names.proof_text());
             particulars::push(&mut records, TOKEN_PROOF, proof.as_ref());
         }
-        let length = u16::try_from(records.len()).expect("two records are short");
+        if let Some(mark) = names.network_mark(network) {
+            particulars::push(&mut records, NETWORK_MARK, mark.as_ref());
+        }
+        let length = u16::try_from(records.len()).expect("three records are short");
         knock.extend_from_slice(&length.to_be_bytes());
         knock.extend_from_slice(&records);
         let signature = sign(&names.knock_text(&knock));
@@ -84,6 +88,7 @@ pub(crate) struct Knock {
     names: Names,
     proof: Option<[u8; 32]>,
     mark: Option<[u8; 32]>,
+    network: Option<[u8; 32]>,
 }
 
 impl Knock {
@@ -110,17 +115,18 @@ impl Knock {
         if !names.dialer.has_signed(&names.knock_text(signed), signature) {
             return Err(Flaw::Forged);
         }
-        let (mut proof, mut mark) = (None, None);
+        let (mut proof, mut mark, mut network) = (None, None, None);
         for record in particulars::records(records) {
             let (kind, value) = record?;
             let digest = || value.try_into().map_err(|_| Flaw::Malformed);
             match kind {
                 TOKEN_PROOF => proof = Some(digest()?),
                 LABEL_MARK => mark = Some(digest()?),
+                NETWORK_MARK => network = Some(digest()?),
                 _ => {}
             }
         }
-        Ok(Self { names, proof, mark })
+        Ok(Self { names, proof, mark, network })
     }
 
     /// Who knocks.
@@ -132,6 +138,12 @@ impl Knock {
     pub(crate) fn knows(&self, token: &AccessToken) -> bool {
         let Some(proof) = &self.proof else { return false };
         hmac::verify(&self.names.proof_key(token), &self.names.proof_text(), proof).is_ok()
+    }
+
+    /// Whether the dialer belongs to this network.
+    pub(crate) fn is_of(&self, network: &NetworkName) -> bool {
+        let mark = self.names.network_mark(network);
+        self.network.as_ref().map(<[u8; 32]>::as_slice) == mark.as_ref().map(AsRef::as_ref)
     }
 
     /// Which of these protocols the dialer wants.
@@ -252,6 +264,14 @@ impl Names {
         digest(&SHA256, &text)
     }
 
+    /// The same for a network; `None` is the one without a name.
+    fn network_mark(&self, network: &NetworkName) -> Option<Digest> {
+        let name = network.as_str().as_bytes();
+        let (dialer, receiver) = (self.dialer.as_bytes(), self.receiver.as_bytes());
+        let text = [b"crust network 1\0", &dialer[..], receiver, &self.first, name].concat();
+        (!name.is_empty()).then(|| digest(&SHA256, &text))
+    }
+
     fn agree(&self, secret: EphemeralPrivateKey, second: &[u8; 32]) -> Result<[[u8; 32]; 2], Flaw> {
         self.derive(secret, second, second)
     }
@@ -309,7 +329,8 @@ const VERSION: u8 = 1;
 const SIGNATURE_BYTES: usize = 64;
 const TOKEN_PROOF: u8 = 1;
 const LABEL_MARK: u8 = 2;
-/// Twice what this version writes: room for records of later ones.
+const NETWORK_MARK: u8 = 3;
+/// Half as much again as this version writes: room for records of later ones.
 pub(crate) const MAX_KNOCK_BYTES: usize = 384;
 /// What `transport` says of a peer, other records, and the seal.
 pub(crate) const MAX_NOTE_BYTES: usize = MAX_RENDEZVOUS_BYTES + 1_024;

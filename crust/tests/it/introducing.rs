@@ -4,8 +4,8 @@ use std::{
 };
 
 use crust::{
-    AccessToken, Config, ConnectOptions, Contact, Introducer, Lan, NamedEndpoint, PublicKey, Refusal,
-    Service, ServiceEvent,
+    AccessToken, Config, ConnectOptions, Contact, Introducer, Lan, NamedEndpoint, NetworkName, PublicKey,
+    Refusal, Service, ServiceEvent,
 };
 
 use crate::support::{SCHEMES, listening};
@@ -67,6 +67,39 @@ fn the_stream_of_an_introduction_has_the_protocol_that_was_asked_for() {
     assert_eq!(server.acceptor.accept_deadline(soon()).unwrap().protocol(), &chat());
     let error = client.controller.connect(key).unwrap_err();
     assert_eq!(error.refusal(), Some(Refusal::Label), "{}", error.trace());
+}
+
+#[test]
+fn an_introducer_serves_all_networks_and_peers_keep_to_theirs() {
+    let network = |name: &str| NetworkName::new(name).unwrap();
+    let (_middle, place) = introducer(crust::Scheme::Quic);
+    let server = attached(listening(crust::Scheme::Quic).network_name(network("test")), &place);
+    let of = |name: &str| {
+        let config = Config::new().lan(Lan::Off).listen([]).introducers([place.clone()]).attach(false);
+        Service::new_from_config(config.network_name(network(name))).unwrap()
+    };
+    let key = server.controller.public_key();
+    of("test").controller.connect(key).unwrap();
+    let error = of("real").controller.connect(key).unwrap_err();
+    assert_eq!(error.refusal(), Some(Refusal::Network), "{}", error.trace());
+}
+
+#[test]
+fn an_introducer_with_our_own_key_is_told_at_once() {
+    let twin = || crust::Identity::from_seed([3; 32]);
+    let config = listening(crust::Scheme::Quic).lan(Lan::Off).identity(twin()).introduce(true);
+    let own = Service::new_from_config(config).unwrap().controller.endpoints().unwrap()[0];
+    let config = listening(crust::Scheme::Quic).lan(Lan::Off).identity(twin()).introducers([own.into()]);
+    let service = Service::new_from_config(config).unwrap();
+    let event = service.controller.events().recv_deadline(soon()).unwrap();
+    assert!(matches!(event, ServiceEvent::IntroducerIsMyself { introducer } if introducer == own.into()));
+    assert!(!service.controller.wait_attached(soon()), "there is nobody to wait for");
+    assert!(service.controller.contact().unwrap().introducers().is_empty());
+    // And it asks no contact's introducer for others that is itself.
+    let contact =
+        Contact::new(crust::Identity::generate().public_key()).introducer(Introducer::new(own)).unwrap();
+    let error = service.controller.connect(contact).unwrap_err();
+    assert!(error.attempts().is_empty(), "{}", error.trace());
 }
 
 #[test]

@@ -81,6 +81,26 @@ fn every_road_that_failed_is_told() {
 }
 
 #[test]
+fn roads_that_are_not_allowed_are_not_taken() {
+    let server = service(Scheme::Tcp);
+    let contact = server.controller.contact().unwrap();
+    let client = client();
+    let by = |roads: &[Road]| {
+        client.controller.connect_with(&contact, &ConnectOptions::new().roads(roads.iter().copied()))
+    };
+    assert_eq!(Road::from(by(&[Road::Lan]).unwrap().path().kind), Road::Lan);
+    for roads in [&[][..], &[Road::Direct], &[Road::Punched, Road::Relayed]] {
+        let error = by(roads).unwrap_err();
+        assert!(error.attempts().is_empty(), "{roads:?}: {}", error.trace());
+    }
+    // What the service allows bounds what a call may.
+    let config = Config::new().listen([]).lan(crust::Lan::Off).roads([Road::Direct]);
+    let strict = Service::new_from_config(config).unwrap();
+    let options = ConnectOptions::new().roads([Road::Lan, Road::Direct]);
+    assert!(strict.controller.connect_with(&contact, &options).unwrap_err().attempts().is_empty());
+}
+
+#[test]
 fn without_a_road_there_is_nothing_to_wait_for() {
     let key = Identity::from_seed([1; 32]).public_key();
     let started = Instant::now();

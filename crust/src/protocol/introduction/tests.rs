@@ -15,7 +15,17 @@ impl Peer {
     }
 
     fn knock(&self, receiver: &Self, token: Option<&AccessToken>) -> (Knocking, Vec<u8>) {
-        Knocking::new(ephemeral(), self.key(), receiver.key(), token, &chat(), |text| self.0.sign(text))
+        self.knock_in(&NetworkName::default(), receiver, token)
+    }
+
+    fn knock_in(
+        &self,
+        network: &NetworkName,
+        receiver: &Self,
+        token: Option<&AccessToken>,
+    ) -> (Knocking, Vec<u8>) {
+        let sign = |text: &[u8]| self.0.sign(text);
+        Knocking::new(ephemeral(), self.key(), receiver.key(), token, &chat(), network, sign)
     }
 
     fn answer(&self, knock: &[u8], particulars: &Particulars) -> (Session, Vec<u8>) {
@@ -50,6 +60,20 @@ fn both_learn_what_the_other_says() {
     assert_eq!(there.open(&offer).unwrap(), Particulars::default());
     let late = there.seal(&Particulars::refused(3));
     assert_eq!(session.open(&late).unwrap().refusal, Some(3));
+}
+
+#[test]
+fn a_knock_belongs_to_one_network() {
+    let (dialer, receiver) = (Peer::new(1), Peer::new(2));
+    let names = ["", "test", "real"].map(|name| NetworkName::new(name).unwrap());
+    for ours in &names {
+        let (_, knock) = dialer.knock_in(ours, &receiver, Some(&AccessToken::from_bytes([1; 16])));
+        assert!(knock.len() <= MAX_KNOCK_BYTES);
+        let knock = Knock::read(&knock, receiver.key()).unwrap();
+        for theirs in &names {
+            assert_eq!(knock.is_of(theirs), ours == theirs);
+        }
+    }
 }
 
 #[test]
