@@ -1,7 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use crust::{Contact, ListenEndpoint, NamedEndpoint, PublicKey, Scheme, TurnServer, parse_duration};
+use crust::{Contact, ListenEndpoint, NamedEndpoint, PublicKey, Road, Scheme, TurnServer, parse_duration};
 
 /// Pipes, files and ports between two peers, encrypted end to end and known by their keys.
 #[derive(Debug, Parser)]
@@ -140,6 +140,9 @@ pub(crate) struct Common {
     /// The schemes to use, the preferred one first: quic,tcp
     #[arg(long, global = true, value_delimiter = ',', value_name = "SCHEMES")]
     pub(crate) only: Vec<Scheme>,
+    /// The roads to take: lan,direct,punched,relayed
+    #[arg(long, global = true, value_delimiter = ',', value_name = "ROADS")]
+    pub(crate) roads: Vec<Road>,
     /// Admit this key only, or `any` for everybody; repeatable
     #[arg(long, global = true, value_name = "KEY|any")]
     pub(crate) allow: Vec<Allow>,
@@ -191,15 +194,12 @@ impl std::str::FromStr for Allow {
 fn parse_peer(text: &str) -> Result<Contact, String> {
     let text = text.trim();
     if text.contains("://") {
-        return text
-            .parse::<NamedEndpoint>()
-            .map(Contact::from)
-            .map_err(|error| crate::events::chain(&error));
+        return text.parse::<NamedEndpoint>().map(Contact::from).map_err(|error| crust::error_chain(&error));
     }
     if let Ok(key) = text.parse::<PublicKey>() {
         return Ok(key.into());
     }
-    text.parse::<Contact>().map_err(|error| crate::events::chain(&error))
+    text.parse::<Contact>().map_err(|error| crust::error_chain(&error))
 }
 
 const EXAMPLE: &str = "Example, one side then the other:\n  crust send photos\n  crust receive crust1aeq…";

@@ -22,7 +22,7 @@ use crust::{
 
 use crate::{
     arguments::{Command, Common},
-    events::{Event, Output, chain},
+    events::{Event, Output},
     failure::Failure,
     interrupt::Interrupt,
 };
@@ -77,7 +77,7 @@ impl Running {
             Ok(()) | Err(LanError::Off) => {}
             // Who has the contact gets here all the same.
             Err(error) => {
-                output.note(&format!("not announced on the local network: {}", chain(&error)));
+                output.note(&format!("not announced on the local network: {}", crust::error_chain(&error)));
             }
         }
         // A contact is of more use when its introducers know us, and their answers are then known too.
@@ -109,6 +109,13 @@ impl Running {
                     endpoint: introducer.to_string(),
                     reason: Some(reason),
                 },
+                ServiceEvent::IntroducerIsMyself { introducer } => {
+                    output.note(&format!(
+                        "warning: the introducer {introducer} has this peer's own key: use --key for one of them"
+                    ));
+                    let reason = Some("it has this peer's own key".to_owned());
+                    Event::Introducer { state: "unusable", endpoint: introducer.to_string(), reason }
+                }
                 _ => continue,
             };
             output.event(&told);

@@ -3,7 +3,7 @@ use std::{
     time::Duration,
 };
 
-use crust::{ConnectError, Endpoint, Path, PublicKey, Road, Stream};
+use crust::{ConnectError, ConnectTrace, Endpoint, Path, PublicKey, Road, Stream, error_chain};
 use serde::Serialize;
 
 /// What a command reports: a line of JSON each with `--json`, else a line for a person.
@@ -21,6 +21,7 @@ pub(crate) enum Event {
     Done { bytes: u64, elapsed_ms: f64 },
     Doctor(Doctor),
     Introducer { state: &'static str, endpoint: String, reason: Option<String> },
+    Trace(Trace),
     Failed { peer: Option<String>, attempts: Vec<Attempt>, advice: Vec<String> },
     Error { kind: &'static str, message: String },
 }
@@ -62,6 +63,26 @@ pub(crate) struct Doctor {
     pub(crate) advice: Vec<String>,
 }
 
+/// How a call of connect went.
+#[derive(Debug, Serialize)]
+pub(crate) struct Trace {
+    peer: String,
+    elapsed_ms: f64,
+    steps: Vec<Step>,
+    #[serde(skip)]
+    text: String,
+}
+
+/// One road of it; without a reason it is the one that was taken.
+#[derive(Debug, Serialize)]
+struct Step {
+    road: String,
+    to: String,
+    started_ms: f64,
+    elapsed_ms: f64,
+    reason: Option<String>,
+}
+
 /// One way that was tried in vain.
 #[derive(Debug, Serialize)]
 pub(crate) struct Attempt {
@@ -92,13 +113,27 @@ impl Event {
         Self::Discovered { peer: peer.to_string(), endpoints }
     }
 
+    /// How a stream to a peer came about, or did not.
+    pub(crate) fn trace(peer: PublicKey, trace: &ConnectTrace) -> Self {
+        let steps = trace.steps().iter().map(|step| Step {
+            road: step.road.to_string(),
+            to: step.to.clone(),
+            started_ms: millis(step.started),
+            elapsed_ms: millis(step.took),
+            reason: step.failure.clone(),
+        });
+        let steps = steps.collect();
+        let (peer, elapsed_ms) = (peer.to_string(), millis(trace.took()));
+        Self::Trace(Trace { peer, elapsed_ms, steps, text: trace.to_string() })
+    }
+
     pub(crate) fn failed(error: &ConnectError) -> Self {
         let attempts = error.attempts().iter().map(|attempt| Attempt {
             road: attempt.road.to_string(),
             transport: attempt.endpoint.scheme().to_string(),
             remote: attempt.addr.map(|addr| addr.to_string()),
             elapsed_ms: millis(attempt.waited),
-            reason: chain(attempt.error.as_ref()),
+            reason: error_chain(attempt.error.as_ref()),
         });
         let advice = error.trace().advice().to_vec();
         Self::Failed { peer: Some(error.peer().to_string()), attempts: attempts.collect(), advice }
@@ -126,6 +161,7 @@ impl Event {
                 });
                 Some(lines.chain(advice).collect::<Vec<_>>().join("\n"))
             }
+            Self::Trace(trace) => Some(trace.text.clone()),
             Self::Error { message, .. } => Some(format!("crust: {message}")),
             Self::Introducer { state, endpoint, reason } => {
                 let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -168,6 +204,15 @@ impl Output {
         Self { silent: true, ..self }
     }
 
+    pub(crate) const fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether it is told how things came about.
+    pub(crate) const fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     pub(crate) fn shows_bars(&self) -> bool {
         !self.json && io::stderr().is_terminal()
     }
@@ -188,9 +233,9 @@ impl Output {
     }
 
     /// Says how something came about, to a person who wants to know.
-    pub(crate) fn detail(self, text: impl std::fmt::Display) {
+    pub(crate) fn detail(self, event: &Event) {
         if self.verbose {
-            self.note(&text.to_string());
+            self.event(event);
         }
     }
 
@@ -220,22 +265,6 @@ impl Output {
             out.write_all(line.as_bytes()).and_then(|()| out.flush())
         };
     }
-}
-
-/// An error and its sources, in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(error) = next {
-        let more = error.to_string();
-        // An `io::Error` around one of ours says the same as what it holds.
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        next = error.source();
-    }
-    text
 }
 
 /// Milliseconds with three places: the time of a connection on one machine is a fraction of one.

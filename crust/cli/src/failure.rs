@@ -1,7 +1,7 @@
 use crust::{AcceptError, ConfigError, ConnectError, IdentityFileError, StartError};
 
 use crate::{
-    events::{Event, Output, chain},
+    events::{Event, Output},
     transfer::{SourceError, TransferError},
 };
 
@@ -12,30 +12,33 @@ pub(crate) struct Failure {
     message: String,
     status: u8,
     failed: Option<Box<Event>>,
+    /// How it went has been told at length.
+    traced: bool,
 }
 
 impl Failure {
     /// The command was given what makes no sense: exit status 2.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { kind: "usage", message: message.into(), status: WRONG_USAGE, failed: None }
+        Self { kind: "usage", status: WRONG_USAGE, ..Self::new("", message) }
     }
 
     /// It could not be done: exit status 1.
     pub(crate) fn new(kind: &'static str, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), status: FAILED, failed: None }
+        Self { kind, message: message.into(), status: FAILED, failed: None, traced: false }
     }
 
     pub(crate) fn of(kind: &'static str, error: &dyn std::error::Error) -> Self {
-        Self::new(kind, chain(error))
+        Self::new(kind, crust::error_chain(error))
     }
 
     pub(crate) fn interrupted() -> Self {
         Self::new("interrupted", "interrupted")
     }
 
-    pub(crate) fn connect(error: &ConnectError) -> Self {
+    /// `traced`: a person has been told the trace, and does not need its steps again.
+    pub(crate) fn connect(error: &ConnectError, traced: bool) -> Self {
         let kind = if error.refusal().is_some() { "refused" } else { "connect" };
-        Self { failed: Some(Box::new(Event::failed(error))), ..Self::of(kind, error) }
+        Self { failed: Some(Box::new(Event::failed(error))), traced, ..Self::of(kind, error) }
     }
 
     /// Whether it is the end of one stream only, for who serves several.
@@ -53,7 +56,9 @@ impl Failure {
 
     /// Reports itself; gives the exit status.
     pub(crate) fn report(self, output: Output) -> u8 {
-        if let Some(failed) = &self.failed {
+        if let Some(failed) = &self.failed
+            && (output.is_json() || !self.traced)
+        {
             output.event(failed);
         }
         output.event(&Event::Error { kind: self.kind, message: self.message });

@@ -10,7 +10,7 @@ use crossbeam::{
 };
 use crust::Stream;
 
-use crate::{events::chain, failure::Failure};
+use crate::failure::Failure;
 
 /// Standard input, read by one thread for the whole process: a read of it cannot be interrupted, so what it gives after
 /// one stream has ended goes to the next.
@@ -94,13 +94,13 @@ fn download(mut stream: &Stream) -> Result<u64, Failure> {
             if error.kind() == io::ErrorKind::BrokenPipe {
                 return Failure::new("stdout", "whoever read standard output went away");
             }
-            Failure::new("stdout", format!("cannot write to standard output: {}", chain(&error)))
+            Failure::new("stdout", format!("cannot write to standard output: {}", crust::error_chain(&error)))
         })?;
     }
 }
 
 fn cut_off(error: &io::Error) -> Failure {
-    Failure::new("stream", format!("the stream was cut off: {}", chain(error)))
+    Failure::new("stream", format!("the stream was cut off: {}", crust::error_chain(error)))
 }
 
 /// Ends both directions at once and wakes whoever waits on the stream.

@@ -23,10 +23,9 @@ pub(crate) enum Who {
 
 /// The configuration: the defaults, then the file, then the flags.
 pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config, Failure> {
-    let mut config = match (&common.config, default_config_file()) {
-        (Some(file), _) => Config::from_file(file)?,
-        (None, Some(file)) if file.exists() => Config::from_file(file)?,
-        (None, _) => Config::new(),
+    let mut config = match &common.config {
+        Some(file) => Config::from_file(file)?,
+        None => Config::from_default_file()?,
     };
     if let Some(key) = &common.key {
         config = config.key(key);
@@ -35,6 +34,9 @@ pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config
     }
     if !common.only.is_empty() {
         config = config.only(common.only.iter().copied());
+    }
+    if !common.roads.is_empty() {
+        config = config.roads(common.roads.iter().copied());
     }
     if !common.listen.is_empty() {
         config = config.listen(common.listen.iter().copied());
@@ -102,9 +104,4 @@ pub(crate) fn default_key_file() -> Result<PathBuf, Failure> {
     let folders = etcetera::choose_base_strategy()
         .map_err(|_| Failure::new("key", "there is no home folder to keep the key in: give --key FILE"))?;
     Ok(folders.data_dir().join("crust").join("identity.pem"))
-}
-
-fn default_config_file() -> Option<PathBuf> {
-    let folders = etcetera::choose_base_strategy().ok()?;
-    Some(folders.config_dir().join("crust").join("config.toml"))
 }

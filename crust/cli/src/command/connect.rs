@@ -35,8 +35,8 @@ pub(super) fn dial(
 ) -> Result<Stream, Failure> {
     let started = Instant::now();
     let (stream, trace) = controller.connect_traced(peer, options);
-    output.detail(trace);
-    let stream = stream.map_err(|error| Failure::connect(&error))?;
+    output.detail(&Event::trace(peer.public_key(), &trace));
+    let stream = stream.map_err(|error| Failure::connect(&error, output.is_verbose()))?;
     if peer.endpoints().is_empty() {
         let found = controller.lan_peers().into_iter().find(|(key, _)| *key == peer.public_key());
         if let Some((key, endpoints)) = found {

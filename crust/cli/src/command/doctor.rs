@@ -13,7 +13,7 @@ use nat_traversal::{
 use super::{Running, connect, dialling};
 use crate::{
     arguments::Common,
-    events::{Doctor, Event, Output, chain},
+    events::{Doctor, Event, Output},
     failure::Failure,
     setup::{self, Who},
 };
@@ -32,8 +32,8 @@ pub(super) fn run(peer: Option<&Contact>, common: &Common, output: Output) -> Re
 }
 
 fn try_peer(running: &Running, peer: &Contact, output: Output) -> Result<(), Failure> {
-    // Dropped, it ends; what the peer makes of it is not waited for.
-    connect::dial(&running.controller, peer, &ConnectOptions::new(), output).map(drop)
+    // Dropped, it ends; what the peer makes of it is not waited for. How it went is what was asked.
+    connect::dial(&running.controller, peer, &ConnectOptions::new(), output.verbose(true)).map(drop)
 }
 
 /// What was found out.
@@ -208,7 +208,9 @@ impl Findings {
             );
         } else if has_nat && let Router::Refuses(failures) = &self.router {
             advice.push("switch on PCP, NAT-PMP or UPnP in the router: then everybody can be let in".into());
-            advice.extend(failures.iter().map(|failure| format!("the router: {}", chain(failure))));
+            advice.extend(
+                failures.iter().map(|failure| format!("the router: {}", crust::error_chain(failure))),
+            );
         }
         let forwards = matches!(self.router, Router::Forwards { .. });
         if !forwards && matches!(profile.ports, Some(Ports::Random | Ports::Sequential(_))) {

@@ -14,7 +14,7 @@ use crust::{AcceptError, ConnectOptions, Contact, ProtocolLabel, Stream};
 use super::{Running, connect::dial, dialling, guarded};
 use crate::{
     arguments::{Common, ForwardArguments},
-    events::{Event, Output, chain},
+    events::{Event, Output},
     failure::Failure,
     pipe::reset,
     setup::{self, Who},
@@ -137,7 +137,10 @@ fn dial_service(to: &str) -> io::Result<TcpStream> {
 }
 
 fn closed(output: Output, peer: String, result: io::Result<()>) {
-    output.event(&Event::Closed { peer: Some(peer), reason: result.err().map(|error| chain(&error)) });
+    output.event(&Event::Closed {
+        peer: Some(peer),
+        reason: result.err().map(|error| crust::error_chain(&error)),
+    });
 }
 
 fn label() -> ProtocolLabel {

@@ -14,7 +14,7 @@ use self::protocol::{Request, Tally};
 use super::{Running, connect::dial, dialling};
 use crate::{
     arguments::{Common, PerfArguments},
-    events::{Event, Output, Perf, chain, millis},
+    events::{Event, Output, Perf, millis},
     failure::Failure,
     setup::{self, Who},
 };
@@ -45,7 +45,8 @@ fn serve(common: &Common, output: Output) -> Result<(), Failure> {
             scope.spawn(move || {
                 let peer = stream.public_key().to_string();
                 if let Err(error) = answer(&stream) {
-                    output.event(&Event::Closed { peer: Some(peer), reason: Some(chain(&error)) });
+                    output
+                        .event(&Event::Closed { peer: Some(peer), reason: Some(crust::error_chain(&error)) });
                 }
                 let _ = give_back.send(());
             });

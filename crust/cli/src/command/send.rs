@@ -13,7 +13,7 @@ use crust::{AcceptError, Stream};
 use super::{Running, guarded};
 use crate::{
     arguments::Common,
-    events::{Event, Output, chain},
+    events::{Event, Output},
     failure::Failure,
     pipe::reset,
     progress::Progress,
@@ -57,7 +57,7 @@ fn serve_all(running: &Running, source: &Source, keep: bool, output: Output) -> 
                         Err(TransferError::Source(error)) => break Err(error.into()),
                         Ok(()) => break Ok(()),
                         Err(error) => {
-                            let reason = format!("{}; it may come back", chain(&error));
+                            let reason = format!("{}; it may come back", crust::error_chain(&error));
                             output.event(&Event::Closed { peer: None, reason: Some(reason) });
                         }
                     }

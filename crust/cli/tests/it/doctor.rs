@@ -42,6 +42,11 @@ fn with_a_server_of_two_addresses_it_tells_all_and_reaches_the_peer() {
     assert_eq!((&doctor["nat_levels"], doctor["port_mapper"].is_null()), (&0.into(), true), "{doctor}");
     assert_eq!(doctor["advice"], serde_json::json!([]), "{doctor}");
     assert_eq!(examined.event("connected")["transport"], "tcp");
+    let trace = examined.event("trace");
+    assert_eq!(
+        (&trace["steps"][0]["road"], &trace["steps"][0]["reason"]),
+        (&"lan".into(), &serde_json::Value::Null)
+    );
     peer.event("connected");
 }
 
@@ -68,6 +73,7 @@ fn a_peer_that_cannot_be_reached_is_its_failure() {
     let nobody = "tcp://127.0.0.1:1?pubkey=aeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq";
     let examined = home.run(&["doctor", "--no-port-map", "--no-lan", "--peer", nobody]);
     examined.event("doctor");
+    assert!(examined.event("trace")["steps"][0]["reason"].is_string());
     examined.assert_failed(1, "connect");
 }
 
