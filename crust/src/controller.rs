@@ -101,6 +101,13 @@ impl ServiceController {
         self.shared.transport.public_key()
     }
 
+    /// Signs a message for one purpose with this service's key; [`PublicKey::has_signed_for`] judges it, and for no other purpose does it
+    /// count. Over a stream put what [`Stream::export_keying_material`] gives into the message, so that nobody can pass it on.
+    #[must_use]
+    pub fn sign_for(&self, purpose: &str, message: &[u8]) -> [u8; 64] {
+        self.shared.transport.sign_for(purpose, message)
+    }
+
     /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`](crate::NamedEndpoint), a [`Contact`], whose token is
     /// shown, or a bare [`PublicKey`], which is looked for on the local network and asked for at this service's introducers.
     ///

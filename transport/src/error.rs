@@ -199,6 +199,18 @@ pub enum StreamError {
     },
 }
 
+/// Why [`Stream::export_keying_material`](crate::Stream::export_keying_material) gives nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExportError {
+    /// RFC 8446 §7.1 writes both lengths into small fields.
+    #[error("1 to 8,160 bytes can be exported, under a label of at most 249 bytes")]
+    Size,
+    /// The transport uses labels of this kind.
+    #[error("labels that begin with EXPORTER-crust- are the transport's own: choose another")]
+    Reserved,
+}
+
 impl StreamError {
     /// Ours, if `error` came from a stream of this crate.
     #[must_use]

@@ -74,6 +74,13 @@ impl Identity {
         Zeroizing::new(format!("{PEM_BEGIN}\n{}\n{PEM_END}\n", *base64))
     }
 
+    /// Signs a message for one purpose; see [`Transport::sign_for`](crate::Transport::sign_for), which does the same.
+    #[must_use]
+    pub fn sign_for(&self, purpose: &str, message: &[u8]) -> [u8; 64] {
+        let signature = self.signer().sign(&signed_bytes(purpose, message));
+        signature.as_ref().try_into().expect("signatures of Ed25519 have 64 bytes")
+    }
+
     /// A secret for another purpose, the same whenever this identity is used. It tells nothing about the key.
     pub(crate) fn derive(&self, purpose: &[u8]) -> [u8; 32] {
         let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &*self.seed);
@@ -128,6 +135,21 @@ impl PublicKey {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
     }
 
+    /// Whether the holder of this key signed that message for that purpose; see [`Transport::sign_for`](crate::Transport::sign_for).
+    ///
+    /// ```
+    /// use transport::Identity;
+    ///
+    /// let identity = Identity::generate();
+    /// let signature = identity.sign_for("a game: move", b"e4");
+    /// assert!(identity.public_key().has_signed_for("a game: move", b"e4", &signature));
+    /// assert!(!identity.public_key().has_signed_for("a game: resign", b"e4", &signature));
+    /// ```
+    #[must_use]
+    pub fn has_signed_for(&self, purpose: &str, message: &[u8], signature: &[u8]) -> bool {
+        self.has_signed(&signed_bytes(purpose, message), signature)
+    }
+
     /// The 32 bytes of the key.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; 32] {
@@ -162,6 +184,13 @@ impl FromStr for PublicKey {
     }
 }
 
+/// What is signed for a purpose: words that no other format begins with, the length of the purpose (8 bytes, network order), the
+/// purpose, the message.
+pub(crate) fn signed_bytes(purpose: &str, message: &[u8]) -> Vec<u8> {
+    let length = (purpose.len() as u64).to_be_bytes();
+    [SIGNED, &length, purpose.as_bytes(), message].concat()
+}
+
 /// Why a file is not a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -192,6 +221,7 @@ pub enum ParsePublicKeyError {
     },
 }
 
+const SIGNED: &[u8] = b"crust signature 1\n";
 const PEM_BEGIN: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_END: &str = "-----END PRIVATE KEY-----";
 /// RFC 8410 §7: SEQUENCE { version 0, AlgorithmIdentifier id-Ed25519, OCTET STRING { OCTET STRING { seed } } }.

@@ -35,7 +35,9 @@ pub use connect_options::ConnectOptions;
 pub use endpoint::{
     Endpoint, ListenEndpoint, NamedEndpoint, ParseEndpointError, Scheme, ToEndpoints, ToListenEndpoints,
 };
-pub use error::{AcceptError, BindError, ConnectAttempt, ConnectError, StartError, StreamError, TurnError};
+pub use error::{
+    AcceptError, BindError, ConnectAttempt, ConnectError, ExportError, StartError, StreamError, TurnError,
+};
 pub use identity::{Identity, IdentityError, ParsePublicKeyError, PublicKey};
 pub use interrupter::Interrupter;
 pub use label_listener::{LabelListener, LabelTaken};

@@ -10,7 +10,7 @@ use nat_traversal::PunchedUdpSocket;
 use crate::{
     PublicKey,
     admission::ProtocolLabel,
-    error::StreamError,
+    error::{ExportError, StreamError},
     io::{quic::QuicStream, tcp::TcpConnection},
     path::Path,
     stats::StreamStats,
@@ -118,6 +118,47 @@ impl Stream {
     #[must_use]
     pub fn protocol(&self) -> &ProtocolLabel {
         self.carrier().protocol()
+    }
+
+    /// Fills `output` with bytes that only the two ends of this stream's connection can know (RFC 8446 §7.5): both get the same for the
+    /// same label and context, and no other connection gives them. A signature over them therefore counts on this connection only, and
+    /// whoever passes it on to another gains nothing (channel binding, RFC 9266).
+    ///
+    /// The label says what they are for and begins with `EXPORTER-`, or `EXPERIMENTAL`. Streams that share a QUIC connection share them
+    /// too: what must differ between these goes into the context. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ExportError`] for a length that the format has no room for, and for labels that the transport itself uses.
+    ///
+    /// ```
+    /// # use transport::{Identity, Listener, Stream, Transport, TransportConfig};
+    /// # let server = Transport::new(Identity::generate(), TransportConfig::default())?;
+    /// # let listener = Listener::bind(&server, "tcp://127.0.0.1:0")?;
+    /// # let client = Transport::new(Identity::generate(), TransportConfig::default())?;
+    /// # let endpoint = listener.endpoints()?.next().expect("a bound listener has an endpoint");
+    /// let dialled = Stream::direct_connect(&client, endpoint)?;
+    /// let accepted = listener.accept()?;
+    /// let (mut here, mut there) = ([0; 32], [0; 32]);
+    /// dialled.export_keying_material(&mut here, b"EXPORTER-Channel-Binding", b"")?;
+    /// accepted.export_keying_material(&mut there, b"EXPORTER-Channel-Binding", b"")?;
+    /// assert_eq!(here, there);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn export_keying_material(
+        &self,
+        output: &mut [u8],
+        label: &[u8],
+        context: &[u8],
+    ) -> Result<(), ExportError> {
+        if label.starts_with(RESERVED_LABELS) {
+            return Err(ExportError::Reserved);
+        }
+        let exported = match self.carrier() {
+            Carrier::Tcp(connection) => connection.export(output, label, context),
+            Carrier::Quic(stream) => stream.export(output, label, context),
+        };
+        exported.filter(|()| !output.is_empty()).ok_or(ExportError::Size)
     }
 
     /// How its bytes travel now.
@@ -399,6 +440,9 @@ impl Drop for WriteHalf {
         }
     }
 }
+
+/// What the transport exports for itself, such as the keys of path checks.
+const RESERVED_LABELS: &[u8] = b"EXPORTER-crust-";
 
 macro_rules! read_through {
     ($($handle:ty),*) => {$(

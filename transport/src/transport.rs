@@ -14,7 +14,7 @@ use crate::{
     admission::{Admission, ProtocolLabel, Refusal},
     config::{Driver as DriverChoice, TransportConfig},
     error::{StartError, TurnError},
-    identity::{Identity, PublicKey},
+    identity::{Identity, PublicKey, signed_bytes},
     io::{
         accept_queue::{AcceptQueue, MeetingTable, Place},
         clock,
@@ -111,8 +111,15 @@ impl Transport {
         self.shared().counters.hold().clone()
     }
 
-    /// Signs a message with this peer's key (Ed25519, RFC 8032). Begin it with words that say what it is, as a signature
-    /// over the same bytes counts wherever somebody presents it.
+    /// Signs a message for one purpose with this peer's key; [`PublicKey::has_signed_for`] judges it. What is signed for one purpose
+    /// counts for no other, nor anywhere else where this key signs, such as in TLS.
+    #[must_use]
+    pub fn sign_for(&self, purpose: &str, message: &[u8]) -> [u8; 64] {
+        self.sign(&signed_bytes(purpose, message))
+    }
+
+    /// Signs exactly these bytes with this peer's key (Ed25519, RFC 8032), for formats that others have laid down. They must begin
+    /// with words that say what they are, as the signature counts wherever somebody presents it; [`Transport::sign_for`] sees to that.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         let signature = self.shared().signer.sign(message);

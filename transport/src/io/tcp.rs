@@ -279,6 +279,10 @@ impl TcpConnection {
         &self.label
     }
 
+    pub(crate) fn export(&self, output: &mut [u8], label: &[u8], context: &[u8]) -> Option<()> {
+        self.core.hold().tls.export(output, label, context)
+    }
+
     pub(crate) fn path(&self) -> Path {
         let kind = PathKind::of(self.remote, self.punched);
         Path {

@@ -1,5 +1,7 @@
 //! TLS 1.3 as bytes in and bytes out, over rustls' unbuffered connections: nothing is queued here but answers of TLS itself.
 
+mod exporter;
+
 use std::{fmt, sync::Arc};
 
 use rustls::{
@@ -9,6 +11,7 @@ use rustls::{
     unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus},
 };
 
+use self::exporter::ExporterSecret;
 use super::raw_key;
 use crate::PublicKey;
 
@@ -17,6 +20,7 @@ pub(crate) struct TlsCore {
     connection: Connection,
     /// What TLS itself has to say, handshake messages, key updates and alerts: to be sent before anything encrypted later.
     replies: Vec<u8>,
+    exporter: Arc<ExporterSecret>,
     peer_ended: bool,
     failed: bool,
 }
@@ -45,17 +49,22 @@ pub(crate) enum Progress {
 }
 
 impl TlsCore {
-    pub(crate) fn dial(config: Arc<ClientConfig>, expected: &PublicKey) -> Result<Self, TlsError> {
+    pub(crate) fn dial(mut config: Arc<ClientConfig>, expected: &PublicKey) -> Result<Self, TlsError> {
+        let exporter = Arc::<ExporterSecret>::default();
+        Arc::make_mut(&mut config).key_log = exporter.clone();
         let connection = UnbufferedClientConnection::new(config, raw_key::server_name(expected))?;
-        Ok(Self::new(Connection::Dialer(connection)))
+        Ok(Self::new(Connection::Dialer(connection), exporter))
     }
 
-    pub(crate) fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        Ok(Self::new(Connection::Acceptor(UnbufferedServerConnection::new(config)?)))
+    pub(crate) fn accept(mut config: Arc<ServerConfig>) -> Result<Self, TlsError> {
+        let exporter = Arc::<ExporterSecret>::default();
+        Arc::make_mut(&mut config).key_log = exporter.clone();
+        let connection = UnbufferedServerConnection::new(config)?;
+        Ok(Self::new(Connection::Acceptor(connection), exporter))
     }
 
-    fn new(connection: Connection) -> Self {
-        Self { connection, replies: Vec::new(), peer_ended: false, failed: false }
+    fn new(connection: Connection, exporter: Arc<ExporterSecret>) -> Self {
+        Self { connection, replies: Vec::new(), exporter, peer_ended: false, failed: false }
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
@@ -80,6 +89,12 @@ impl TlsCore {
             Connection::Dialer(connection) => connection.alpn_protocol(),
             Connection::Acceptor(connection) => connection.alpn_protocol(),
         }
+    }
+
+    /// Fills `output` with bytes that only the two ends of this connection know (RFC 8446 §7.5); an empty context is as good as
+    /// none. `None` before the keys are exchanged, and for what the format has no room for.
+    pub(crate) fn export(&self, output: &mut [u8], label: &[u8], context: &[u8]) -> Option<()> {
+        self.exporter.export(output, label, context)
     }
 
     /// Works on received bytes, in place, up to the next record of the application's, whose plaintext goes to `take`.

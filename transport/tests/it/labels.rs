@@ -1,7 +1,7 @@
 use std::{net::TcpListener, time::Duration};
 
 use transport::{
-    Admission, ConnectError, ConnectOptions, Endpoint, Interrupter, LabelListener, NetworkName,
+    Admission, ConnectError, ConnectOptions, Endpoint, ExportError, Interrupter, LabelListener, NetworkName,
     ProtocolLabel, Refusal, Scheme, Stream, StreamSet,
 };
 
@@ -108,4 +108,40 @@ fn what_a_transport_signs_its_key_has_signed() {
     assert!(!one.public_key().has_signed(b"a test: hellp", &signature));
     assert!(!other.public_key().has_signed(b"a test: hello", &signature));
     assert!(!one.public_key().has_signed(b"a test: hello", &signature[1..]));
+}
+
+#[test]
+fn what_is_signed_for_a_purpose_counts_for_no_other() {
+    let one = transport();
+    let signature = one.sign_for("a test: greeting", b"hello");
+    assert!(one.public_key().has_signed_for("a test: greeting", b"hello", &signature));
+    assert!(!one.public_key().has_signed_for("a test: greetingh", b"ello", &signature));
+    assert!(!one.public_key().has_signed(b"hello", &signature));
+}
+
+#[test]
+fn both_ends_of_a_connection_export_the_same_and_no_others_do() {
+    for scheme in SCHEMES {
+        let (server, client) = (transport(), transport());
+        let (listener, endpoint) = listen(&server, scheme);
+        let options = ConnectOptions::new().own_connection();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            let dialled = Stream::connect_with(&client, endpoint, &options).unwrap();
+            let accepted = listener.accept_deadline(soon()).unwrap();
+            for context in [&b""[..], b"else"] {
+                let exported = [&dialled, &accepted].map(|stream| {
+                    let mut output = [0; 32];
+                    stream.export_keying_material(&mut output, b"EXPORTER-a-test", context).unwrap();
+                    output
+                });
+                assert_eq!(exported[0], exported[1]);
+                assert!(!seen.contains(&exported[0]));
+                seen.push(exported[0]);
+            }
+            let reserved = dialled.export_keying_material(&mut [0; 8], b"EXPORTER-crust-path-check-1", b"");
+            assert_eq!(reserved, Err(ExportError::Reserved));
+            assert_eq!(dialled.export_keying_material(&mut [], b"EXPORTER-a", b""), Err(ExportError::Size));
+        }
+    }
 }

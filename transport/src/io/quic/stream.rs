@@ -293,6 +293,10 @@ impl QuicStream {
         &self.label
     }
 
+    pub(crate) fn export(&self, output: &mut [u8], label: &[u8], context: &[u8]) -> Option<()> {
+        self.link.look(|core| core.connection.export(output, label, context))
+    }
+
     pub(crate) fn stats(&self) -> StreamStats {
         self.link.look(|core| {
             let figures = core.connection.figures();

@@ -394,8 +394,13 @@ impl QuicConnection {
     /// What proves path checks to be this connection's; there once it is up.
     pub(crate) fn check_keys(&self) -> Option<CheckKeys> {
         let mut exported = [0; CheckKeys::BYTES];
-        self.inner.crypto_session().export_keying_material(&mut exported, CheckKeys::LABEL, &[]).ok()?;
+        self.export(&mut exported, CheckKeys::LABEL, &[])?;
         Some(CheckKeys::new(&exported, matches!(self.role, Role::Dialer { .. })))
+    }
+
+    /// Fills `output` with bytes that only the two ends of this connection know (RFC 8446 §7.5).
+    pub(crate) fn export(&self, output: &mut [u8], label: &[u8], context: &[u8]) -> Option<()> {
+        self.inner.crypto_session().export_keying_material(output, label, context).ok()
     }
 
     /// The datagrams take another way from now on. `same_path`: what was learned of the present one still holds.

@@ -252,3 +252,37 @@ proptest! {
         }
     }
 }
+
+/// rustls' own buffered connection at one end, ours at the other.
+#[test]
+fn both_ends_export_what_rustls_exports() {
+    let acceptor = Identity::from_seed([2; 32]);
+    for suite in ring::ALL_CIPHER_SUITES.iter().filter(|suite| suite.tls13().is_some()) {
+        let provider = CryptoProvider { cipher_suites: vec![*suite], ..ring::default_provider() };
+        let dialer = TlsConfigs::with_provider(&Identity::from_seed([1; 32]), provider).client;
+        let name = raw_key::server_name(&acceptor.public_key());
+        let mut theirs = rustls::ClientConnection::new(dialer, name).unwrap();
+        let mut ours = TlsCore::accept(TlsConfigs::new(&acceptor).server).unwrap();
+        assert_eq!(ours.export(&mut [0; 32], b"EXPORTER-test", b""), None, "there are no keys yet");
+        while theirs.is_handshaking() || ours.is_handshaking() {
+            let mut bytes = Vec::new();
+            while theirs.wants_write() {
+                theirs.write_tls(&mut bytes).unwrap();
+            }
+            assert_eq!(ours.decrypt(&mut bytes, &mut |_| ()).unwrap().used, bytes.len());
+            let replies = ours.take_replies();
+            assert_eq!(theirs.read_tls(&mut &replies[..]).unwrap(), replies.len());
+            theirs.process_new_packets().unwrap();
+        }
+        for (length, label, context) in
+            [(32, &b"EXPORTER-test"[..], &b""[..]), (100, b"EXPORTER-x", b"of it")]
+        {
+            let (mut one, mut other) = (vec![0; length], vec![1; length]);
+            ours.export(&mut one, label, context).unwrap();
+            theirs.export_keying_material(&mut other, label, Some(context)).unwrap();
+            assert_eq!(one, other);
+        }
+        assert_eq!(ours.export(&mut [0; 1 << 16], b"EXPORTER-test", b""), None, "more than there can be");
+        assert_eq!(ours.export(&mut [0; 32], &[b'x'; 250], b""), None, "longer than a label can be");
+    }
+}
