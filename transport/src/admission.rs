@@ -281,6 +281,9 @@ pub enum Refusal {
     /// It belongs to another network.
     #[error("it belongs to another network")]
     Network,
+    /// Another connection between the two carries their streams; who dials goes there by itself and never sees this.
+    #[error("another connection carries the streams of these peers")]
+    Elsewhere,
     /// A reason of a later version.
     #[error("refused for a reason unknown here (code {code})")]
     Unknown {
@@ -310,6 +313,7 @@ mod tests {
             label: label.clone(),
             token,
             network: NetworkName::default(),
+            stays: false,
         };
         let right = || asks(&label, Some(token.clone()));
         assert_eq!(admission.judge(&key, &right()), Ok(()));

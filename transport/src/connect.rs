@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Interrupter, Stream, Transport,
+    Interrupter, Scheme, Stream, Transport,
     admission::Refusal,
     connect_options::ConnectOptions,
     endpoint::{NamedEndpoint, ToEndpoints},
@@ -98,12 +98,18 @@ impl<'t> Call<'t> {
         let _watch = interrupter.map(|interrupter| interrupter.watch(self.outcomes.slot()));
         let (mut candidates, mut failed) = self.resolve(endpoints)?;
         let mut race = Race::new(clock::now(), candidates.len());
+        if self.go_over_guest(&mut candidates) {
+            race = Race::new(clock::now(), candidates.len()).head_start(GUEST_HEAD_START);
+        }
         loop {
             if interrupter.is_some_and(Interrupter::is_interrupted) {
                 return Err(ConnectError::Interrupted);
             }
             if self.shared.is_closed() {
                 return Err(ConnectError::Closed);
+            }
+            if candidates.first().is_some_and(|first| self.guest_gets_on(first)) {
+                race.hold_back(clock::now());
             }
             while let Some(index) = race.poll_start(clock::now()) {
                 if let Err(error) = self.start(index, &mut candidates[index]) {
@@ -132,9 +138,39 @@ impl<'t> Call<'t> {
                 }
             }
         }
-        let unfinished = candidates.into_iter().map(|candidate| candidate.into_attempt(self.begun));
+        let dialled = candidates.into_iter().filter(|candidate| !candidate.over_guest);
+        let unfinished = dialled.map(|candidate| candidate.into_attempt(self.begun));
         failed.extend(unfinished);
         Err(summary(failed))
+    }
+
+    /// A peer that has dialled us may be reached by that connection, which is tried first: it takes one round trip. Tells
+    /// whether there is one.
+    fn go_over_guest(&self, candidates: &mut Vec<Candidate>) -> bool {
+        if self.early || self.options.own_connection || self.options.local.is_some() {
+            return false;
+        }
+        let Some(first) = candidates.first().filter(|first| first.endpoint.scheme() == Scheme::Quic) else {
+            return false;
+        };
+        let peer = first.endpoint.public_key();
+        if !self.shared.quic.has_guest(peer) {
+            return false;
+        }
+        let over = Candidate { over_guest: true, ..Candidate::new(first.endpoint.clone(), first.addr) };
+        for other in candidates.iter_mut().filter(|other| other.endpoint.public_key() == peer) {
+            // Its turn comes when the guest is dead, so it must not be sent there.
+            other.stays = true;
+        }
+        candidates.insert(0, over);
+        true
+    }
+
+    /// The peer is there, and only slow to answer.
+    fn guest_gets_on(&self, first: &Candidate) -> bool {
+        let begun = first.begun.filter(|begun| first.over_guest && clock::now() < *begun + GUEST_PATIENCE);
+        first.dial.is_some()
+            && begun.is_some_and(|begun| self.shared.quic.guest_is_heard(first.endpoint.public_key(), begun))
     }
 
     /// Turns names into addresses. Names that cannot be resolved are failed attempts, not the end of the call.
@@ -188,9 +224,11 @@ impl<'t> Call<'t> {
                 label: self.options.label.clone(),
                 token: self.options.token.clone(),
                 network: self.options.network.clone(),
+                stays: candidate.stays || self.early || self.options.own_connection,
             },
             early: self.early,
             own_connection: self.options.own_connection,
+            over_guest: candidate.over_guest,
             again: false,
             outcomes: self.outcomes.clone(),
         };
@@ -225,11 +263,15 @@ struct Candidate {
     begun: Option<Instant>,
     dial: Option<Dial>,
     failure: Option<ConnectError>,
+    /// Over a connection that the peer made, not to the address.
+    over_guest: bool,
+    /// What it asks for stays on its connection.
+    stays: bool,
 }
 
 impl Candidate {
     fn new(endpoint: NamedEndpoint, addr: SocketAddr) -> Self {
-        Self { endpoint, addr, begun: None, dial: None, failure: None }
+        Self { endpoint, addr, begun: None, dial: None, failure: None, over_guest: false, stays: false }
     }
 
     fn refused(&self, reason: Refusal) -> ConnectError {
@@ -257,5 +299,9 @@ fn summary(mut attempts: Vec<ConnectAttempt>) -> ConnectError {
     attempts.pop().map_or(ConnectError::NoEndpoint, |attempt| *attempt.error)
 }
 
+/// A peer that is there answers within one round trip, mostly; one that has gone answers never.
+const GUEST_HEAD_START: Duration = Duration::from_millis(500);
+/// So long it is waited for, as long as its connection lives.
+const GUEST_PATIENCE: Duration = Duration::from_secs(3);
 /// A name may have any number of addresses, a contact too; trying more of them would be a port scan.
 const MAX_CANDIDATES: usize = 32;

@@ -158,6 +158,7 @@ fn shake_hands(operations: &mut impl Iterator<Item = u8>) -> Option<(TlsCore, Tl
         label: crate::ProtocolLabel::default(),
         token: None,
         network: crate::NetworkName::default(),
+        stays: false,
     };
     let mut dialer = Handshake::dial(client, expected, preface, false).ok()?;
     let mut acceptor = Handshake::accept(server).ok()?;

@@ -11,6 +11,7 @@ pub(crate) mod preface;
 pub(crate) mod quic;
 pub(crate) mod race;
 pub(crate) mod raw_key;
+pub(crate) mod reunion;
 pub(crate) mod tls;
 pub(crate) mod verdict;
 pub(crate) mod wire;

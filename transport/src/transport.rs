@@ -334,7 +334,8 @@ impl Shared {
     /// Where streams come in now.
     pub(crate) fn listening(&self) -> Listening {
         let mut listening = Listening::default();
-        for (_, source) in self.sources.hold().all() {
+        let sources = self.sources.hold().all();
+        for (_, source) in sources {
             match source {
                 Source::Udp(socket) if socket.queue().is_some() => listening.udp.push(socket),
                 Source::Acceptor(acceptor) => listening.tcp.extend(acceptor.local()),
@@ -342,6 +343,13 @@ impl Shared {
             }
         }
         listening
+    }
+
+    /// Where all QUIC listeners' streams go, if that is one queue.
+    pub(crate) fn only_queue(&self) -> Option<Arc<AcceptQueue>> {
+        let mut queues = self.listening().udp.into_iter().filter_map(|socket| socket.queue());
+        let first = queues.next()?;
+        queues.all(|other| Arc::ptr_eq(&first, &other)).then_some(first)
     }
 
     /// Forgets a stream.
@@ -410,7 +418,9 @@ impl Shared {
         while self.quic.is_sending() && clock::now() < deadline {
             let until = self.quic.next_timer().map_or(deadline, |timer| timer.min(deadline));
             self.crank.with_driver(|driver| driver.poll_endings(until));
-            for (_, source) in self.sources.hold().all() {
+            // Not held meanwhile: a stream that comes in looks for its listener there.
+            let sources = self.sources.hold().all();
+            for (_, source) in sources {
                 if let Source::Udp(socket) = source {
                     while self.quic.handle_ready(self, &socket, false, &mut wakes) {}
                 }

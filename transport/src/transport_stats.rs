@@ -37,6 +37,8 @@ impl TransportStats {
             Refusal::Full => &mut self.refused_full,
             // Counted by what was wrong with it.
             Refusal::Rendezvous => return,
+            // The peer asks again elsewhere.
+            Refusal::Elsewhere => return,
             _ => &mut self.refused_other,
         };
         *counter += 1;

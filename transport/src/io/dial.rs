@@ -44,6 +44,8 @@ pub(crate) struct DialOrder {
     pub(crate) early: bool,
     /// Share no connection with other dials; on QUIC.
     pub(crate) own_connection: bool,
+    /// Only over a connection that the peer dialled, if there is one.
+    pub(crate) over_guest: bool,
     /// It was begun anew once, which is enough.
     pub(crate) again: bool,
     pub(crate) outcomes: Arc<Outcomes>,
@@ -62,6 +64,18 @@ impl DialOrder {
             Purpose::Direct => true,
             Purpose::Rendezvous(tag) => shared.meetings.hold().may_ask(clock::now(), tag, self.attempt),
         }
+    }
+
+    /// The same once more, on a connection of which nobody else knows yet.
+    pub(crate) fn anew(mut self) -> Self {
+        self.again = true;
+        self.preface.stays = true;
+        self
+    }
+
+    /// Whether its stream may come about on another connection than it was begun on.
+    pub(crate) fn may_move(&self) -> bool {
+        !self.preface.stays
     }
 
     /// Whether it has to ask before it sends the preface.

@@ -7,6 +7,7 @@ mod dial;
 mod events;
 mod left;
 mod link;
+mod reunion;
 mod stream;
 mod table;
 mod timers;
@@ -44,6 +45,7 @@ use crate::{
         paths::{UdpSource, Way, peek_tag},
         quic::{Outgoing, PathMtu, QuicEndpoint, QuicSettings},
         raw_key::TlsConfigs,
+        reunion::Reunion,
     },
     transport::Shared,
 };
@@ -51,6 +53,8 @@ use crate::{
 /// All of a transport's QUIC.
 pub(crate) struct QuicIo {
     table: Mutex<Table>,
+    /// Locked for a moment only, below any other lock but the table's.
+    reunion: Mutex<Reunion>,
     timers: Mutex<Timers>,
     /// Locked only by whoever turns the crank.
     receiving: Mutex<Receiving>,
@@ -84,6 +88,7 @@ impl QuicIo {
         let endpoint = QuicEndpoint::new(settings).map_err(io::Error::other)?;
         Ok(Self {
             table: Mutex::new(Table::new(endpoint)),
+            reunion: Mutex::new(Reunion::new(identity.public_key())),
             timers: Mutex::default(),
             receiving: Mutex::new(Receiving {
                 receiver: Receiver::new(),

@@ -13,6 +13,7 @@
 //! +---------------------------------------------------------+
 //!
 //!   type 1: network            the name of the dialer's network (UTF-8, 1 to 64); left out if it has none
+//!   type 2: stays              without a value: the stream stays on its connection
 //! ```
 //!
 //! Numbers are in network order. The version stands first and alone, so that every later form can be refused by name.
@@ -27,6 +28,8 @@ pub(crate) struct Preface {
     pub(crate) label: ProtocolLabel,
     pub(crate) token: Option<AccessToken>,
     pub(crate) network: NetworkName,
+    /// The stream cannot be sent to another connection, and no other is to come to this one for its sake.
+    pub(crate) stays: bool,
 }
 
 /// Why the stream was opened.
@@ -60,6 +63,9 @@ impl Preface {
             bytes.push(NETWORK);
             bytes.push(0);
             push_short(&mut bytes, network);
+        }
+        if self.stays {
+            bytes.extend_from_slice(&[STAYS, 0, 0]);
         }
         let length =
             u16::try_from(bytes.len() - HEAD_BYTES).expect("16 + 64 + 16 + 64 bytes and their lengths");
@@ -96,13 +102,18 @@ impl Preface {
             token => Some(AccessToken::from_bytes(token.try_into().map_err(|_| PrefaceError::Token)?)),
         };
         let mut network = NetworkName::default();
+        let mut stays = false;
         while let Some((kind, value)) = reader.extension()? {
-            if kind == NETWORK {
-                let name = std::str::from_utf8(value).map_err(|_| PrefaceError::Network)?;
-                network = NetworkName::new(name).map_err(|_| PrefaceError::Network)?;
+            match kind {
+                NETWORK => {
+                    let name = std::str::from_utf8(value).map_err(|_| PrefaceError::Network)?;
+                    network = NetworkName::new(name).map_err(|_| PrefaceError::Network)?;
+                }
+                STAYS => stays = true,
+                _ => {}
             }
         }
-        Ok(Self { purpose, label, token, network })
+        Ok(Self { purpose, label, token, network, stays })
     }
 }
 
@@ -132,12 +143,13 @@ pub(crate) enum PrefaceError {
 
 /// The version spoken here, of preface and verdict alike.
 pub(crate) const VERSION: u8 = 1;
-/// The longest preface of this version has 169 bytes; the rest is room for extensions. A peer can make us hold no more.
+/// The longest preface of this version has 172 bytes; the rest is room for extensions. A peer can make us hold no more.
 pub(crate) const MAX_BODY_BYTES: usize = 512;
 const HEAD_BYTES: usize = 3;
 const PURPOSE_DIRECT: u8 = 0;
 const PURPOSE_RENDEZVOUS: u8 = 1;
 const NETWORK: u8 = 1;
+const STAYS: u8 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -151,6 +163,7 @@ mod tests {
             label: ProtocolLabel::new("chat/1").unwrap(),
             token: Some(AccessToken::from_bytes([9; 16])),
             network: NetworkName::default(),
+            stays: false,
         };
         let mut bytes = b"\x01\x00\x19\x00\x06chat/1\x10".to_vec();
         bytes.extend([9; 16]);
@@ -162,6 +175,16 @@ mod tests {
         let (preface, bytes) = golden();
         assert_eq!(preface.encode(), bytes);
         assert_eq!(Preface::decode(&bytes), Ok(Some((preface, bytes.len()))));
+    }
+
+    #[test]
+    fn a_stream_that_stays_says_so_by_an_extension() {
+        let (preface, mut bytes) = golden();
+        bytes.extend_from_slice(b"\x02\x00\x00");
+        bytes[2] += 3;
+        let staying = Preface { stays: true, ..preface };
+        assert_eq!(staying.encode(), bytes);
+        assert_eq!(Preface::decode(&bytes), Ok(Some((staying, bytes.len()))));
     }
 
     #[test]

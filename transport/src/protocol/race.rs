@@ -10,12 +10,19 @@ pub(crate) struct Race {
     started: usize,
     running: usize,
     next_start: Instant,
+    head_start: Duration,
 }
 
 impl Race {
     /// Prepares a race over so many attempts, best first.
     pub(crate) fn new(now: Instant, total: usize) -> Self {
-        Self { total, started: 0, running: 0, next_start: now }
+        Self { total, started: 0, running: 0, next_start: now, head_start: ATTEMPT_DELAY }
+    }
+
+    /// The first attempt has so long until the next starts, unless it fails.
+    pub(crate) fn head_start(mut self, head_start: Duration) -> Self {
+        self.head_start = head_start;
+        self
     }
 
     /// The number of the attempt to start now, if one is due. Ask until `None`.
@@ -26,13 +33,20 @@ impl Race {
         let attempt = self.started;
         self.started += 1;
         self.running += 1;
-        self.next_start = now + ATTEMPT_DELAY;
+        self.next_start = now + if attempt == 0 { self.head_start } else { ATTEMPT_DELAY };
         Some(attempt)
     }
 
     /// When to ask again, unless something is reported before.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         (self.started < self.total).then_some(self.next_start)
+    }
+
+    /// Those under way get on: the next one may wait a little longer.
+    pub(crate) fn hold_back(&mut self, now: Instant) {
+        if self.started < self.total && self.next_start <= now {
+            self.next_start = now + ATTEMPT_DELAY;
+        }
     }
 
     /// One attempt failed: the next need not wait any longer (RFC 8305 §5).
@@ -96,6 +110,19 @@ mod tests {
         assert_eq!(race.poll_start(start + Duration::from_millis(1)), Some(1));
         race.handle_failure(start + Duration::from_millis(2));
         assert!(race.is_lost());
+    }
+
+    #[test]
+    fn a_first_attempt_that_gets_on_keeps_its_head_start() {
+        let start = start();
+        let mut race = Race::new(start, 2).head_start(ATTEMPT_DELAY * 2);
+        race.poll_start(start);
+        assert_eq!(race.poll_timeout(), Some(start + ATTEMPT_DELAY * 2));
+        race.hold_back(start);
+        assert_eq!(race.poll_timeout(), Some(start + ATTEMPT_DELAY * 2), "it is not due yet");
+        race.hold_back(start + ATTEMPT_DELAY * 2);
+        assert_eq!(race.poll_start(start + ATTEMPT_DELAY * 2), None);
+        assert_eq!(race.poll_start(start + ATTEMPT_DELAY * 3), Some(1));
     }
 
     #[test]

@@ -34,6 +34,7 @@ impl Verdict {
             Self::Refused(Refusal::Malformed) => 7,
             Self::Refused(Refusal::Rendezvous) => 8,
             Self::Refused(Refusal::Network) => 9,
+            Self::Refused(Refusal::Elsewhere) => 10,
             Self::Refused(Refusal::Unknown { code }) => code,
         };
         [VERSION, 0, 1, code]
@@ -67,6 +68,7 @@ impl Verdict {
             7 => Self::Refused(Refusal::Malformed),
             8 => Self::Refused(Refusal::Rendezvous),
             9 => Self::Refused(Refusal::Network),
+            10 => Self::Refused(Refusal::Elsewhere),
             code => Self::Refused(Refusal::Unknown { code }),
         };
         reader.skip_extensions()?;

@@ -9,6 +9,7 @@ mod proxy;
 #[cfg(feature = "turn")]
 mod relay;
 mod rendezvous;
+mod reunion;
 mod shutdown;
 mod stream_set;
 mod support;

@@ -32,6 +32,12 @@ impl QuicIo {
         now: Instant,
         wakes: &mut Wakes,
     ) -> io::Result<()> {
+        if order.over_guest {
+            let guest = self.guest(order.expected).ok_or(io::ErrorKind::NotConnected)?;
+            self.table.hold().dial_begins(ticket, &guest);
+            guest.change(shared, wakes, Touch::Flush, |core, _| core.begin_dial(ticket, order));
+            return Ok(());
+        }
         let socket = match &order.via {
             Some(socket) => socket.clone(),
             None => self.dialling_socket(shared, order.remote, order.local)?,
@@ -40,6 +46,7 @@ impl QuicIo {
         let alone = order.own_connection;
         let local = order.local.map(|local| local.ip());
         let path_mtu = socket.path_mtu().unwrap_or_else(|| self.mtus.hold().of_path(local, order.remote));
+        let (expected, asks) = (order.expected, order.may_move());
         let link = {
             let mut table = self.table.hold();
             let known = if alone || order.again { None } else { table.shared(order.expected, to) };
@@ -52,13 +59,14 @@ impl QuicIo {
             table.dial_begins(ticket, &link);
             link
         };
+        if !alone {
+            self.reunion.hold().dialling(expected, link.number());
+        }
         link.change(shared, wakes, Touch::Flush, |core, _| {
-            if !order.is_held() {
-                core.connection.open(ticket, &order.preface);
+            core.begin_dial(ticket, order);
+            if asks && !alone && core.connection.peer().is_some() {
+                self.reunion.hold().asked(expected, link.number());
             }
-            core.opening.insert(ticket, order);
-            // A connection that ended a moment ago tells its dials once more.
-            core.connection.repeat_end();
         });
         Ok(())
     }
@@ -75,6 +83,9 @@ impl QuicIo {
                 core.judging.remove(&stream);
                 core.connection.reset(now, stream, 0);
                 core.connection.release(now, stream);
+            }
+            if core.opening.is_empty() && core.judging.is_empty() {
+                link.withdraw(shared);
             }
             // Nobody waits for the handshake any more.
             if core.connection.peer().is_none() && core.opening.is_empty() {

@@ -4,15 +4,21 @@ use std::{io, sync::Arc};
 
 use super::{
     Link,
-    link::{Core, Turn},
+    link::{Core, Kind, Turn},
 };
 use crate::{
+    PublicKey,
     admission::Refusal,
-    io::dial::{DialError, DialOrder},
+    io::{
+        accept_queue::Place,
+        dial::{DialError, DialOrder},
+        lock::Lock as _,
+    },
     protocol::{
         paths::CheckKeys,
-        preface::Preface,
+        preface::{Preface, Purpose},
         quic::{ConnectionEnd, QuicEvent, QuicStreamId},
+        reunion::Ruling,
         verdict::Verdict,
     },
 };
@@ -35,6 +41,11 @@ pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, 
             turn.left.connected = Some(keys.as_ref().map(CheckKeys::tag));
             core.ways.connected(keys);
             ask_for_rendezvous(core, turn);
+            if let Kind::Shared { expected } = link.kind()
+                && core.opening.values().any(DialOrder::may_move)
+            {
+                turn.shared.quic.reunion.hold().asked(expected, link.number());
+            }
         }
         QuicEvent::WindowWanted(bytes) => turn.left.window_wanted += bytes,
         QuicEvent::Preface { stream, preface } => {
@@ -64,9 +75,8 @@ fn ask_for_rendezvous(core: &mut Core, turn: &mut Turn<'_>) {
 }
 
 fn judge(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, preface: Preface, turn: &mut Turn<'_>) {
-    let queue = core.ways.socket().queue();
     let verdict = match core.connection.peer() {
-        Some(peer) => turn.shared.judge(&peer, &preface, queue.as_ref()).map(|place| (peer, place)),
+        Some(peer) => place(link, core, peer, &preface, turn).map(|place| (peer, place)),
         None => Err(Refusal::Full),
     };
     match verdict {
@@ -78,6 +88,34 @@ fn judge(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, preface: Prefa
         }
         Err(reason) => core.connection.answer(turn.now, stream, Verdict::Refused(reason)),
     }
+}
+
+/// Where a stream that came in goes, or why not.
+fn place(
+    link: &Arc<Link>,
+    core: &Core,
+    peer: PublicKey,
+    preface: &Preface,
+    turn: &mut Turn<'_>,
+) -> Result<Place, Refusal> {
+    let shared = turn.shared;
+    let Kind::Incoming { begun } = link.kind() else {
+        // The peer does not know which listener of ours it would have dialled; so it must not matter.
+        let queue = shared.only_queue();
+        return match preface.purpose {
+            Purpose::Direct if queue.is_none() => Err(Refusal::Elsewhere),
+            _ => shared.judge(&peer, preface, queue.as_ref()),
+        };
+    };
+    if preface.purpose == Purpose::Direct && !preface.stays {
+        let may_send = shared.only_queue().is_some();
+        match shared.quic.reunion.hold().arrived(peer, link.number(), begun, may_send) {
+            Ruling::Stays => {}
+            Ruling::Welcome => turn.left.welcome = true,
+            Ruling::Elsewhere => return Err(Refusal::Elsewhere),
+        }
+    }
+    shared.judge(&peer, preface, core.ways.socket().queue().as_ref())
 }
 
 fn opened(link: &Arc<Link>, core: &mut Core, ticket: u64, stream: QuicStreamId, turn: &mut Turn<'_>) {
@@ -104,11 +142,18 @@ fn judged(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, verdict: Verd
         }
         return;
     };
+    if let (Kind::Shared { expected }, true) = (link.kind(), order.may_move()) {
+        turn.shared.quic.reunion.hold().confirmed(turn.now, expected, link.number());
+    }
     let outcome = match verdict {
         Verdict::Accepted => {
             let handle = core.hold_stream(turn.shared, stream);
             let label = order.preface.label.clone();
             Ok(link.stream(turn.shared, stream, handle, order.expected, label))
+        }
+        Verdict::Refused(Refusal::Elsewhere) if order.may_move() => {
+            core.connection.release(turn.now, stream);
+            return elsewhere(link, ticket, order, turn);
         }
         Verdict::Refused(reason) => {
             core.connection.release(turn.now, stream);
@@ -116,6 +161,21 @@ fn judged(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, verdict: Verd
         }
     };
     turn.left.outcomes.push((ticket, order, outcome));
+}
+
+/// The peer wants the stream on another connection.
+fn elsewhere(link: &Arc<Link>, ticket: u64, order: DialOrder, turn: &mut Turn<'_>) {
+    if let Kind::Shared { .. } = link.kind() {
+        turn.left.elsewhere.push((ticket, order));
+        return;
+    }
+    // A connection that the peer made, and where it has no place for us.
+    turn.shared.quic.reunion.hold().one_way(order.expected, link.number());
+    if order.over_guest {
+        turn.left.outcomes.push((ticket, order, Err(DialError::NotChosen)));
+    } else {
+        turn.left.again.push((ticket, order.anew()));
+    }
 }
 
 fn ended(core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
@@ -129,8 +189,12 @@ fn ended(core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
     let judging = std::mem::take(&mut core.judging).into_values();
     for (ticket, order) in opening.chain(judging) {
         // Told to dials that came to a connection which was up: the peer may have started anew meanwhile.
-        if core.connection.peer().is_some() && *end != ConnectionEnd::Closed && !order.again {
-            turn.left.again.push((ticket, DialOrder { again: true, ..order }));
+        if core.connection.peer().is_some()
+            && *end != ConnectionEnd::Closed
+            && !order.again
+            && !order.over_guest
+        {
+            turn.left.again.push((ticket, order.anew()));
         } else {
             turn.left.outcomes.push((ticket, order, Err(dial_error(end))));
         }

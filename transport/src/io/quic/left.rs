@@ -30,6 +30,10 @@ pub(super) struct Left {
     pub(super) outcomes: Vec<(u64, DialOrder, Result<QuicStream, DialError>)>,
     /// Dials to begin anew, on a connection of their own.
     pub(super) again: Vec<(u64, DialOrder)>,
+    /// Dials that the peer sends on to a connection of its own.
+    pub(super) elsewhere: Vec<(u64, DialOrder)>,
+    /// The connection takes our dials to its peer.
+    pub(super) welcome: bool,
     /// The connection is to be looked at then.
     pub(super) timer: Option<Instant>,
     /// Sockets that it has no use for any more.
@@ -60,6 +64,12 @@ impl Left {
         for (ticket, order) in self.again.drain(..) {
             shared.quic.dial_again(shared, ticket, order, wakes);
         }
+        for dial in self.elsewhere.drain(..) {
+            shared.quic.go_elsewhere(shared, link, dial, wakes);
+        }
+        if std::mem::take(&mut self.welcome) {
+            shared.quic.welcome(shared, link, wakes);
+        }
         for socket in self.released.drain(..) {
             QuicIo::release(shared, &socket);
         }
@@ -77,6 +87,9 @@ impl Left {
         if nothing {
             return 0;
         }
+        if self.ended {
+            link.leave_reunion(shared);
+        }
         let mut window = 0;
         let mut table = shared.quic.table.hold();
         for event in self.endpoint_events.drain(..) {
@@ -91,9 +104,13 @@ impl Left {
         if std::mem::take(&mut self.admitted) {
             table.admitted(link);
         }
-        if std::mem::take(&mut self.ended) {
+        let parked = if std::mem::take(&mut self.ended) {
             table.unshare(link);
-        }
+            table.unpark_from(link)
+        } else {
+            Vec::new()
+        };
+        self.again.extend(parked.into_iter().map(|(ticket, order)| (ticket, order.anew())));
         for (ticket, ..) in &self.outcomes {
             table.dial_is_over(*ticket);
         }

@@ -14,7 +14,7 @@ use super::{
     ways::Ways,
 };
 use crate::{
-    StreamError,
+    PublicKey, StreamError,
     io::{
         clock,
         dial::DialOrder,
@@ -31,9 +31,19 @@ pub(crate) struct Link {
     /// Its number within the transport, never reused.
     number: u64,
     handle: QuicHandle,
-    /// Further dials to the same peer may use it.
-    is_shared: bool,
+    kind: Kind,
     core: Mutex<Core>,
+}
+
+/// Who made it, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The peer did; its first datagram came then.
+    Incoming { begun: Instant },
+    /// We did; further dials to the same endpoint may use it.
+    Shared { expected: PublicKey },
+    /// We did, for one stream.
+    Alone,
 }
 
 /// What the lock of a connection guards.
@@ -85,7 +95,7 @@ impl Link {
         handle: QuicHandle,
         connection: Box<QuicConnection>,
         ways: Ways,
-        is_shared: bool,
+        kind: Kind,
     ) -> Arc<Self> {
         let core = Core {
             ways,
@@ -99,7 +109,7 @@ impl Link {
             mark: Mark::default(),
             gone: false,
         };
-        Arc::new(Self { number, handle, is_shared, core: Mutex::new(core) })
+        Arc::new(Self { number, handle, kind, core: Mutex::new(core) })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -110,8 +120,27 @@ impl Link {
         self.handle
     }
 
-    pub(super) fn is_shared(&self) -> bool {
-        self.is_shared
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Nothing that was asked on it is awaited any more.
+    pub(super) fn withdraw(&self, shared: &Shared) {
+        if let Kind::Shared { expected } = self.kind {
+            shared.quic.reunion.hold().withdrawn(expected, self.number);
+        }
+    }
+
+    /// It has ended.
+    pub(super) fn leave_reunion(&self, shared: &Shared) {
+        let peer = match self.kind {
+            Kind::Shared { expected } => Some(expected),
+            Kind::Incoming { .. } => self.look(|core| core.connection.peer()),
+            Kind::Alone => None,
+        };
+        if let Some(peer) = peer {
+            shared.quic.reunion.hold().ended(peer, self.number);
+        }
     }
 
     pub(super) fn is_sending(&self) -> bool {

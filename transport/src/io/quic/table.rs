@@ -1,5 +1,5 @@
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, btree_map::Entry},
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Instant,
@@ -7,10 +7,11 @@ use std::{
 
 use nat_traversal::protocol::Seed;
 
-use super::{Link, ways::Ways};
+use super::{Link, link::Kind, ways::Ways};
 use crate::{
     PublicKey,
     io::{
+        dial::DialOrder,
         entropy,
         udp::{Received, UdpSocket},
     },
@@ -32,6 +33,8 @@ pub(super) struct Table {
     peers: BTreeMap<(PublicKey, UdpSource), Arc<Link>>,
     /// Where each dial in progress waits, by ticket.
     dials: BTreeMap<u64, Arc<Link>>,
+    /// Dials sent on to a connection of the peer's that is not up here yet, by ticket; each is among `dials` too.
+    parked: Vec<(u64, DialOrder)>,
     /// Connections by the names of their path checks.
     checks: BTreeMap<CheckTag, Arc<Link>>,
     next_socket: usize,
@@ -81,6 +84,7 @@ impl Table {
             links: BTreeMap::new(),
             peers: BTreeMap::new(),
             dials: BTreeMap::new(),
+            parked: Vec::new(),
             checks: BTreeMap::new(),
             next_socket: 0,
             next_link: 0,
@@ -104,6 +108,7 @@ impl Table {
 
     /// Where the dial waited, if it was not over before.
     pub(super) fn dial_is_over(&mut self, ticket: u64) -> Option<Arc<Link>> {
+        self.parked.retain(|(parked, _)| *parked != ticket);
         self.dials.remove(&ticket)
     }
 
@@ -112,6 +117,45 @@ impl Table {
         let mut links: Vec<_> = self.dials.values().cloned().collect();
         links.dedup_by(|one, other| Arc::ptr_eq(one, other));
         links
+    }
+
+    /// The dial waits on another connection from now on; tells whether anybody still waits for it.
+    pub(super) fn dial_moves(&mut self, ticket: u64, link: &Arc<Link>) -> bool {
+        match self.dials.entry(ticket) {
+            Entry::Occupied(mut entry) => {
+                entry.insert(link.clone());
+                true
+            }
+            Entry::Vacant(_) => false,
+        }
+    }
+
+    /// The dial waits for the peer's connection.
+    pub(super) fn park(&mut self, ticket: u64, order: DialOrder) {
+        if self.dials.contains_key(&ticket) {
+            self.parked.push((ticket, order));
+        }
+    }
+
+    /// The dials that wait for a connection of that peer's.
+    pub(super) fn unpark(&mut self, peer: PublicKey) -> Vec<(u64, DialOrder)> {
+        self.parked.extract_if(.., |(_, order)| order.expected == peer).collect()
+    }
+
+    /// Those that wait for one in vain, as the connection that they were sent on from has ended.
+    pub(super) fn unpark_from(&mut self, link: &Arc<Link>) -> Vec<(u64, DialOrder)> {
+        let dials = &self.dials;
+        let from = |ticket: &u64| dials.get(ticket).is_some_and(|known| Arc::ptr_eq(known, link));
+        self.parked.extract_if(.., |(ticket, _)| from(ticket)).collect()
+    }
+
+    /// The connections to that peer that further dials share.
+    pub(super) fn dialled_to(&self, peer: PublicKey) -> Vec<Arc<Link>> {
+        self.peers.iter().filter(|((key, _), _)| *key == peer).map(|(_, link)| link.clone()).collect()
+    }
+
+    pub(super) fn numbered(&self, number: u64) -> Option<Arc<Link>> {
+        self.links.values().find(|link| link.number() == number).cloned()
     }
 
     /// Finds out whose datagram it is.
@@ -135,7 +179,7 @@ impl Table {
             }
             Routed::New(handle, connection) => {
                 let ways = Ways::new(socket, from, to, true, Seed::from_bytes(entropy::bytes()));
-                let link = self.enter(handle, connection, ways, false);
+                let link = self.enter(handle, connection, ways, Kind::Incoming { begun: now });
                 inputs.push(&link, None);
             }
             Routed::Answer(bytes) => answers.push(Answer { to: from, from: to, bytes }),
@@ -148,10 +192,10 @@ impl Table {
         handle: QuicHandle,
         connection: Box<QuicConnection>,
         ways: Ways,
-        is_shared: bool,
+        kind: Kind,
     ) -> Arc<Link> {
         self.next_link += 1;
-        let link = Link::new(self.next_link, handle, connection, ways, is_shared);
+        let link = Link::new(self.next_link, handle, connection, ways, kind);
         self.links.insert(handle.0, link.clone());
         link
     }
@@ -179,7 +223,8 @@ impl Table {
         let to = UdpSource { socket: socket.number(), addr: remote };
         let (handle, connection) = self.endpoint.dial(now, to, expected, path_mtu, alone)?;
         let ways = Ways::new(socket, remote, None, false, Seed::from_bytes(entropy::bytes()));
-        let link = self.enter(handle, connection, ways, !alone);
+        let kind = if alone { Kind::Alone } else { Kind::Shared { expected } };
+        let link = self.enter(handle, connection, ways, kind);
         if !alone {
             self.peers.insert((expected, to), link.clone());
         }
@@ -225,7 +270,7 @@ impl Table {
 
     /// No further dial shares it.
     pub(super) fn unshare(&mut self, link: &Arc<Link>) {
-        if link.is_shared() {
+        if matches!(link.kind(), Kind::Shared { .. }) {
             self.peers.retain(|_, known| !Arc::ptr_eq(known, link));
         }
     }
@@ -237,6 +282,7 @@ impl Table {
     pub(super) fn take_links(&mut self) -> Vec<Arc<Link>> {
         self.peers.clear();
         self.dials.clear();
+        self.parked.clear();
         self.checks.clear();
         std::mem::take(&mut self.links).into_values().collect()
     }

@@ -296,9 +296,11 @@ impl<'c> Call<'c> {
                 label: self.options.label.clone(),
                 token: None,
                 network: self.options.network.clone(),
+                stays: true,
             },
             early: false,
             own_connection: true,
+            over_guest: false,
             again: true,
             outcomes: self.outcomes.clone(),
         };

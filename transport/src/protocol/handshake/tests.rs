@@ -248,5 +248,6 @@ fn our_preface() -> Preface {
         label: ProtocolLabel::new("test/1").unwrap(),
         token: Some(AccessToken::from_bytes([7; 16])),
         network: NetworkName::default(),
+        stays: false,
     }
 }

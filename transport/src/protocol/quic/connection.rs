@@ -412,6 +412,11 @@ impl QuicConnection {
         self.inner.ping();
     }
 
+    /// When the last datagram came.
+    pub(crate) fn last_heard(&self) -> Instant {
+        self.last_heard
+    }
+
     pub(crate) fn end(&self) -> Option<&ConnectionEnd> {
         self.end.as_ref()
     }

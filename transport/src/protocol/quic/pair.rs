@@ -348,6 +348,7 @@ pub(super) fn preface() -> Preface {
         label: ProtocolLabel::default(),
         token: None,
         network: NetworkName::default(),
+        stays: false,
     }
 }
 

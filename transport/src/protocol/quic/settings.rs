@@ -69,18 +69,18 @@ impl QuicSettings {
             .migration(false)
             // Each one is judged in the call that reports it.
             .max_incoming(MAX_UNDECIDED)
-            .transport_config(Arc::new(self.transport(path_mtu, FIRST_STREAMS)));
+            .transport_config(Arc::new(self.transport(path_mtu)));
         Ok(config)
     }
 
     pub(super) fn client(&self, path_mtu: PathMtu) -> Result<ClientConfig, NoInitialCipherSuite> {
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(self.client_tls.clone())?));
-        // The dialer opens the streams, so the other side is granted none.
-        config.transport_config(Arc::new(self.transport(path_mtu, 0)));
+        // The other side may open streams as well: two that dial each other share a connection.
+        config.transport_config(Arc::new(self.transport(path_mtu)));
         Ok(config)
     }
 
-    fn transport(&self, path_mtu: PathMtu, streams: u32) -> TransportConfig {
+    fn transport(&self, path_mtu: PathMtu) -> TransportConfig {
         let max_mtu = path_mtu.largest.clamp(MIN_MTU, self.max_mtu.max(MIN_MTU));
         let mut config = TransportConfig::default();
         let mut congestion = CubicConfig::default();
@@ -91,7 +91,9 @@ impl QuicSettings {
         config
             .congestion_controller_factory(Arc::new(congestion))
             .initial_mtu(if path_mtu.is_known { max_mtu } else { MIN_MTU })
-            .max_concurrent_bidi_streams(VarInt::from_u32(streams.min(self.limits.streams_per_connection)))
+            .max_concurrent_bidi_streams(VarInt::from_u32(
+                FIRST_STREAMS.min(self.limits.streams_per_connection),
+            ))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
             .datagram_receive_buffer_size(None)
             .datagram_send_buffer_size(0)

@@ -59,6 +59,9 @@ impl QuicConnection {
                 self.events.push_back(QuicEvent::Preface { stream: id, preface: Box::new(preface) });
             }
             Some(HeadEvent::Verdict(verdict)) => {
+                if verdict == Verdict::Accepted {
+                    self.timers.admission = None;
+                }
                 self.events.push_back(QuicEvent::Verdict { stream: id, verdict });
             }
             None => {}
@@ -93,6 +96,11 @@ impl QuicConnection {
             self.streams.insert(id, stream);
             self.events.push_back(QuicEvent::Opened { ticket, stream: id });
         }
+    }
+
+    /// Whether there are streams on it, or are to be.
+    pub(crate) fn is_used(&self) -> bool {
+        !self.streams.is_empty() || !self.waiting.is_empty()
     }
 
     /// Sends the verdict on a stream whose preface was reported.
