@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -61,6 +61,9 @@ impl Lab {
     /// Where the server is reached: two addresses, so that it can be a STUN server as RFC 5780 wants it.
     pub const SERVER: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 10), Ipv4Addr::new(203, 0, 113, 11)];
 
+    /// Where it is reached in a laboratory [with IPv6](Topology::ipv6).
+    pub const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xDB8, 0x5, 0, 0, 0, 0, 0x10);
+
     /// Whether a laboratory can be built here.
     ///
     /// # Errors
@@ -91,7 +94,7 @@ impl Lab {
             lab.nodes.values().map(|node| format!("netns add {}", node.namespace)).collect();
         ip(None, &adds)?;
         for node in lab.nodes.values() {
-            enter(&node.namespace, set_up_kernel)?;
+            enter(&node.namespace, || set_up_kernel(topology.ipv6))?;
         }
         // With numbers of their own: the kernel lets a pair whose ends have the same number wait for a second.
         let cables = plan.cables.iter().zip((FIRST_INTERFACE..).step_by(2)).map(|(cable, number)| {
@@ -129,6 +132,9 @@ impl Lab {
         let Some(router) = &plan.router else { return Ok(()) };
         enter(namespace, || {
             fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
+            if router.ipv6 {
+                fs::write("/proc/sys/net/ipv6/conf/all/forwarding", "1")?;
+            }
             if router.rules.is_empty() {
                 return Ok(());
             }
@@ -207,15 +213,25 @@ impl Node {
         command
     }
 
+    /// Has a router forget what is under way, but not what it was told to let in.
+    ///
+    /// # Errors
+    ///
+    /// If a program fails.
+    pub fn forget_flows(&self) -> Result<(), LabError> {
+        run(self.command("conntrack").arg("-F"), "").map(drop)
+    }
+
     /// Has a router forget all its mappings, as if it had just been switched on.
     ///
     /// # Errors
     ///
     /// If a program fails.
     pub fn forget(&self) -> Result<(), LabError> {
-        run(self.command("conntrack").arg("-F"), "")?;
+        self.forget_flows()?;
         let table = format!("inet {}", crate::rules::TABLE);
-        let memories = ["map", "set", "set"].iter().zip(["outside", "spoken", "hairpinned"]);
+        let memories =
+            ["map", "set", "set", "set"].iter().zip(["outside", "spoken", "hairpinned", "shunned"]);
         let chains = [crate::rules::UPNP_FORWARD, crate::rules::UPNP_IN, crate::rules::UPNP_OUT];
         let mut lines: Vec<String> =
             memories.map(|(kind, name)| format!("flush {kind} {table} {name}")).collect();
@@ -245,14 +261,19 @@ fn await_interfaces() -> Result<(), LabError> {
 }
 
 /// What all namespaces have in common, to be run inside one.
-fn set_up_kernel() -> Result<(), LabError> {
+fn set_up_kernel(ipv6: bool) -> Result<(), LabError> {
     let write = |name: &str, value: &str| {
         let path = format!("/proc/sys/net/{name}");
         fs::write(&path, value).map_err(|error| LabError::new(format!("{path}: {error}")))
     };
     for which in ["all", "default"] {
-        if Path::new("/proc/sys/net/ipv6").exists() {
-            write(&format!("ipv6/conf/{which}/disable_ipv6"), "1")?;
+        if ipv6 || Path::new("/proc/sys/net/ipv6").exists() {
+            write(&format!("ipv6/conf/{which}/disable_ipv6"), if ipv6 { "0" } else { "1" })?;
+        }
+        if ipv6 {
+            // Addresses are known to be nobody else's, and no router advertises any.
+            write(&format!("ipv6/conf/{which}/accept_dad"), "0")?;
+            write(&format!("ipv6/conf/{which}/accept_ra"), "0")?;
         }
         write(&format!("ipv4/conf/{which}/rp_filter"), "0")?;
         write(&format!("ipv4/conf/{which}/send_redirects"), "0")?;

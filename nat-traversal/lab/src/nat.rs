@@ -66,6 +66,9 @@ pub enum Unsolicited {
     /// The router takes it for itself and notes the flow, so that the next packet an inside host sends to that stranger
     /// from the same outside port gets another port.
     Accept,
+    /// It is dropped, and for half a minute nothing of that stranger comes in through that port, even if an inside host
+    /// sends to it by then. Some routers do so against port scans.
+    Blacklist,
 }
 
 /// What a NAT does not let out.
@@ -143,6 +146,7 @@ impl Nat {
             "hairpin" => self.hairpin = true,
             "reject" => self.unsolicited = Unsolicited::Reject,
             "accept" => self.unsolicited = Unsolicited::Accept,
+            "blacklist" => self.unsolicited = Unsolicited::Blacklist,
             "udpblock" => self.blocks = Blocks::Udp,
             "tcp443" => self.blocks = Blocks::AllButTcp443,
             "isolate" => self.isolates = true,
@@ -201,7 +205,7 @@ fn parse_nat(text: &str) -> Result<Nat, ParseNatError> {
 
 const NAMES: &str =
     "open, fw, cone, acone, easy, easyrand, cgnat, hardad, hard, hardseq, cgnathard, udpblock, tcp443";
-const OPTIONS: &str = "hairpin, reject, accept, udpblock, tcp443, isolate";
+const OPTIONS: &str = "hairpin, reject, accept, blacklist, udpblock, tcp443, isolate";
 
 #[cfg(test)]
 mod tests {

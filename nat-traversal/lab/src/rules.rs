@@ -35,6 +35,7 @@ impl Router<'_> {
             let _ = writeln!(text, "chain {chain} {{ }}");
         }
         let chains = [
+            ("shunned", "filter hook prerouting priority -160", self.shunned()),
             ("hairpins", "filter hook prerouting priority -150", self.note_hairpins()),
             ("inwards", "nat hook prerouting priority -100", self.inwards()),
             ("outwards", "nat hook postrouting priority 100", self.outwards()),
@@ -60,8 +61,18 @@ impl Router<'_> {
             text,
             "map outside {{ type inet_proto . inet_service : ipv4_addr . inet_service; {end} }}\n\
              set spoken {{ type inet_proto . inet_service . ipv4_addr; {end} }}\n\
-             set hairpinned {{ type inet_proto . inet_service . inet_service; {end} }}"
+             set hairpinned {{ type inet_proto . inet_service . inet_service; {end} }}\n\
+             set shunned {{ type inet_proto . ipv4_addr . inet_service . inet_service; flags dynamic,timeout; \
+             timeout {SHUNNED_SECONDS}s; size 65536; }}"
         );
+    }
+
+    /// Nothing comes from whom the router shuts out.
+    fn shunned(&self) -> Vec<String> {
+        match self.nat.unsolicited {
+            Unsolicited::Blacklist => vec![format!("iifname wan {STRANGER} @shunned drop")],
+            _ => Vec::new(),
+        }
     }
 
     /// Destinations on the inside for packets that would otherwise be the router's own.
@@ -172,6 +183,9 @@ impl Router<'_> {
         let mut rules: Vec<String> = vec![
             "iifname wan ct state established,related accept".into(),
             "iifname wan icmp type echo-request accept".into(),
+            // Without these there are no neighbours in IPv6.
+            "icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-advert, echo-request } accept"
+                .into(),
             format!("jump {UPNP_FORWARD}"),
         ];
         rules.extend(match self.nat.unsolicited {
@@ -181,6 +195,10 @@ impl Router<'_> {
                 "iifname wan reject".to_owned(),
             ],
             Unsolicited::Accept => vec!["iifname wan accept".to_owned()],
+            Unsolicited::Blacklist => vec![
+                format!("iifname wan {ANY} add @shunned {{ {STRANGER} }}"),
+                "iifname wan drop".to_owned(),
+            ],
         });
         // A hairpinned packet that nothing takes is not for the router either.
         rules.push(format!("iifname lan ip daddr {} {ANY} ct state new drop", self.wan));
@@ -211,6 +229,12 @@ impl Router<'_> {
 }
 
 const ANY: &str = "meta l4proto { tcp, udp }";
+
+/// Whom it is about, at which port of ours.
+const STRANGER: &str = "meta l4proto . ip saddr . th sport . th dport";
+
+/// How long a stranger who came unasked is shut out.
+const SHUNNED_SECONDS: u32 = 30;
 
 /// Ports to choose from, where the kernel does not choose itself.
 const CHOICES: u32 = 4_096;

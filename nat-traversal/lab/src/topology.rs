@@ -17,6 +17,7 @@ pub struct Topology {
     pub(crate) sites: Vec<Site>,
     pub(crate) server_link: Link,
     pub(crate) same_lan: bool,
+    pub(crate) ipv6: bool,
 }
 
 /// A network with two hosts, and what stands between it and the internet.
@@ -36,6 +37,9 @@ pub struct Link {
     pub jitter: Duration,
     /// Which share of packets is lost: 0.05 is 5 %.
     pub loss: f64,
+    /// Routers on the way, each of which counts a packet's hops down and says nothing if there are none left. Between two
+    /// homes there are some ten.
+    pub hops: u8,
 }
 
 impl Topology {
@@ -80,6 +84,14 @@ impl Topology {
     #[must_use]
     pub fn same_lan(mut self) -> Self {
         self.same_lan = true;
+        self
+    }
+
+    /// Gives all hosts public addresses of IPv6 as well. Routers translate none of them, but let in only what was asked for;
+    /// those of sites without a NAT let all in. Sites behind two NATs have none.
+    #[must_use]
+    pub fn ipv6(mut self) -> Self {
+        self.ipv6 = true;
         self
     }
 
@@ -130,6 +142,12 @@ impl Link {
     #[must_use]
     pub const fn loss(self, loss: f64) -> Self {
         Self { loss, ..self }
+    }
+
+    /// This link with so many routers on it.
+    #[must_use]
+    pub const fn hops(self, hops: u8) -> Self {
+        Self { hops, ..self }
     }
 
     /// Whether the kernel's own wire does as well.

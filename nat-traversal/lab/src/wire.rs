@@ -101,9 +101,13 @@ impl Way {
             if self.frames.len() >= MAX_FRAMES || chance.below_one() < self.link.loss {
                 continue;
             }
+            let mut frame = frame.to_vec();
+            if !count_down(&mut frame, self.link.hops) {
+                continue;
+            }
             let due = Instant::now() + self.link.delay + self.link.jitter.mul_f64(chance.below_one());
             let due = self.frames.back().map_or(due, |(last, _)| due.max(*last));
-            self.frames.push_back((due, frame.to_vec()));
+            self.frames.push_back((due, frame));
         }
     }
 
@@ -121,6 +125,28 @@ impl Way {
         }
         None
     }
+}
+
+/// Does to a frame what so many routers do to its hops; false if it does not get past them.
+fn count_down(frame: &mut [u8], routers: u8) -> bool {
+    let (at, checksum) = match frame.get(12..).and_then(|rest| rest.first_chunk()) {
+        Some(&IPV4) => (14 + 8, Some(14 + 10)),
+        // What says who the neighbours are may not have passed a router.
+        Some(&IPV6) if frame.get(14 + 7) == Some(&u8::MAX) => return true,
+        Some(&IPV6) => (14 + 7, None),
+        _ => return true,
+    };
+    let Some(hops) = frame.get(at).and_then(|hops| hops.checked_sub(routers)).filter(|left| *left > 0) else {
+        return routers == 0;
+    };
+    frame[at] = hops;
+    if let Some(bytes) = checksum.and_then(|at| frame.get_mut(at..at + 2)) {
+        // The hops are the upper half of a word of the sum (RFC 1624).
+        let sum = u32::from(u16::from_be_bytes([bytes[0], bytes[1]])) + (u32::from(routers) << 8);
+        let folded = (sum & 0xFFFF) + (sum >> 16);
+        bytes.copy_from_slice(&u16::try_from(folded).unwrap_or(u16::MAX).to_be_bytes());
+    }
+    true
 }
 
 fn carry(mut ways: Vec<Way>, stopped: &UnixStream) {
@@ -167,6 +193,10 @@ const OUTGOING: u8 = 4;
 
 /// The kind of a frame that asks for a hardware address.
 const ARP: [u8; 2] = [0x08, 0x06];
+
+/// Those of packets.
+const IPV4: [u8; 2] = [0x08, 0x00];
+const IPV6: [u8; 2] = [0x86, 0xDD];
 
 const MAX_FRAME_BYTES: usize = 65_536;
 

@@ -4,6 +4,7 @@
 //!   a1 a2 ── ra ── ca ──┐            ┌── rb ── b1 b2
 //!                      inet ── server
 //!   LAN 192.168.1.0/24, carrier 100.64.10.0/24, outside 198.51.100.2 (a), 192.0.2.2 (b), 198.18.2.2 (c) …
+//!   with IPv6: LAN 2001:db8:100::/64 (a), 2001:db8:101::/64 (b) …, server 2001:db8:5::10
 //! ```
 
 use std::collections::BTreeMap;
@@ -38,13 +39,14 @@ pub(super) struct NodePlan {
 pub(super) struct RouterPlan {
     pub(super) rules: String,
     pub(super) lifetime: Duration,
+    pub(super) ipv6: bool,
 }
 
 impl Plan {
     pub(super) fn new(topology: &Topology) -> Result<Self, LabError> {
         let mut plan = Self::default();
         plan.node(INTERNET, Ipv4Addr::new(203, 0, 113, 1)).router =
-            Some(RouterPlan { rules: String::new(), lifetime: Duration::ZERO });
+            Some(RouterPlan { rules: String::new(), lifetime: Duration::ZERO, ipv6: topology.ipv6 });
         plan.node(SERVER, Lab::SERVER[0]);
         plan.link([(INTERNET, SERVER), (SERVER, "eth0")], topology.server_link);
         plan.line(INTERNET, "addr add 203.0.113.1/24 dev server");
@@ -52,6 +54,12 @@ impl Plan {
             plan.line(SERVER, format!("addr add {address}/24 dev eth0"));
         }
         plan.line(SERVER, "route add default via 203.0.113.1");
+        if topology.ipv6 {
+            let net = Lab::SERVER_V6.to_string().replace("::10", "");
+            plan.line(INTERNET, format!("addr add {net}::1/64 dev server nodad"));
+            plan.line(SERVER, format!("addr add {}/64 dev eth0 nodad", Lab::SERVER_V6));
+            plan.line(SERVER, format!("route add default via {net}::1"));
+        }
         for number in 0..topology.sites.len() {
             plan.site(topology, number)?;
         }
@@ -78,7 +86,7 @@ impl Plan {
             self.line(&carrier, format!("addr add 100.64.{}.1/24 dev lan", carrier_net(number)));
             self.line(&carrier, "link set dev lan up");
             let lan = format!("100.64.{}.0/24", carrier_net(number));
-            self.route(&carrier, site.nats.get(1), wan, &lan);
+            self.route(&carrier, site.nats.get(1), wan, &lan, false);
             self.behind_carrier(&carrier, number, &home, number)?
         } else {
             self.outermost(&home, &letter, &outside, site.link)
@@ -97,7 +105,7 @@ impl Plan {
             }
             self.line(INTERNET, format!("route add {net}.{first}/{bits} via {outside}.2"));
         }
-        self.route(&home, site.nats.first(), wan, &format!("{net}.{first}/{bits}"));
+        self.route(&home, site.nats.first(), wan, &format!("{net}.{first}/{bits}"), topology.ipv6);
         self.line(&home, "link add name lan type bridge mcast_snooping 0");
         self.line(&home, format!("addr add {net}.{}/{bits} dev lan", first + 1));
         self.line(&home, "link set dev lan up");
@@ -112,7 +120,25 @@ impl Plan {
             self.line(&name, format!("addr add {address}/{bits} dev eth0"));
             self.line(&name, format!("route add default via {net}.{}", first + 1));
         }
+        if topology.ipv6 && !own && !site.shares_carrier {
+            self.ipv6(number, &letter, &home);
+        }
         Ok(())
+    }
+
+    /// Public addresses of IPv6 for the hosts of a site.
+    fn ipv6(&mut self, number: usize, letter: &str, home: &str) {
+        let (way, lan) = (format!("2001:db8:ff{number:02x}"), ipv6_net(number));
+        self.line(INTERNET, format!("addr add {way}::1/64 dev {letter} nodad"));
+        self.line(INTERNET, format!("route add {lan}::/64 via {way}::2"));
+        self.line(home, format!("addr add {way}::2/64 dev wan nodad"));
+        self.line(home, format!("route add default via {way}::1"));
+        self.line(home, format!("addr add {lan}::1/64 dev lan nodad"));
+        for host in 1..=HOSTS {
+            let name = format!("{letter}{host}");
+            self.line(&name, format!("addr add {lan}::1{host}/64 dev eth0 nodad"));
+            self.line(&name, format!("route add default via {lan}::1"));
+        }
     }
 
     /// The router that is joined to the internet.
@@ -147,12 +173,12 @@ impl Plan {
         Ok(wan)
     }
 
-    fn route(&mut self, router: &str, nat: Option<&Nat>, wan: Ipv4Addr, lan: &str) {
+    fn route(&mut self, router: &str, nat: Option<&Nat>, wan: Ipv4Addr, lan: &str, ipv6: bool) {
         let seed = u32::try_from(RandomState::new().hash_one(router) >> 32).expect("32 bits are left");
         let rules = nat.map(|nat| Router { nat, wan, lan, seed }.rules()).unwrap_or_default();
         let lifetime = nat.map(|nat| nat.lifetime).unwrap_or_default();
         let node = self.nodes.get_mut(router).expect("made before");
-        node.router = Some(RouterPlan { rules, lifetime });
+        node.router = Some(RouterPlan { rules, lifetime, ipv6 });
     }
 
     fn bridge_port(&mut self, router: &str, port: &str, isolated: bool) {
@@ -213,6 +239,11 @@ fn outside(number: usize) -> String {
         1 => "192.0.2".into(),
         _ => format!("198.18.{number}"),
     }
+}
+
+/// The network of a site's hosts.
+fn ipv6_net(number: usize) -> String {
+    format!("2001:db8:{}", 100 + number)
 }
 
 fn carrier_net(number: usize) -> u8 {

@@ -15,12 +15,15 @@ use probe::Probe;
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 9] = [
+const CASES: [Case; 12] = [
     ("every_nat_measures_as_described", every_nat_measures_as_described),
     ("two_hosts_of_a_site_meet_over_hairpins_only_where_there_are", hairpins),
     ("two_customers_of_a_carrier_are_apart", two_customers_of_a_carrier_are_apart),
     ("what_is_blocked_does_not_leave", what_is_blocked_does_not_leave),
     ("a_wire_takes_its_time_and_loses_its_share", a_wire_takes_its_time_and_loses_its_share),
+    ("routers_on_a_wire_count_hops_down", routers_on_a_wire_count_hops_down),
+    ("who_comes_unasked_is_shut_out_of_that_port", who_comes_unasked_is_shut_out),
+    ("hosts_have_ipv6_behind_a_firewall", hosts_have_ipv6_behind_a_firewall),
     ("nothing_is_left_after_a_panic", nothing_is_left_after_a_panic),
     ("what_a_killed_process_left_is_swept_away", what_a_killed_process_left_is_swept_away),
     ("coturn_answers_over_udp_tcp_and_tls", coturn_answers),
@@ -152,6 +155,68 @@ fn a_wire_takes_its_time_and_loses_its_share() {
     assert!((350..450).contains(&arrived), "{arrived} of 500");
     assert!(shortest >= Duration::from_millis(20), "{shortest:?}");
     assert!(shortest < Duration::from_millis(60), "{shortest:?}: a wide margin for busy machines");
+}
+
+fn routers_on_a_wire_count_hops_down() {
+    let link = Link::delay(Duration::from_millis(1)).hops(4);
+    let lab = Topology::pair("open", "easy").unwrap().links(link).ipv6().build().unwrap();
+    for (server, client) in [("203.0.113.10:7", "0.0.0.0:0"), ("[2001:db8:5::10]:7", "[::]:0")] {
+        let server = lab.node("server").enter(|| UdpSocket::bind(server).unwrap());
+        let client = lab.node("b1").enter(|| UdpSocket::bind(client).unwrap());
+        client.connect(server.local_addr().unwrap()).unwrap();
+        let options = socket2::SockRef::from(&client);
+        // Two routers of the laboratory and four on the wire; who arrives has one hop left.
+        for (hops, arrives) in [(6, false), (7, true)] {
+            match client.local_addr().unwrap() {
+                SocketAddr::V4(_) => options.set_ttl_v4(hops).unwrap(),
+                SocketAddr::V6(_) => options.set_unicast_hops_v6(hops).unwrap(),
+            }
+            // What arrives is waited for with patience, and what does not, for less.
+            server.set_read_timeout(Some(if arrives { PATIENCE * 10 } else { PATIENCE / 4 })).unwrap();
+            client.send(b"count").unwrap();
+            assert_eq!(server.recv(&mut [0; 8]).is_ok(), arrives, "{hops} hops to {server:?}");
+        }
+    }
+}
+
+fn who_comes_unasked_is_shut_out() {
+    let lab = Topology::pair("easy,blacklist", "easy").unwrap().build().unwrap();
+    let stranger = lab.node("server").enter(|| UdpSocket::bind((Lab::SERVER[0], 7)).unwrap());
+    let inside = lab.node("a1").enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let others = lab.node("a1").enter(|| UdpSocket::bind("0.0.0.0:0").unwrap());
+    let outside = |socket: &UdpSocket| {
+        let port = socket.local_addr().unwrap().port();
+        SocketAddr::from((lab.node("ra").address(), port))
+    };
+    stranger.set_read_timeout(Some(PATIENCE * 10)).unwrap();
+    stranger.send_to(b"knock", outside(&inside)).unwrap();
+    for (socket, passes) in [(&inside, false), (&others, true)] {
+        // Asked now, but for one port too late.
+        socket.send_to(b"ask", stranger.local_addr().unwrap()).unwrap();
+        assert_eq!(stranger.recv_from(&mut [0; 8]).unwrap().1, outside(socket), "it leaves as usual");
+        stranger.send_to(b"answer", outside(socket)).unwrap();
+        socket.set_read_timeout(Some(if passes { PATIENCE * 10 } else { PATIENCE / 4 })).unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).is_ok(), passes);
+    }
+}
+
+fn hosts_have_ipv6_behind_a_firewall() {
+    let lab = Topology::pair("easy", "open").unwrap().ipv6().build().unwrap();
+    let server = lab.node("server").enter(|| UdpSocket::bind((Lab::SERVER_V6, 7)).unwrap());
+    server.set_read_timeout(Some(PATIENCE * 10)).unwrap();
+    let stranger = lab.node("server").enter(|| UdpSocket::bind((Lab::SERVER_V6, 8)).unwrap());
+    for (host, lets_in) in [("a1", false), ("b1", true)] {
+        let socket = lab.node(host).enter(|| UdpSocket::bind("[::]:0").unwrap());
+        socket.send_to(b"ask", server.local_addr().unwrap()).unwrap();
+        let (_, seen) = server.recv_from(&mut [0; 8]).unwrap();
+        assert_eq!(seen.port(), socket.local_addr().unwrap().port(), "nothing is translated");
+        socket.set_read_timeout(Some(if lets_in { PATIENCE * 10 } else { PATIENCE / 4 })).unwrap();
+        stranger.send_to(b"knock", seen).unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).is_ok(), lets_in, "{host} and a stranger");
+        socket.set_read_timeout(Some(PATIENCE * 10)).unwrap();
+        server.send_to(b"answer", seen).unwrap();
+        assert_eq!(socket.recv(&mut [0; 8]).unwrap(), 6, "{host} and whom it asked");
+    }
 }
 
 fn nothing_is_left_after_a_panic() {
