@@ -13,6 +13,8 @@ pub struct Link {
     pub loss: f64,
     /// Bytes a second each way; `None` for no limit. What is over it waits.
     pub rate_bytes: Option<u64>,
+    /// Routers on the way, each of which counts a packet's hops down. Between two homes there are some ten.
+    pub hops: u8,
 }
 
 impl Link {
@@ -38,6 +40,12 @@ impl Link {
     #[must_use]
     pub const fn rate_bytes(self, rate_bytes: u64) -> Self {
         Self { rate_bytes: Some(rate_bytes), ..self }
+    }
+
+    /// This link with so many routers on it.
+    #[must_use]
+    pub const fn hops(self, hops: u8) -> Self {
+        Self { hops, ..self }
     }
 
     /// When a packet sent now arrives, `None` if it is lost. `free` is when this direction has sent all before it.

@@ -7,6 +7,8 @@ use nat_lab::{Link, Nat, Site, Topology, parse_nats};
 /// Two sites, how they are joined, and what is to come of it.
 #[derive(Clone)]
 pub(crate) struct Cell {
+    /// What is said of it and others together.
+    pub(crate) row: Row,
     pub(crate) a: &'static str,
     pub(crate) b: &'static str,
     pub(crate) scheme: Scheme,
@@ -14,6 +16,8 @@ pub(crate) struct Cell {
     pub(crate) loss: f64,
     /// On the way between a site and the internet, each way.
     pub(crate) delay: Duration,
+    /// Routers there, beside those that the laboratory has.
+    pub(crate) hops: u8,
     /// How much later than the first peer the second begins.
     pub(crate) skew: Duration,
     pub(crate) wanted: Wanted,
@@ -25,6 +29,55 @@ pub(crate) struct Cell {
 pub(crate) enum Scheme {
     Udp,
     Tcp,
+}
+
+impl Scheme {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Udp => "UDP",
+            Self::Tcp => "TCP",
+        }
+    }
+}
+
+/// Cells of one kind, of which a few runs each say something together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Row {
+    Independent(&'static str),
+    Accepting(&'static str),
+    Random,
+    RandomByAddress,
+    RandomThroughStrict,
+    RandomToOpen,
+    Counting,
+    BothCounting,
+    Hopeless,
+    Places(&'static str),
+    Apart,
+    Loss,
+    Blocked,
+    Times(&'static str),
+}
+
+impl Row {
+    pub(crate) fn name(self) -> String {
+        match self {
+            Self::Independent(scheme) => format!("{scheme}, endpoint-independent pairs"),
+            Self::Accepting(scheme) => format!("{scheme}, accept or blacklist at one side or both"),
+            Self::Random => "port-restricted x random, both directions".into(),
+            Self::RandomByAddress => "port-restricted x random by address, both".into(),
+            Self::RandomThroughStrict => "accept or blacklist x random, both directions".into(),
+            Self::RandomToOpen => "open, cone, acone x symmetric, both directions".into(),
+            Self::Counting => "port-restricted x sequential, both directions".into(),
+            Self::BothCounting => "sequential x sequential".into(),
+            Self::Hopeless => "random x random or sequential".into(),
+            Self::Places(scheme) => format!("{scheme}, one NAT, one carrier, equal subnets"),
+            Self::Apart => "the same without hairpin".into(),
+            Self::Loss => "5 % loss each way".into(),
+            Self::Blocked => "TCP where no UDP leaves".into(),
+            Self::Times(scheme) => format!("{scheme}, later begin, longer way"),
+        }
+    }
 }
 
 /// Where the two peers are.
@@ -51,9 +104,19 @@ pub(crate) enum Wanted {
     Never(&'static str),
 }
 
+impl Wanted {
+    /// How many of the runs are to be direct, if any.
+    pub(crate) const fn share(self) -> Option<f64> {
+        match self {
+            Self::Direct { share, .. } => Some(share),
+            Self::Hopeless | Self::Never(_) => None,
+        }
+    }
+}
+
 impl Cell {
     pub(crate) fn name(&self) -> String {
-        let scheme = if self.scheme == Scheme::Udp { "udp" } else { "tcp" };
+        let scheme = self.scheme.name().to_lowercase();
         let places = match self.places {
             Places::Apart => "",
             Places::SameAddresses => " same-addresses",
@@ -69,7 +132,8 @@ impl Cell {
             Duration::ZERO => String::new(),
             other => format!(" skew-{}ms", other.as_millis()),
         };
-        format!("{scheme} {}:{}{places}{loss}{delay}{skew}", self.a, self.b)
+        let hops = if self.hops > 0 { format!(" hops-{}", self.hops) } else { String::new() };
+        format!("{scheme} {}:{}{places}{loss}{delay}{hops}{skew}", self.a, self.b)
     }
 
     /// Whether it is one of the few that every `cargo test` runs.
@@ -83,7 +147,7 @@ impl Cell {
 
     pub(crate) fn topology(&self) -> Topology {
         let (a, b) = (parse_nats(self.a).unwrap(), parse_nats(self.b).unwrap());
-        let link = Link::delay(self.delay).loss(self.loss);
+        let link = Link::delay(self.delay).loss(self.loss).hops(self.hops);
         let topology = match self.places {
             Places::Apart => Topology::new().site(Site::new(a)).site(Site::new(b)),
             Places::SameAddresses => Topology::new().site(Site::new(a)).site(Site::new(b)).same_lan(),
@@ -111,14 +175,16 @@ impl Cell {
         }
     }
 
-    const fn new(scheme: Scheme, a: &'static str, b: &'static str, wanted: Wanted) -> Self {
+    const fn new(row: Row, scheme: Scheme, a: &'static str, b: &'static str, wanted: Wanted) -> Self {
         Self {
+            row,
             a,
             b,
             scheme,
             places: Places::Apart,
             loss: 0.0,
             delay: ACCESS_DELAY,
+            hops: 0,
             skew: Duration::ZERO,
             wanted,
             weight: 1,
@@ -132,6 +198,12 @@ impl Cell {
     const fn weight(self, weight: usize) -> Self {
         Self { weight, ..self }
     }
+
+    /// This one and the same with the sides exchanged, which makes the other peer the first.
+    fn both_ways(self) -> [Self; 2] {
+        let other = Self { a: self.b, b: self.a, ..self.clone() };
+        [self, other]
+    }
 }
 
 /// Every cell, over UDP first.
@@ -139,14 +211,17 @@ pub(crate) fn all() -> Vec<Cell> {
     let mut cells = independent(Scheme::Udp);
     cells.extend(dependent());
     cells.extend(special_places(Scheme::Udp));
+    cells.extend(strict_to_random());
     let quick = direct(0.98).p50(300).worst(1_500).wanted();
-    cells.push(Cell { loss: 0.05, ..Cell::new(Scheme::Udp, "easy", "easyrand", quick).weight(3) });
+    cells.push(Cell { loss: 0.05, ..Cell::new(Row::Loss, Scheme::Udp, "easy", "easyrand", quick).weight(3) });
     cells.extend(blocked());
     cells.extend(independent(Scheme::Tcp));
     for open in ["open", "cone", "acone"] {
         // The one with random ports gets in.
-        cells.push(Cell::new(Scheme::Tcp, open, "hard", direct(1.0).p95(800).wanted()));
-        cells.push(Cell::new(Scheme::Tcp, open, "hardseq", direct(1.0).p95(800).wanted()));
+        for changing in ["hard", "hardseq"] {
+            let wanted = direct(1.0).p95(800).wanted();
+            cells.extend(Cell::new(Row::RandomToOpen, Scheme::Tcp, open, changing, wanted).both_ways());
+        }
     }
     cells.extend(special_places(Scheme::Tcp));
     cells.extend([Scheme::Udp, Scheme::Tcp].into_iter().flat_map(other_times));
@@ -159,41 +234,66 @@ fn independent(scheme: Scheme) -> Vec<Cell> {
     let mut cells = Vec::new();
     for (index, a) in INDEPENDENT.into_iter().enumerate() {
         for b in INDEPENDENT.into_iter().skip(index) {
-            let accepts = [a, b].contains(&"easy,accept");
-            let wanted = if accepts { direct(1.0).wanted() } else { direct(1.0).p95(limit).wanted() };
-            cells.push(Cell::new(scheme, a, b, wanted));
+            let strict = STRICT.contains(&a) || STRICT.contains(&b);
+            let (row, wanted) = if strict {
+                (Row::Accepting(scheme.name()), direct(1.0).wanted())
+            } else {
+                (Row::Independent(scheme.name()), direct(1.0).p95(limit).wanted())
+            };
+            cells.push(Cell::new(row, scheme, a, b, wanted));
         }
     }
     cells
 }
 
+/// Routers that take a stranger's packet amiss, and NATs that draw ports: what opens those must not arrive, so that the
+/// way has to have some routers, as ways between two providers do.
+fn strict_to_random() -> Vec<Cell> {
+    let chance = direct(0.98).p50(3_000).p95(12_000).worst(25_000).wanted();
+    let cell = |a, b| {
+        let cell = Cell::new(Row::RandomThroughStrict, Scheme::Udp, a, b, chance);
+        Cell { hops: 4, ..cell }.both_ways()
+    };
+    [
+        cell("easy,accept", "hard"),
+        cell("easy,accept", "hardad"),
+        cell("easy,accept", "cgnathard"),
+        cell("easyrand,accept", "hard,accept"),
+        cell("easy,blacklist", "hard"),
+        cell("easyrand,blacklist", "hard,blacklist"),
+    ]
+    .concat()
+}
+
 /// Pairs of which one's mapping depends on the endpoint, or both's.
 fn dependent() -> Vec<Cell> {
-    let udp = |a, b, wanted| Cell::new(Scheme::Udp, a, b, wanted);
+    let udp = |row, a, b, wanted| Cell::new(row, Scheme::Udp, a, b, wanted);
     let chance = direct(0.98).p50(3_000).p95(12_000).worst(25_000).wanted();
     let mut cells = Vec::new();
     for hard in ["hard", "hardad", "cgnathard"] {
         for open in ["open", "cone", "acone"] {
-            cells.push(udp(open, hard, direct(1.0).wanted()));
+            cells.extend(udp(Row::RandomToOpen, open, hard, direct(1.0).wanted()).both_ways());
         }
+        let row = if hard == "hardad" { Row::RandomByAddress } else { Row::Random };
         for restricted in ["easy", "easyrand", "cgnat"] {
-            let weight = if hard == "hard" && restricted != "cgnat" { 10 } else { 2 };
-            cells.push(udp(restricted, hard, chance).weight(weight));
+            // Ten times as many both ways, where the figure is of 200 runs.
+            let weight = if hard == "hard" && restricted != "cgnat" { 5 } else { 2 };
+            cells.extend(udp(row, restricted, hard, chance).weight(weight).both_ways());
         }
     }
     for other in ["fw", "easy", "easyrand"] {
-        cells.push(udp("fw", other, direct(1.0).p95(300).wanted()));
+        cells.push(udp(Row::Independent("UDP"), "fw", other, direct(1.0).p95(300).wanted()));
     }
-    cells.push(udp("fw", "hard", chance).weight(2));
+    cells.extend(udp(Row::Random, "fw", "hard", chance).both_ways());
     for open in ["open", "cone", "acone"] {
-        cells.push(udp(open, "hardseq", direct(1.0).wanted()));
+        cells.extend(udp(Row::RandomToOpen, open, "hardseq", direct(1.0).wanted()).both_ways());
     }
     for restricted in ["easy", "easyrand", "cgnat"] {
-        cells.push(udp(restricted, "hardseq", direct(0.95).wanted()));
+        cells.extend(udp(Row::Counting, restricted, "hardseq", direct(0.95).wanted()).both_ways());
     }
-    cells.push(udp("hardseq", "hardseq", direct(0.90).wanted()));
-    cells.push(udp("hard", "hard", Wanted::Hopeless));
-    cells.push(udp("hard", "hardseq", Wanted::Hopeless));
+    cells.push(udp(Row::BothCounting, "hardseq", "hardseq", direct(0.90).wanted()).weight(2));
+    cells.push(udp(Row::Hopeless, "hard", "hard", Wanted::Hopeless));
+    cells.extend(udp(Row::Hopeless, "hard", "hardseq", Wanted::Hopeless).both_ways());
     cells
 }
 
@@ -201,7 +301,11 @@ fn dependent() -> Vec<Cell> {
 fn special_places(scheme: Scheme) -> Vec<Cell> {
     let limit = if scheme == Scheme::Udp { 300 } else { 800 };
     let soon = direct(1.0).p95(limit).wanted();
-    let cell = |a, b, wanted| Cell::new(scheme, a, b, wanted);
+    let cell = |a, b, wanted| {
+        let apart = matches!(wanted, Wanted::Never(_));
+        let row = if apart { Row::Apart } else { Row::Places(scheme.name()) };
+        Cell::new(row, scheme, a, b, wanted)
+    };
     vec![
         cell("easy", "easy", soon).places(Places::SameAddresses),
         cell("cgnat", "easyrand", soon).places(Places::SameAddresses),
@@ -216,7 +320,8 @@ fn special_places(scheme: Scheme) -> Vec<Cell> {
 
 /// Peers that do not begin at the same moment, and long ways.
 fn other_times(scheme: Scheme) -> Vec<Cell> {
-    let cell = |a, b| Cell::new(scheme, a, b, direct(1.0).p95(1_500).wanted());
+    let row = Row::Times(scheme.name());
+    let cell = |a, b| Cell::new(row, scheme, a, b, direct(1.0).p95(1_500).wanted());
     let mut cells: Vec<Cell> = [30, 60, 90, 200, 500, 2_000, 5_000]
         .into_iter()
         .map(|skew| Cell { skew: Duration::from_millis(skew), ..cell("easy", "easyrand") })
@@ -240,7 +345,7 @@ fn blocked() -> Vec<Cell> {
     let mut cells = Vec::new();
     for (index, a) in BLOCKED.into_iter().enumerate() {
         for b in BLOCKED.into_iter().skip(index) {
-            cells.push(Cell::new(Scheme::Tcp, a, b, wanted));
+            cells.push(Cell::new(Row::Blocked, Scheme::Tcp, a, b, wanted));
         }
     }
     cells
@@ -276,8 +381,11 @@ impl Direct {
     }
 }
 
-const INDEPENDENT: [&str; 8] =
-    ["open", "cone", "acone", "easy", "easyrand", "cgnat", "easy,reject", "easy,accept"];
+const INDEPENDENT: [&str; 9] =
+    ["open", "cone", "acone", "easy", "easyrand", "cgnat", "easy,reject", "easy,accept", "easy,blacklist"];
+
+/// Those of them that do more to strangers than to turn them away.
+const STRICT: [&str; 2] = ["easy,accept", "easy,blacklist"];
 
 const BLOCKED: [&str; 4] = ["cone,udpblock", "easy,udpblock", "easyrand,udpblock", "easy,udpblock+easy"];
 

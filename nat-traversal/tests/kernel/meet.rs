@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 use nat_lab::Lab;
 use nat_traversal::protocol::stun::Message;
 use nat_traversal::{
-    MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PubRendezvousInfo, PunchError,
-    PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
+    MappedSocketAddr, MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PortRule,
+    PubRendezvousInfo, PunchError, PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
 };
 
-use crate::cells::{Cell, Scheme};
+use crate::cells::{Cell, Scheme, Wanted};
 
 /// How a meeting ended.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ pub(crate) fn meet(lab: &Lab, cell: &Cell) -> Ended {
         told,
         wait,
         skew: cell.skew,
+        names_addresses: !matches!(cell.wanted, Wanted::Never(_)),
         patience: cell.patience() + cell.skew,
     };
     let peers = [(host_a, peer(to_b, from_b, Duration::ZERO)), (host_b, peer(to_a, from_a, cell.skew))];
@@ -67,6 +68,11 @@ pub(crate) fn meet(lab: &Lab, cell: &Cell) -> Ended {
     }
 }
 
+/// Addresses and what is known of their ports.
+fn shown(endpoints: &[MappedSocketAddr]) -> Vec<(SocketAddr, PortRule)> {
+    endpoints.iter().map(|endpoint| (endpoint.addr, endpoint.ports)).collect()
+}
+
 fn describe(end: Result<Duration, PunchError>) -> String {
     match end {
         Ok(took) => format!("ok after {} ms", took.as_millis()),
@@ -85,6 +91,8 @@ struct Peer<'a> {
     /// How much later it begins than the info is there, and the other one at most.
     wait: Duration,
     skew: Duration,
+    /// That it fails is news.
+    names_addresses: bool,
     patience: Duration,
 }
 
@@ -92,10 +100,17 @@ impl Peer<'_> {
     fn over_udp(self) -> Result<Duration, PunchError> {
         let context = context();
         let mapped = MappedUdpSocket::new(&context).unwrap();
+        let known = mapped.endpoints.clone();
         let (secret, info) = gen_rendezvous_info(mapped.endpoints);
         let (theirs, begun) = self.exchange(info);
         let deadline = begun + self.patience;
-        let punched = PunchedUdpSocket::punch_hole(mapped.socket, secret, &theirs, &context, deadline)?;
+        let punched = PunchedUdpSocket::punch_hole(mapped.socket, secret, &theirs, &context, deadline)
+            .inspect_err(|error| {
+                // What a strategy was chosen by, for those who ask why it failed.
+                if matches!(error, PunchError::TimedOut { .. }) && self.names_addresses {
+                    eprintln!("{:?} and {:?}: {error}", shown(&known), shown(theirs.endpoints()));
+                }
+            })?;
         let took = begun.elapsed(); // nothing if it has not come yet
         self.talk(&punched.socket, punched.peer_addr);
         Ok(took)

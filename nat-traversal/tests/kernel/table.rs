@@ -9,7 +9,7 @@ use std::{fs, thread};
 use nat_lab::Lab;
 use nat_traversal::HolePunchServer;
 
-use crate::cells::{Cell, Wanted};
+use crate::cells::{Cell, Row, Wanted};
 use crate::meet::{Ended, meet};
 
 /// Runs all cells and prints their table, each line when all before it are known; fails if one is not as wanted.
@@ -36,7 +36,8 @@ pub(crate) fn measure(cells: &[Cell], runs: usize) -> ExitCode {
             });
         }
     });
-    let failed = table.into_inner().unwrap().failed;
+    let table = table.into_inner().unwrap();
+    let failed = table.failed + table.print_rows();
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!(
         "times in ms after both have the info; 20 ms of delay each way at each site; {} cells side by side on {} cores, \
@@ -46,7 +47,7 @@ pub(crate) fn measure(cells: &[Cell], runs: usize) -> ExitCode {
         load.split(' ').next().unwrap_or_default(),
     );
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    let (passed, seconds) = (cells.len() - failed, begun.elapsed().as_secs());
+    let (passed, seconds) = ((cells.len() + rows(cells).len()) - failed, begun.elapsed().as_secs());
     println!("test result: {verdict}. {passed} passed; {failed} failed; 0 ignored ({seconds} s)");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -72,13 +73,48 @@ impl<'a> Table<'a> {
             && line.ends.len() == cell.weight * self.runs
         {
             let faults = line.faults(cell.wanted, if self.runs < FIGURE_RUNS { LENIENCE } else { 1 });
-            print!("{:<46}{}", cell.name(), line.figures());
+            print!("{:<46}{}", cell.name(), line.pool().figures());
             faults.iter().for_each(|fault| print!("  !! {fault}"));
             println!();
             self.failed += usize::from(!faults.is_empty());
             self.printed += 1;
         }
     }
+
+    /// Prints what the cells of each row came to together; counts the rows that do not prove the share asked for.
+    fn print_rows(&self) -> usize {
+        let mut failed = 0;
+        println!(
+            "\n{:<46}{:>5} {:>7} {:>7} {:>7} {:>7} {:>7}",
+            "together", "runs", "direct", "95% ≥", "p50", "p95", "worst"
+        );
+        for row in rows(self.cells) {
+            let of_row: Vec<(&Cell, &Line)> =
+                self.cells.iter().zip(&self.lines).filter(|(cell, _)| cell.row == row).collect();
+            let line = Pool { ends: of_row.iter().flat_map(|(_, line)| &line.ends).collect() };
+            print!("{:<46}{}", row.name(), line.figures());
+            let share = of_row.iter().filter_map(|(cell, _)| cell.wanted.share()).reduce(f64::min);
+            if let Some(share) = share.filter(|_| line.ends.len() >= PROVING_RUNS)
+                && line.lower_end() < share.min(PROVABLE)
+            {
+                print!("  !! not shown to be {:.0} %", share.min(PROVABLE) * 100.0);
+                failed += 1;
+            }
+            println!();
+        }
+        failed
+    }
+}
+
+/// All rows, in the order of their first cells.
+fn rows(cells: &[Cell]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for cell in cells {
+        if !rows.contains(&cell.row) {
+            rows.push(cell.row);
+        }
+    }
+    rows
 }
 
 /// Many runs of one cell are work for several laboratories.
@@ -123,10 +159,61 @@ struct Line {
 }
 
 impl Line {
+    fn pool(&self) -> Pool<'_> {
+        Pool { ends: self.ends.iter().collect() }
+    }
+
+    /// What is not as wanted, beyond what chance explains in so few runs. Times may be so many times as long.
+    fn faults(&self, wanted: Wanted, lenience: u32) -> Vec<String> {
+        let mut faults = Vec::new();
+        let mut failures =
+            self.ends.iter().filter_map(|end| if let Ended::Failed(why) = end { Some(why) } else { None });
+        match wanted {
+            Wanted::Hopeless => {
+                let other = self.ends.iter().find(|end| !matches!(end, Ended::Hopeless));
+                faults.extend(other.map(|end| format!("not given up: {end:?}")));
+            }
+            Wanted::Never(why) => {
+                let told =
+                    |end: &&Ended| matches!(end, Ended::Failed(text) if text.matches(why).count() == 2);
+                let other = self.ends.iter().find(|end| !told(end));
+                faults.extend(other.map(|end| format!("not what both should say: {end:?}")));
+            }
+            Wanted::Direct { share, p50, p95, worst } => {
+                let pool = self.pool();
+                let times = pool.times();
+                let missed = self.ends.len() - times.len();
+                let enough = if share < 1.0 && self.ends.len() >= PROVING_RUNS {
+                    pool.lower_end() >= share
+                } else {
+                    missed <= by_chance(self.ends.len(), 1.0 - share)
+                };
+                if !enough {
+                    faults.push(format!("{missed} missed, e.g. {:?}", failures.next()));
+                }
+                for (name, limit, share) in [("p50", p50, 0.5), ("p95", p95, 0.95), ("worst", worst, 1.0)] {
+                    let Some(limit) = limit.map(|limit| limit * lenience) else { continue };
+                    let over = times.iter().filter(|time| **time > limit).count();
+                    if over > by_chance(times.len(), 1.0 - share) {
+                        faults.push(format!("{name} over {} ms", limit.as_millis()));
+                    }
+                }
+            }
+        }
+        faults
+    }
+}
+
+/// Ends of one cell or of several.
+struct Pool<'a> {
+    ends: Vec<&'a Ended>,
+}
+
+impl Pool<'_> {
     /// How long those took that were direct, the shortest first.
     fn times(&self) -> Vec<Duration> {
         let direct = |end: &Ended| if let Ended::Direct(took) = end { Some(*took) } else { None };
-        let mut times: Vec<Duration> = self.ends.iter().filter_map(direct).collect();
+        let mut times: Vec<Duration> = self.ends.iter().copied().filter_map(direct).collect();
         times.sort_unstable();
         times
     }
@@ -157,45 +244,6 @@ impl Line {
             at(1.0),
         )
     }
-
-    /// What is not as wanted, beyond what chance explains in so few runs. Times may be so many times as long.
-    fn faults(&self, wanted: Wanted, lenience: u32) -> Vec<String> {
-        let mut faults = Vec::new();
-        let mut failures =
-            self.ends.iter().filter_map(|end| if let Ended::Failed(why) = end { Some(why) } else { None });
-        match wanted {
-            Wanted::Hopeless => {
-                let other = self.ends.iter().find(|end| !matches!(end, Ended::Hopeless));
-                faults.extend(other.map(|end| format!("not given up: {end:?}")));
-            }
-            Wanted::Never(why) => {
-                let told =
-                    |end: &&Ended| matches!(end, Ended::Failed(text) if text.matches(why).count() == 2);
-                let other = self.ends.iter().find(|end| !told(end));
-                faults.extend(other.map(|end| format!("not what both should say: {end:?}")));
-            }
-            Wanted::Direct { share, p50, p95, worst } => {
-                let times = self.times();
-                let missed = self.ends.len() - times.len();
-                let enough = if share < 1.0 && self.ends.len() >= PROVING_RUNS {
-                    self.lower_end() >= share
-                } else {
-                    missed <= by_chance(self.ends.len(), 1.0 - share)
-                };
-                if !enough {
-                    faults.push(format!("{missed} missed, e.g. {:?}", failures.next()));
-                }
-                for (name, limit, share) in [("p50", p50, 0.5), ("p95", p95, 0.95), ("worst", worst, 1.0)] {
-                    let Some(limit) = limit.map(|limit| limit * lenience) else { continue };
-                    let over = times.iter().filter(|time| **time > limit).count();
-                    if over > by_chance(times.len(), 1.0 - share) {
-                        faults.push(format!("{name} over {} ms", limit.as_millis()));
-                    }
-                }
-            }
-        }
-        faults
-    }
 }
 
 /// How often something may happen in so many runs, if its share is this one: two deviations more than on average.
@@ -212,6 +260,9 @@ fn quantile(times: &[Duration], share: f64) -> Option<Duration> {
 
 /// Runs with which an interval says something about 98 %.
 const PROVING_RUNS: usize = 200;
+
+/// What is to be direct always can be shown to be so only as far as the runs go; this far in each row that has enough.
+const PROVABLE: f64 = 0.98;
 
 /// Meetings that one laboratory sees, so that a cell with many is done by several.
 const RUNS_A_LAB: usize = 20;

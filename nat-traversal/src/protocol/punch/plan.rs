@@ -11,6 +11,8 @@ pub(super) struct Plan {
     pub(super) targets: Vec<SocketAddr>,
     /// What to do if they do not answer soon.
     pub(super) spray: Option<Spray>,
+    /// The spray is for the case that a port was predicted and was not the one.
+    pub(super) predicts: bool,
     /// Why nothing of this can work, if so.
     pub(super) obstacle: Option<Obstacle>,
     /// Both sides have the same outside address, so that packets between the two would have to be turned round by its NAT.
@@ -67,14 +69,21 @@ pub(super) fn plan(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Pl
     for candidate in &usable {
         let our_rule = rule_towards(ours, candidate);
         plan.targets.extend(targets(candidate));
+        let counts = |rule| matches!(rule, PortRule::Sequential(_));
         met |= match (our_rule, candidate.ports) {
-            (PortRule::Random, PortRule::Stable | PortRule::Unknown) => {
-                plan.spray =
-                    plan.spray.or_else(|| may_filter(candidate).then_some(Spray::Open(candidate.addr)));
+            // Two random ports next to each other look counted, and others behind a NAT that counts may be quicker.
+            (PortRule::Random | PortRule::Sequential(_), PortRule::Stable | PortRule::Unknown) => {
+                if plan.spray.is_none() && may_filter(candidate) {
+                    plan.spray = Some(Spray::Open(candidate.addr));
+                    plan.predicts = counts(our_rule);
+                }
                 true
             }
-            (PortRule::Stable | PortRule::Unknown, PortRule::Random) => {
-                plan.spray = plan.spray.or(Some(Spray::Knock(candidate.addr)));
+            (PortRule::Stable | PortRule::Unknown, PortRule::Random | PortRule::Sequential(_)) => {
+                if plan.spray.is_none() {
+                    plan.spray = Some(Spray::Knock(candidate.addr));
+                    plan.predicts = counts(candidate.ports);
+                }
                 true
             }
             (PortRule::Random, PortRule::Random | PortRule::Sequential(_))
@@ -139,11 +148,12 @@ mod tests {
                 let stable = |rule| matches!(rule, PortRule::Stable | PortRule::Unknown);
                 let their_address: SocketAddr = "198.51.100.2:40000".parse().unwrap();
                 let spray = match (ours, theirs) {
-                    (PortRule::Random, theirs) if stable(theirs) => Some(Spray::Open(their_address)),
-                    (ours, PortRule::Random) if stable(ours) => Some(Spray::Knock(their_address)),
-                    _ => None,
+                    (ours, theirs) if stable(ours) == stable(theirs) => None,
+                    (_, theirs) if stable(theirs) => Some(Spray::Open(their_address)),
+                    _ => Some(Spray::Knock(their_address)),
                 };
                 assert_eq!(plan.spray, spray, "{ours:?} {theirs:?}");
+                assert_eq!(plan.predicts, spray.is_some() && [ours, theirs].contains(&RULES[2]));
                 let hopeless = !stable(ours) && !stable(theirs) && (ours, theirs) != (RULES[2], RULES[2]);
                 let obstacle = hopeless.then_some(Obstacle::BothUnpredictable);
                 assert_eq!(plan.obstacle, obstacle, "{ours:?} {theirs:?}");

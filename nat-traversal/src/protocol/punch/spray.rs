@@ -12,14 +12,28 @@ pub(super) struct SprayTimer {
     kind: plan::Spray,
     due: Instant,
     sent: u32,
+    hops: u8,
+    /// When the openers go out once more, now all the way.
+    again: Instant,
     /// Ports not yet tried, shuffled as they are drawn; empty until the first draw.
     ports: Vec<u16>,
 }
 
+/// One packet of a spray.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Shot {
+    pub(super) from: SocketIndex,
+    pub(super) to: SocketAddr,
+    /// How many routers it may pass; `None` for as many as there are.
+    pub(super) hops: Option<u8>,
+}
+
 impl SprayTimer {
-    /// A spray that begins if the plain checks have brought nothing by then.
-    pub(super) fn new(kind: plan::Spray, start: Instant) -> Self {
-        Self { kind, due: start + PATIENCE, sent: 0, ports: Vec::new() }
+    /// A spray that begins if the plain checks have brought nothing by then, or the predicted ports a little later. Openers
+    /// pass so many routers at first.
+    pub(super) fn new(kind: plan::Spray, start: Instant, predicts: bool, hops: u8) -> Self {
+        let due = start + if predicts { PREDICTION_PATIENCE } else { PATIENCE };
+        Self { kind, due, sent: 0, hops, again: due + DYING, ports: Vec::new() }
     }
 
     /// When to ask [`next`](Self::next); `None` when all is sent.
@@ -27,8 +41,8 @@ impl SprayTimer {
         (self.sent < self.limit()).then_some(self.due)
     }
 
-    /// The next packet that is due: from which socket, and where to.
-    pub(super) fn next(&mut self, now: Instant, random: &mut Random) -> Option<(SocketIndex, SocketAddr)> {
+    /// The next packet that is due.
+    pub(super) fn next(&mut self, now: Instant, random: &mut Random) -> Option<Shot> {
         if self.sent >= self.limit() || now < self.due {
             return None;
         }
@@ -36,19 +50,27 @@ impl SprayTimer {
         // From now on, not from when it was due: a process that slept must not burst.
         match self.kind {
             plan::Spray::Open(peer) => {
-                self.due = now + OPENING_PACE;
-                Some((SocketIndex(u16::try_from(self.sent).expect("at most SOCKETS")), peer))
+                let number = 1 + (self.sent - 1) % SOCKETS;
+                let dies = self.sent <= SOCKETS;
+                self.due = match self.sent {
+                    SOCKETS => self.again.max(now + OPENING_PACE),
+                    _ if dies => now + OPENING_PACE,
+                    _ => now + ARRIVING_PACE,
+                };
+                let from = SocketIndex(u16::try_from(number).expect("at most SOCKETS"));
+                Some(Shot { from, to: peer, hops: dies.then_some(self.hops) })
             }
             plan::Spray::Knock(peer) => {
                 self.due = now + KNOCKING_PACE;
-                Some((SocketIndex::MAIN, SocketAddr::new(peer.ip(), self.draw(random))))
+                let to = SocketAddr::new(peer.ip(), self.draw(random));
+                Some(Shot { from: SocketIndex::MAIN, to, hops: None })
             }
         }
     }
 
     const fn limit(&self) -> u32 {
         match self.kind {
-            plan::Spray::Open(_) => SOCKETS,
+            plan::Spray::Open(_) => 2 * SOCKETS,
             plan::Spray::Knock(_) => KNOCKS,
         }
     }
@@ -66,11 +88,27 @@ impl SprayTimer {
 /// How long the plain checks have for themselves. Pairs that need no spray meet within it, mostly.
 const PATIENCE: Duration = Duration::from_millis(400);
 
+/// The checks of predicted ports are over when the third of each has had its time.
+const PREDICTION_PATIENCE: Duration = Duration::from_millis(1_000);
+
 /// Sockets that the side with random ports opens. More would meet sooner, but home routers hold a few thousand mappings.
 pub(super) const SOCKETS: u32 = 256;
 
-/// The opening is over in half a second: chance is small before it is complete.
+/// The opening is over in half a second: chance is small before it is complete. That fast only because these packets die on
+/// the way: they are for our own NAT, and a peer's router that takes a stranger's packet for itself, or shuts the stranger
+/// out for it, must not see them before the peer has knocked.
 const OPENING_PACE: Duration = Duration::from_millis(2);
+
+/// How many routers an opener of a spray may pass if nothing is known of our NAT: the one at home and those of a carrier,
+/// and not the dozen that lie between two providers. It passes more than a plain opener because it is not known for such a
+/// NAT how far away it is: what tells that needs a port that stays.
+pub(super) const SPRAY_HOPS: u8 = 5;
+
+/// So long the dying openers have for themselves: by then 49 in 50 have met whose NAT they reached. For a NAT that is farther
+/// away all go out once more, over the rest of the time; so many ports were knocked at by then that half of these peers meet
+/// within two seconds.
+const DYING: Duration = Duration::from_secs(10);
+const ARRIVING_PACE: Duration = Duration::from_millis(40);
 
 /// Knocks in all. More would look like a port scan, and gain little: see [`SprayTimer`].
 pub(super) const KNOCKS: u32 = 2_048;
@@ -94,40 +132,54 @@ mod tests {
         let peer: SocketAddr = "198.51.100.2:4000".parse().unwrap();
         let knocks = all(plan::Spray::Knock(peer));
         assert_eq!(knocks.len(), 2_048);
-        let ports: BTreeSet<u16> = knocks.iter().map(|(_, _, to)| to.port()).collect();
+        let ports: BTreeSet<u16> = knocks.iter().map(|(_, shot)| shot.to.port()).collect();
         assert_eq!(ports.len(), 2_048);
-        assert!(knocks.iter().all(|(_, from, to)| *from == SocketIndex::MAIN && to.ip() == peer.ip()));
+        let whole =
+            |shot: &Shot| shot.from == SocketIndex::MAIN && shot.to.ip() == peer.ip() && shot.hops.is_none();
+        assert!(knocks.iter().all(|(_, shot)| whole(shot)));
         for window in knocks.windows(101) {
             assert!(window[100].0 - window[0].0 >= Duration::from_secs(1));
         }
     }
 
     #[test]
-    fn each_of_256_sockets_opens_one_port_to_the_peer() {
+    fn each_of_256_sockets_opens_one_port_to_the_peer_and_knocks_later() {
         let peer: SocketAddr = "198.51.100.2:4000".parse().unwrap();
         let openers = all(plan::Spray::Open(peer));
-        let sockets: BTreeSet<SocketIndex> = openers.iter().map(|(_, from, _)| *from).collect();
-        assert_eq!((openers.len(), sockets.len()), (256, 256));
-        assert!(openers.iter().all(|(_, from, to)| *from != SocketIndex::MAIN && *to == peer));
+        assert!(openers.iter().all(|(_, shot)| shot.from != SocketIndex::MAIN && shot.to == peer));
+        let (dying, arriving) = openers.split_at(256);
+        for (half, hops) in [(dying, Some(SPRAY_HOPS)), (arriving, None)] {
+            let sockets: BTreeSet<SocketIndex> = half.iter().map(|(_, shot)| shot.from).collect();
+            assert_eq!((half.len(), sockets.len()), (256, 256));
+            assert!(half.iter().all(|(_, shot)| shot.hops == hops));
+        }
+        assert!(dying[255].0 - dying[0].0 < Duration::from_millis(600));
+        assert!(arriving[0].0 - dying[0].0 >= DYING);
+        for window in arriving.windows(101) {
+            assert!(
+                window[100].0 - window[0].0 >= Duration::from_secs(1),
+                "no more than 100 a second arrive"
+            );
+        }
     }
 
     #[test]
     fn after_a_sleep_it_goes_on_at_its_pace() {
         let start = epoch();
         let mut random = Random::new(Seed::from(1));
-        let mut spray = SprayTimer::new(plan::Spray::Knock("198.51.100.2:1".parse().unwrap()), start);
+        let knock = plan::Spray::Knock("198.51.100.2:1".parse().unwrap());
+        let mut spray = SprayTimer::new(knock, start, false, SPRAY_HOPS);
         let late = start + Duration::from_secs(60);
         assert!(spray.next(late, &mut random).is_some());
         assert!(spray.next(late, &mut random).is_none());
     }
 
-    fn all(kind: plan::Spray) -> Vec<(Instant, SocketIndex, SocketAddr)> {
+    fn all(kind: plan::Spray) -> Vec<(Instant, Shot)> {
         let mut random = Random::new(Seed::from(1));
-        let mut spray = SprayTimer::new(kind, epoch());
+        let mut spray = SprayTimer::new(kind, epoch(), false, SPRAY_HOPS);
         let mut sent = Vec::new();
         while let Some(due) = spray.timeout() {
-            let (from, to) = spray.next(due, &mut random).unwrap();
-            sent.push((due, from, to));
+            sent.push((due, spray.next(due, &mut random).unwrap()));
         }
         sent
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::check::{self, Check};
 use super::plan::plan;
-use super::spray::SprayTimer;
+use super::spray::{SPRAY_HOPS, Shot, SprayTimer};
 use super::{Obstacle, PunchKeys};
 use crate::protocol::stun::TransactionId;
 use crate::protocol::{Datagram, Due, Machine, MappedSocketAddr, Random, Retry, Seed, SocketIndex, Transmit};
@@ -84,7 +84,7 @@ impl UdpPuncher {
             random: Random::new(seed),
             openers: plan.targets.into(),
             paths,
-            spray: plan.spray.map(|spray| SprayTimer::new(spray, now)),
+            spray: plan.spray.map(|spray| SprayTimer::new(spray, now, plan.predicts, SPRAY_HOPS)),
             obstacle: plan.obstacle,
             same_nat: plan.same_nat,
             requests: VecDeque::new(),
@@ -248,14 +248,14 @@ impl UdpPuncher {
             let id = TransactionId::draw(&mut self.random);
             self.send_check(now, index, id, false);
             self.free = now + PACE;
-        } else if let Some((socket, destination)) = self.next_of_spray(now) {
+        } else if let Some(Shot { from, to, hops }) = self.next_of_spray(now) {
             let id = TransactionId::draw(&mut self.random);
             let bytes = check::request(&self.keys, id, false);
-            self.transmits.push_back(Transmit { socket, destination, bytes, hops: None });
+            self.transmits.push_back(Transmit { socket: from, destination: to, bytes, hops });
         }
     }
 
-    fn next_of_spray(&mut self, now: Instant) -> Option<(SocketIndex, SocketAddr)> {
+    fn next_of_spray(&mut self, now: Instant) -> Option<Shot> {
         if self.paths.iter().any(|path| path.heard) {
             return None;
         }

@@ -159,7 +159,12 @@ impl Net {
         Some((host, Delivery::Datagram(Arrived { socket, source: packet.source, bytes: packet.payload })))
     }
 
-    fn pass_link(&mut self, node: NodeId, upwards: bool, to: Place, packet: Packet) {
+    fn pass_link(&mut self, node: NodeId, upwards: bool, to: Place, mut packet: Packet) {
+        let routers = self.nodes[node.0].link.hops;
+        if packet.hops <= routers {
+            return self.note(&packet, Passage::OutOfHops);
+        }
+        packet.hops -= routers;
         let size = packet.payload_bytes() + HEADERS_BYTES;
         let owner = &mut self.nodes[node.0];
         let link = owner.link;
