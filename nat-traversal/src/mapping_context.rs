@@ -1,11 +1,12 @@
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::error::{ContextError, MapError};
 use crate::io::ask_router::{Asking, Routers};
 use crate::io::interrupt::Interrupter;
 use crate::io::run::RunError;
+use crate::protocol::nat_profile::BindingLifetime;
 use crate::protocol::port_map::{PortMapFailure, PortProtocol};
 use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, NatProfile};
 use crate::{MappingConfig, PortLease, io};
@@ -14,8 +15,7 @@ use crate::{MappingConfig, PortLease, io};
 ///
 /// Share it between threads by reference or in an `Arc`. A thread named `nat-io` runs while there are leases of ports or
 /// relays, and one named `nat-slow` while a router is asked by UPnP, whose HTTP cannot be interrupted: it is waited for by
-/// nobody, and
-/// outlives a context that is dropped meanwhile by at most a few answers of ten seconds.
+/// nobody, and outlives a context that is dropped meanwhile by at most a few answers of ten seconds.
 pub struct MappingContext {
     config: MappingConfig,
     servers: Mutex<Vec<HolePunchServerAddr>>,
@@ -103,11 +103,34 @@ impl MappingContext {
     /// If no socket can be used or someone [interrupts](Interrupter). That servers do not answer is no error.
     pub fn nat_profile(&self) -> Result<NatProfile, MapError> {
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        io::profile::measure(any, &self.stun_servers(any), &self.interrupter).map_err(|error| match error {
-            RunError::Interrupted => MapError::Interrupted,
-            RunError::TimedOut => MapError::Socket(std::io::ErrorKind::TimedOut.into()),
-            RunError::Io(error) => MapError::Socket(error),
-        })
+        io::profile::measure(any, &self.stun_servers(any), &self.interrupter).map_err(map_error)
+    }
+
+    /// Measures how long an outside port lives without traffic, over IPv4, up to `most`: a second at least and
+    /// [`LifetimeProber::LONGEST`](crate::protocol::nat_profile::LifetimeProber::LONGEST) at most are taken. It is found to a
+    /// 24th of `most`, with 26 sockets. Blocks for `most` and five seconds at the longest, less if ports close sooner, some
+    /// seconds for each server that cannot help: it must send answers to another port
+    /// ([RFC 5780, section 7.5](https://www.rfc-editor.org/rfc/rfc5780#section-7.5)), as a
+    /// [`HolePunchServer`](crate::HolePunchServer) does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use nat_traversal::{HolePunchServer, MappingConfig, MappingContext};
+    ///
+    /// let server = HolePunchServer::bind("127.0.0.1:0".parse()?)?;
+    /// let config = MappingConfig::new().server(server.addresses()[0].addr);
+    /// let lifetime = MappingContext::new(config)?.binding_lifetime(Duration::from_secs(1))?;
+    /// assert_eq!(lifetime.at_least(), Some(Duration::from_secs(1)), "no NAT forgets ports of this host");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// If no socket can be used or someone [interrupts](Interrupter). That servers do not help is no error.
+    pub fn binding_lifetime(&self, most: Duration) -> Result<BindingLifetime, MapError> {
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        io::profile::measure_lifetime(any, &self.stun_servers(any), most, &self.interrupter)
+            .map_err(map_error)
     }
 
     /// For programs that share a socket between this and another protocol: has a router forward the port of a socket bound
@@ -191,6 +214,14 @@ impl MappingContext {
 
     pub(crate) const fn waits(&self) -> &Interrupter {
         &self.interrupter
+    }
+}
+
+fn map_error(error: RunError) -> MapError {
+    match error {
+        RunError::Interrupted => MapError::Interrupted,
+        RunError::TimedOut => MapError::Socket(std::io::ErrorKind::TimedOut.into()),
+        RunError::Io(error) => MapError::Socket(error),
     }
 }
 

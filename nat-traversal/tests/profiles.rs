@@ -19,8 +19,8 @@ mod linux {
     use std::thread;
     use std::time::{Duration, Instant};
 
-    use nat_lab::{Lab, Link, Site, Topology, parse_nats};
-    use nat_traversal::protocol::nat_profile::Udp;
+    use nat_lab::{Lab, Link, Nat, Site, Topology, parse_nats};
+    use nat_traversal::protocol::nat_profile::{BindingLifetime, Udp};
     use nat_traversal::{HolePunchServer, MappingConfig, MappingContext, NatProfile};
 
     /// Mapping, filtering, ports, hairpin and levels; `-` is not measured.
@@ -52,6 +52,8 @@ mod linux {
         }
         // Most of the time is spent waiting for what does not come.
         let failed = thread::scope(|scope| {
+            let lifetimes: Vec<_> =
+                ["easy", "cone", "hard", "cgnat"].map(|nats| (nats, scope.spawn(|| lifetime(nats)))).into();
             let cases: Vec<_> =
                 CASES.map(|(nats, expected)| (nats, expected, scope.spawn(|| measure(nats)))).into();
             let mut failed = 0;
@@ -65,10 +67,18 @@ mod linux {
                     failed += 1;
                 }
             }
+            for (nats, case) in lifetimes {
+                let found = case.join();
+                let right = matches!(found, Ok(BindingLifetime::Between(open, closed))
+                    if open <= LIFETIME + STEP && closed + STEP >= LIFETIME);
+                let word = if right { "ok" } else { "FAILED" };
+                println!("test lifetime of {nats} ... {word}: {found:?}");
+                failed += usize::from(!right);
+            }
             failed
         });
         let verdict = if failed == 0 { "ok" } else { "FAILED" };
-        println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", CASES.len() - failed);
+        println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", CASES.len() + 4 - failed);
         if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
@@ -82,6 +92,17 @@ mod linux {
         let begun = Instant::now();
         let profile = lab.node("a1").enter(|| context.nat_profile().unwrap());
         (summary(&profile), begun.elapsed())
+    }
+
+    /// Of ports that the kernel forgets after [`LIFETIME`].
+    fn lifetime(nats: &str) -> BindingLifetime {
+        let forgets = |nat| Nat { lifetime: LIFETIME, ..nat };
+        let nats: Vec<Nat> = parse_nats(nats).unwrap().into_iter().map(forgets).collect();
+        let lab = Topology::new().site(Site::new(nats)).build().unwrap();
+        let address = SocketAddr::from((Lab::SERVER[0], 3478));
+        let _server = lab.node("server").enter(|| HolePunchServer::bind(address).unwrap());
+        let context = MappingContext::new(MappingConfig::new().server(address)).unwrap();
+        lab.node("a1").enter(|| context.binding_lifetime(STEP * 24).unwrap())
     }
 
     fn summary(profile: &NatProfile) -> String {
@@ -98,6 +119,10 @@ mod linux {
         ]
         .join(" ")
     }
+
+    /// What the kernel is told, and how exactly it is looked for. The kernel counts whole seconds.
+    const LIFETIME: Duration = Duration::from_secs(6);
+    const STEP: Duration = Duration::from_millis(500);
 
     /// Three seconds, and one more for a machine that does all of this at once.
     const MOST: Duration = Duration::from_secs(4);

@@ -84,6 +84,15 @@ pub(crate) enum Command {
         /// Try to reach this peer as well
         #[arg(long, value_parser = parse_peer)]
         peer: Option<Contact>,
+        /// Measure as well how long a silent port stays open, up to this long, which it takes
+        #[arg(
+            long,
+            value_name = "TIME",
+            num_args = 0..=1,
+            default_missing_value = "120s",
+            value_parser = parse_duration
+        )]
+        lifetime: Option<Duration>,
     },
     /// Measures connect time, round trips and throughput to a peer
     #[command(

@@ -39,7 +39,7 @@ pub(crate) fn run(command: Command, common: &Common, output: Output) -> Result<(
         }
         Command::Forward(arguments) => forward::run(&arguments, common, output),
         Command::Discover { time } => discover::run(time, common, output),
-        Command::Doctor { peer } => doctor::run(peer.as_ref(), common, output),
+        Command::Doctor { peer, lifetime } => doctor::run(peer.as_ref(), lifetime, common, output),
         Command::Perf(arguments) => perf::run(&arguments, common, output),
         Command::Config => config::run(common, output),
         Command::Demo => demo::run(output),

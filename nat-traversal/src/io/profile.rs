@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::interrupt::Interrupter;
 use super::run::{RunError, Sockets, run};
 use super::{clock, entropy, interfaces, stun_tcp};
-use crate::protocol::nat_profile::{NatProber, NatProfile, Udp};
+use crate::protocol::nat_profile::{BindingLifetime, LifetimeProber, NatProber, NatProfile, Udp};
 
 /// Measures what is between a socket of its own, bound to `bound`, and the internet.
 pub(crate) fn measure(
@@ -31,6 +31,26 @@ pub(crate) fn measure(
         profile.udp = (!answers.addresses.is_empty()).then_some(Udp::Blocked);
     }
     Ok(profile)
+}
+
+/// Measures how long ports of sockets of its own live, one server after the other until one can help.
+pub(crate) fn measure_lifetime(
+    bound: SocketAddr,
+    servers: &[SocketAddr],
+    most: Duration,
+    interrupter: &Interrupter,
+) -> Result<BindingLifetime, RunError> {
+    for server in servers {
+        let start = clock::now();
+        let mut prober = LifetimeProber::new(start, *server, most, entropy::seed());
+        let mut sockets = Sockets::new(UdpSocket::bind(bound)?);
+        let end = start + LifetimeProber::takes(most) + GRACE;
+        let found = run(&mut prober, &mut sockets, end, interrupter, ControlFlow::Break)?;
+        if found != BindingLifetime::Unknown {
+            return Ok(found);
+        }
+    }
+    Ok(BindingLifetime::Unknown)
 }
 
 const GRACE: Duration = Duration::from_secs(1);

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use super::{Obstacle, PortRule};
 
+mod lifetime;
 mod prober;
 mod strategy;
 
+pub use lifetime::{BindingLifetime, LifetimeProber};
 pub use prober::NatProber;
 pub use strategy::{Strategy, strategy};
 
@@ -31,8 +33,9 @@ pub struct NatProfile {
     /// How many NATs there are: none, one at the nearest router, or two or more. A NAT that is farther away than the nearest
     /// router is taken for a second one.
     pub nat_levels: Option<u8>,
-    /// How long an outside port lives at least without traffic. It takes minutes to measure, so that
-    /// [`MappingContext::nat_profile`](crate::MappingContext::nat_profile) does not.
+    /// How long an outside port lives at least without traffic. It takes minutes to measure:
+    /// [`MappingContext::nat_profile`](crate::MappingContext::nat_profile) does not,
+    /// [`MappingContext::binding_lifetime`](crate::MappingContext::binding_lifetime) does.
     pub binding_lifetime: Option<Duration>,
 }
 

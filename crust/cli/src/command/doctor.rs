@@ -7,7 +7,7 @@ use std::{
 use crust::{ConnectOptions, Contact};
 use nat_traversal::{
     MapFailure, MappingConfig, MappingContext, NatProfile, PortLease, PortMapMethod, PortProtocol,
-    protocol::nat_profile::{Filtering, Mapping, Ports, Strategy, Udp, strategy},
+    protocol::nat_profile::{BindingLifetime, Filtering, Mapping, Ports, Strategy, Udp, strategy},
 };
 
 use super::{Running, connect, dialling};
@@ -18,10 +18,16 @@ use crate::{
     setup::{self, Who},
 };
 
-/// Finds out what is between this host and the internet, and says what that means; with a peer, tries to reach it.
-pub(super) fn run(peer: Option<&Contact>, common: &Common, output: Output) -> Result<(), Failure> {
+/// Finds out what is between this host and the internet, and says what that means; with a peer, tries to reach it, and with
+/// a lifetime, waits that long to see whether ports are forgotten.
+pub(super) fn run(
+    peer: Option<&Contact>,
+    lifetime: Option<Duration>,
+    common: &Common,
+    output: Output,
+) -> Result<(), Failure> {
     let config = setup::config(common, Who::Fresh, output)?;
-    let findings = examine(config.stun_servers(), !common.no_port_map)?;
+    let findings = examine(config.stun_servers(), !common.no_port_map, lifetime)?;
     output.event(&Event::Doctor(findings.event()));
     for line in findings.text() {
         output.print(&line);
@@ -40,6 +46,7 @@ fn try_peer(running: &Running, peer: &Contact, output: Output) -> Result<(), Fai
 struct Findings {
     local: Vec<SocketAddr>,
     profile: NatProfile,
+    lifetime: Option<BindingLifetime>,
     servers: usize,
     router: Router,
 }
@@ -55,7 +62,11 @@ enum Router {
     NotAsked,
 }
 
-fn examine(servers: &[SocketAddr], asks_router: bool) -> Result<Findings, Failure> {
+fn examine(
+    servers: &[SocketAddr],
+    asks_router: bool,
+    lifetime: Option<Duration>,
+) -> Result<Findings, Failure> {
     // A port is taken for a minute at most, should this be killed before it is given back.
     let config = MappingConfig::new().port_map(asks_router).lease_lifetime(Duration::from_secs(60));
     let config = servers.iter().fold(config, |config, server| config.server(*server));
@@ -71,7 +82,12 @@ fn examine(servers: &[SocketAddr], asks_router: bool) -> Result<Findings, Failur
     let local = ["0.0.0.0:0", "[::]:0"].into_iter().filter_map(any);
     let local = local.filter_map(|address| context.host_endpoints(address).ok()).flatten();
     let local = local.map(|endpoint| endpoint.addr).collect();
-    Ok(Findings { local, profile: profile?, servers: servers.len(), router: router? })
+    let mut profile = profile?;
+    let measured =
+        lifetime.filter(|_| profile.udp == Some(Udp::Open)).map(|most| context.binding_lifetime(most));
+    let lifetime = measured.transpose().map_err(|error| Failure::of("system", &error))?;
+    profile.binding_lifetime = lifetime.and_then(BindingLifetime::at_least);
+    Ok(Findings { local, profile, lifetime, servers: servers.len(), router: router? })
 }
 
 fn ask_router(context: &MappingContext, deadline: Instant) -> Result<Router, Failure> {
@@ -152,6 +168,9 @@ impl Findings {
             },
         );
         line("hairpin", event.hairpin.map_or(UNKNOWN, |works| if works { "yes" } else { "no" }).into());
+        if let Some(lifetime) = self.lifetime {
+            line("lifetime", lifetime_text(lifetime));
+        }
         line(
             "router",
             match &self.router {
@@ -231,6 +250,17 @@ fn mapping_text(mapping: Mapping) -> String {
         Mapping::AddressAndPortDependent => "each port of each peer sees another port",
     };
     format!("{mapping}: {meaning}")
+}
+
+fn lifetime_text(lifetime: BindingLifetime) -> String {
+    let shown = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+    match lifetime {
+        BindingLifetime::Between(open, closed) => {
+            format!("a silent port is open after {}, and closed after {}", shown(open), shown(closed))
+        }
+        BindingLifetime::AtLeast(open) => format!("a silent port is open after {}", shown(open)),
+        _ => "not known: no server sends answers to another port (RFC 5780)".into(),
+    }
 }
 
 fn filtering_text(filtering: Filtering) -> String {

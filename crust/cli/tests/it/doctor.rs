@@ -51,6 +51,15 @@ fn with_a_server_of_two_addresses_it_tells_all_and_reaches_the_peer() {
 }
 
 #[test]
+fn how_long_a_silent_port_lives_is_measured_if_asked_for() {
+    let (server, home) = (server_of_two(), Home::new());
+    let stun = server.addresses()[0].addr.to_string();
+    let examined = home.run(&["doctor", "--no-port-map", "--no-lan", "--stun", &stun, "--lifetime", "1s"]);
+    let doctor = examined.assert_done().event("doctor");
+    assert_eq!(doctor["binding_lifetime_s"], 1, "nothing forgets ports of this host: {doctor}");
+}
+
+#[test]
 fn without_servers_it_says_what_is_missing() {
     let home = Home::new();
     let examined = home.run(&["doctor", "--no-port-map"]);

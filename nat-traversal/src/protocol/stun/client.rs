@@ -132,6 +132,16 @@ pub(crate) fn binding_request(transaction: TransactionId, change: Option<u32>) -
     if let Some(flags) = change {
         builder = builder.attribute(attribute::CHANGE_REQUEST, &flags.to_be_bytes());
     }
+    padded(builder)
+}
+
+/// A Binding request whose answer is to go to this port of the address that the server sees (RFC 5780, section 7.5).
+pub(crate) fn request_to_port(transaction: TransactionId, port: u16) -> Vec<u8> {
+    let builder = MessageBuilder::new(Class::Request, Method::BINDING, transaction);
+    padded(builder.attribute(attribute::RESPONSE_PORT, &port.to_be_bytes()))
+}
+
+fn padded(builder: MessageBuilder) -> Vec<u8> {
     let padding = REQUEST_BYTES - FINGERPRINT_BYTES - ATTRIBUTE_HEADER_BYTES - builder.length_bytes();
     builder.attribute(attribute::SOFTWARE, &SOFTWARE_NAME[..padding]).fingerprint()
 }

@@ -10,7 +10,8 @@ use crate::protocol::{Datagram, Machine, SocketIndex, Transmit};
 ///
 /// It keeps no state about clients but a count of answers, and it cannot be used to flood others: an answer is at most
 /// [`MAX_FACTOR`](Self::MAX_FACTOR) times as long as its request, and one address gets at most
-/// [`MAX_ANSWERS`](Self::MAX_ANSWERS) a second.
+/// [`MAX_ANSWERS`](Self::MAX_ANSWERS) a second, whichever of its ports the request names for the answer
+/// (RFC 5780, section 7.5).
 #[derive(Debug)]
 pub struct StunServer {
     addresses: ServerAddresses,
@@ -51,9 +52,9 @@ impl StunServer {
         let request = Message::decode(bytes).ok().filter(is_binding_request)?;
         // A change of address makes no sense within a connection (RFC 5780, section 6.1).
         let mut unknown = unknown_attributes(&request);
-        if request.find(attribute::CHANGE_REQUEST).is_some() {
-            unknown.push(attribute::CHANGE_REQUEST);
-        }
+        let elsewhere = [attribute::CHANGE_REQUEST, attribute::RESPONSE_PORT];
+        unknown.extend(elsewhere.into_iter().filter(|kind| request.find(*kind).is_some()));
+        unknown.truncate(MAX_UNKNOWN);
         Some(if unknown.is_empty() {
             success(&request, source).fingerprint()
         } else {
@@ -112,11 +113,16 @@ impl Machine for StunServer {
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
         let Some(request) = Message::decode(datagram.bytes).ok().filter(is_binding_request) else { return };
         // A source no reply can reach, or that would have another service of this host answer for ever.
-        if datagram.source.port() == 0 || !self.count(now, datagram.source.ip()) {
+        // Nor may one be named for the answer.
+        let port = request.find(attribute::RESPONSE_PORT).map(|found| response_port(&found));
+        let destination =
+            SocketAddr::new(datagram.source.ip(), port.unwrap_or_else(|| datagram.source.port()));
+        let answers = datagram.source.port() != 0 && destination.port() != 0;
+        if !answers || !self.count(now, datagram.source.ip()) {
             return;
         }
         if let Some((socket, bytes)) = self.answer(&request, &datagram) {
-            self.transmits.push_back(Transmit { socket, destination: datagram.source, bytes, hops: None });
+            self.transmits.push_back(Transmit { socket, destination, bytes, hops: None });
         }
     }
 
@@ -154,6 +160,7 @@ fn unknown_attributes(request: &Message<'_>) -> Vec<u16> {
         attribute::MESSAGE_INTEGRITY,
         attribute::MESSAGE_INTEGRITY_SHA256,
         attribute::PADDING,
+        attribute::RESPONSE_PORT,
     ];
     let required = request.attributes().filter(Attribute::is_required).map(|found| found.kind);
     required.filter(|kind| !known.contains(kind)).take(MAX_UNKNOWN).collect()
@@ -177,6 +184,11 @@ fn refusal(request: &Message<'_>, unknown: &[u16]) -> Vec<u8> {
 fn change_flags(found: &Attribute<'_>) -> u16 {
     let flags = found.value.last().copied().unwrap_or(0);
     (u16::from(flags & 0b100 != 0) * CHANGE_IP) | (u16::from(flags & 0b010 != 0) * CHANGE_PORT)
+}
+
+/// The port that an answer is to go to (RFC 5780, section 7.5); 0 if there is none in it.
+fn response_port(found: &Attribute<'_>) -> u16 {
+    found.value.first_chunk().map_or(0, |port| u16::from_be_bytes(*port))
 }
 
 /// Sockets of the other address are two further, those of the other port one further.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::protocol::stun::TransactionId;
-use crate::protocol::stun::client::binding_request;
+use crate::protocol::stun::client::{binding_request, request_to_port};
 
 const CLIENT: &str = "198.51.100.2:4000";
 
@@ -101,6 +101,23 @@ fn answers_and_other_methods_are_not_answered() {
     {
         let bytes = MessageBuilder::new(class, method, TransactionId([1; 12])).finish();
         assert_eq!(ask(&mut server, 0, &bytes), None);
+    }
+}
+
+#[test]
+fn an_answer_goes_to_another_port_of_the_same_address_if_asked_for_and_counts_as_any() {
+    for mut server in [StunServer::new(ServerAddresses::One), four()] {
+        let request = request_to_port(TransactionId([1; 12]), 4_001);
+        let answer = ask(&mut server, 0, &request).unwrap();
+        let client: SocketAddr = CLIENT.parse().unwrap();
+        assert_eq!(answer.destination, SocketAddr::new(client.ip(), 4_001));
+        let told = Message::decode(&answer.bytes).unwrap();
+        assert_eq!((told.class(), told.mapped_address()), (Class::Success, Some(client)));
+        assert_eq!(ask(&mut server, 0, &request_to_port(TransactionId([2; 12]), 0)), None, "no such port");
+        let more = (0..100).filter(|_| ask(&mut server, 0, &request).is_some()).count();
+        assert_eq!(more, 19, "no address is flooded");
+        let within_a_connection = StunServer::answer_stream(&request, client).unwrap();
+        assert_eq!(Message::decode(&within_a_connection).unwrap().class(), Class::Error);
     }
 }
 
