@@ -2,21 +2,29 @@
 
 mod group;
 mod helpers;
+mod histogram;
 mod load;
+mod member;
 mod one_thread;
+mod processes;
+mod report;
 mod table;
 mod two_threads;
 
 use std::time::Instant;
 
 use crust::PublicKey;
+use serde::{Deserialize, Serialize};
 use transport::Stream;
 
 pub use group::Group;
-pub use load::{Load, LoadSettings, Report};
-pub use one_thread::run as run_one_thread;
-pub use table::{member, table};
-pub use two_threads::{run as run_two_threads, run_with as run_two_threads_with};
+pub use histogram::Histogram;
+pub use member::{MemberSettings, member};
+pub use one_thread::run_with as run_one_thread_with;
+pub use processes::{Costs, Process, Processes};
+pub use report::{Line, Loaded, PeerReport, Report};
+pub use table::table;
+pub use two_threads::run_with as run_two_threads_with;
 
 use crate::protocol::mesh::{Event, Mesh};
 
@@ -48,7 +56,7 @@ pub trait Network: Send + Sync {
 }
 
 /// Bytes as the stack has counted them and as the driver has; they must agree.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Traffic {
     /// What the driver has written.
     pub written: u64,
@@ -62,8 +70,10 @@ pub struct Traffic {
 
 impl Traffic {
     /// Adds what a stream has carried, when it is put away.
-    fn count(&mut self, stream: &Stream) {
+    fn count(&mut self, stream: &Stream, read: u64, written: u64) {
         let stats = stream.stats();
+        self.read += read;
+        self.written += written;
         self.stack_sent += stats.sent_bytes;
         self.stack_received += stats.received_bytes;
     }

@@ -1,8 +1,13 @@
-//! A group in which every pair of nodes shares a stream. Without arguments: a table of what two threadings cost.
+//! A group in which every pair of nodes shares a stream. Without arguments: a table of what two threadings cost. As `mesh node`
+//! it is one member, which is told by lines on its input whom to meet.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{
+    io::{self, BufReader, stdin, stdout},
+    process::ExitCode,
+    time::Duration,
+};
 
-use crust_examples::mesh;
+use crust_examples::mesh::{self, MemberSettings};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -10,8 +15,9 @@ fn main() -> ExitCode {
     let result = match words[..] {
         [] => mesh::table(Duration::from_secs(10)),
         ["--seconds", seconds] => time(seconds).and_then(mesh::table),
-        ["node", threading, seconds] => time(seconds).and_then(|time| mesh::member(threading, time)),
-        _ => Err(io::Error::other("usage: mesh [--seconds N]")),
+        ["node", ref settings @ ..] => MemberSettings::from_words(settings)
+            .and_then(|settings| mesh::member(&settings, BufReader::new(stdin()), stdout())),
+        _ => Err(io::Error::other("usage: mesh [--seconds N] | mesh node [OPTION]...")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,6 +29,6 @@ fn main() -> ExitCode {
 }
 
 fn time(seconds: &str) -> io::Result<Duration> {
-    let wrong = |_| io::Error::other(format!("a number of seconds is wanted, not {seconds:?}"));
-    seconds.parse().map(Duration::from_secs).map_err(wrong)
+    let seconds = seconds.parse().ok().filter(|seconds| *seconds > 0);
+    seconds.map(Duration::from_secs).ok_or_else(|| io::Error::other("a number of seconds is wanted"))
 }

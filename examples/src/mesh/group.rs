@@ -6,7 +6,7 @@ use std::{
 };
 
 use crust::{Endpoint, Identity, PublicKey};
-use transport::{ConnectOptions, Listener, Stream, Transport, TransportConfig};
+use transport::{ConnectOptions, Driver, Listener, Stream, Transport, TransportConfig};
 
 use super::Network;
 
@@ -25,9 +25,22 @@ impl Group {
     ///
     /// When the system refuses.
     pub fn new() -> io::Result<Self> {
-        let transport =
-            Transport::new(Identity::generate(), TransportConfig::default()).map_err(io::Error::other)?;
-        let listener = Listener::bind(&transport, "tcp://127.0.0.1:0").map_err(io::Error::other)?;
+        Self::open(Identity::generate(), "tcp://127.0.0.1:0")
+    }
+
+    /// Listens at this place, under this key.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses, or the place is none.
+    pub fn open(identity: Identity, place: &str) -> io::Result<Self> {
+        // One thread always waits in `accept`, so the stack needs none of its own.
+        let config = TransportConfig::default().driver(Driver::Caller);
+        let transport = Transport::new(identity, config).map_err(io::Error::other)?;
+        let listener = Listener::bind(&transport, place).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+            io::Error::other(format!("{error}{cause}"))
+        })?;
         Ok(Self { transport, listener, endpoints: Mutex::default() })
     }
 

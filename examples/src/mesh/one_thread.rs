@@ -7,8 +7,9 @@ use std::{
     time::Instant,
 };
 
-use crossbeam::channel::bounded;
-use transport::{StreamKey, StreamSet, Transport};
+use crossbeam::channel::{Receiver, bounded};
+use crust::PublicKey;
+use transport::{StreamKey, StreamSet};
 
 use super::{
     Application, Network, READ, Traffic, advance, deadline,
@@ -16,23 +17,26 @@ use super::{
 };
 use crate::protocol::mesh::{Action, LinkId, Mesh};
 
-/// Runs a mesh until the application is over. Blocks; all threads have ended when it returns.
+/// Runs a mesh until the application is over, with a set for its streams, and hands the application what comes through `others`; whoever
+/// sends there wakes the set. Blocks; all threads have ended when it returns. Gives what was carried for each peer.
 ///
 /// # Errors
 ///
-/// When the system gives no poll or no thread, or when the transport is closed by someone else.
-pub fn run(
+/// When the system gives no thread, or when the transport is closed by someone else.
+pub fn run_with<A: Application, T>(
     mesh: &mut Mesh,
-    application: &mut impl Application,
+    application: &mut A,
     network: Arc<dyn Network>,
-    transport: &Transport,
-) -> io::Result<Traffic> {
+    set: StreamSet,
+    others: &Receiver<T>,
+    mut handle_other: impl FnMut(&mut A, Instant, &mut Mesh, T),
+) -> io::Result<BTreeMap<PublicKey, Traffic>> {
     let mut driver = Driver {
-        set: StreamSet::new(transport).map_err(io::Error::other)?,
+        set,
         keys: BTreeMap::new(),
         links: BTreeMap::new(),
         unread: BTreeSet::new(),
-        traffic: Traffic::default(),
+        traffic: BTreeMap::new(),
         buffer: vec![0; READ],
     };
     let (found, inbox) = bounded(FOUND_AHEAD);
@@ -51,6 +55,7 @@ pub fn run(
             Err(error) => return Err(error.into()),
         }
         inbox.try_iter().for_each(|one| driver.find(mesh, one));
+        others.try_iter().for_each(|other| handle_other(application, Instant::now(), mesh, other));
         for one in &ready {
             driver.note(mesh, one.key, one.readable, one.writable);
         }
@@ -80,13 +85,15 @@ struct Driver {
     links: BTreeMap<StreamKey, Member>,
     /// Streams that may have more to read.
     unread: BTreeSet<StreamKey>,
-    traffic: Traffic,
+    traffic: BTreeMap<PublicKey, Traffic>,
     buffer: Vec<u8>,
 }
 
 struct Member {
     link: LinkId,
     writable: bool,
+    read: u64,
+    written: u64,
 }
 
 impl Driver {
@@ -99,7 +106,7 @@ impl Driver {
                 match self.set.add(stream) {
                     Ok(key) => {
                         self.keys.insert(link, key);
-                        self.links.insert(key, Member { link, writable: true });
+                        self.links.insert(key, Member { link, writable: true, read: 0, written: 0 });
                         self.unread.insert(key);
                     }
                     Err(_) => mesh.handle_end(now, link),
@@ -128,13 +135,13 @@ impl Driver {
 
     /// Reads a share; what is left is read in the next turn, so that no peer takes all the time.
     fn read(&mut self, mesh: &mut Mesh, key: StreamKey) {
-        let (Some(mut stream), Some(member)) = (self.set.get(key), self.links.get(&key)) else { return };
+        let (Some(mut stream), Some(member)) = (self.set.get(key), self.links.get_mut(&key)) else { return };
         for _ in 0..READS_PER_TURN {
             let now = Instant::now();
             match stream.read(&mut self.buffer) {
                 Ok(0) => return mesh.handle_end(now, member.link),
                 Ok(length) => {
-                    self.traffic.read += length as u64;
+                    member.read += length as u64;
                     mesh.handle_input(now, member.link, &self.buffer[..length]);
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -150,7 +157,7 @@ impl Driver {
             while member.writable && !mesh.output(member.link).is_empty() {
                 match stream.write(mesh.output(member.link)) {
                     Ok(length) => {
-                        self.traffic.written += length as u64;
+                        member.written += length as u64;
                         mesh.wrote(member.link, length);
                     }
                     // Also after an error: the reader is told, and then it is closed.
@@ -162,10 +169,10 @@ impl Driver {
 
     fn close(&mut self, link: LinkId) {
         let Some(key) = self.keys.remove(&link) else { return };
-        self.links.remove(&key);
         self.unread.remove(&key);
-        if let Some(stream) = self.set.remove(key) {
-            self.traffic.count(&stream);
+        if let (Some(stream), Some(member)) = (self.set.remove(key), self.links.remove(&key)) {
+            let traffic = self.traffic.entry(stream.public_key()).or_default();
+            traffic.count(&stream, member.read, member.written);
             stream.reset(0);
         }
     }

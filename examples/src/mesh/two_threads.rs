@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     io::{self, Read as _, Write as _},
     net::Shutdown,
     sync::{
@@ -17,6 +16,7 @@ use crossbeam::{
     channel::{Receiver, Sender, bounded, never},
     select,
 };
+use crust::PublicKey;
 use transport::Stream;
 
 use super::{
@@ -25,20 +25,8 @@ use super::{
 };
 use crate::protocol::mesh::{Action, LinkId, Mesh};
 
-/// Runs a mesh until the application is over. Blocks; all threads have ended when it returns.
-///
-/// # Errors
-///
-/// When the system gives no thread.
-pub fn run(
-    mesh: &mut Mesh,
-    application: &mut impl Application,
-    network: Arc<dyn Network>,
-) -> io::Result<Traffic> {
-    run_with(mesh, application, network, &never::<Infallible>(), |_, _, _, never| match never {})
-}
-
-/// The same, and hands the application what comes through `others`, such as what a user types.
+/// Runs a mesh until the application is over, and hands the application what comes through `others`, such as what a user types.
+/// Blocks; all threads have ended when it returns. Gives what was carried for each peer.
 ///
 /// # Errors
 ///
@@ -49,19 +37,18 @@ pub fn run_with<A: Application, T>(
     network: Arc<dyn Network>,
     others: &Receiver<T>,
     mut handle_other: impl FnMut(&mut A, Instant, &mut Mesh, T),
-) -> io::Result<Traffic> {
+) -> io::Result<BTreeMap<PublicKey, Traffic>> {
     let (tell, inputs) = bounded(INPUTS_AHEAD);
-    let found = tell.clone();
+    let (found, mut others) = (tell.clone(), others.clone());
     let helpers = Helpers::start(network, move |one| found.send(Input::Found(one)).is_ok())?;
-    let mut driver = Driver { tell, links: BTreeMap::new(), traffic: Traffic::default(), ending: Vec::new() };
+    let mut driver = Driver { tell, links: BTreeMap::new(), traffic: BTreeMap::new(), ending: Vec::new() };
     while !application.is_over() {
         select! {
             recv(inputs) -> input => input.map_or(Ok(()), |input| driver.handle(mesh, input))?,
-            recv(others) -> other => {
-                if let Ok(other) = other {
-                    handle_other(application, Instant::now(), mesh, other);
-                }
-            }
+            recv(others) -> other => match other {
+                Ok(other) => handle_other(application, Instant::now(), mesh, other),
+                Err(_) => others = never(), // else it would be ready for ever
+            },
             default(deadline(mesh, application).saturating_duration_since(Instant::now())) => {}
         }
         // What has gathered meanwhile goes along, so that one write carries the answers to all of it.
@@ -94,7 +81,7 @@ enum Input {
 struct Driver {
     tell: Sender<Input>,
     links: BTreeMap<LinkId, LinkThreads>,
-    traffic: Traffic,
+    traffic: BTreeMap<PublicKey, Traffic>,
     /// Streams that were closed, and whose threads are about to end.
     ending: Vec<LinkThreads>,
 }
@@ -172,9 +159,8 @@ impl Driver {
                 let _ = thread.join();
             }
             let [read, written] = link.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-            self.traffic.read += read;
-            self.traffic.written += written;
-            self.traffic.count(&link.stream);
+            let traffic = self.traffic.entry(link.stream.public_key()).or_default();
+            traffic.count(&link.stream, read, written);
         }
     }
 }

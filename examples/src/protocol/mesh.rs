@@ -10,10 +10,12 @@ mod link;
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    iter::Sum,
     time::{Duration, Instant},
 };
 
 use crust::PublicKey;
+use serde::{Deserialize, Serialize};
 
 pub use frame::{MAX_MESSAGE, MAX_NAME};
 use link::{Link, Progress};
@@ -32,7 +34,6 @@ pub struct Mesh {
     next_link: u64,
     actions: VecDeque<Action>,
     events: VecDeque<Event>,
-    counters: Counters,
 }
 
 /// The times and bounds of a [`Mesh`].
@@ -42,8 +43,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// How often to say something at least.
     pub beat: Duration,
-    /// When to dial again; doubles up to [`Settings::timeout`].
+    /// When to dial again; doubles up to [`Settings::redial_most`].
     pub redial: Duration,
+    /// How long a peer that has come back may wait to be dialled.
+    pub redial_most: Duration,
     /// Bytes that may wait for one peer.
     pub queue: usize,
     /// Whether whoever opens a stream to this node belongs to the group by that.
@@ -56,6 +59,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(3),
             beat: Duration::from_millis(500),
             redial: Duration::from_millis(100),
+            redial_most: Duration::from_secs(1),
             queue: 1 << 20,
             open: false,
         }
@@ -132,8 +136,8 @@ pub enum SendError {
     TooLong,
 }
 
-/// What has happened so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What has happened so far, with one peer or with all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "each says it")]
 pub struct Counters {
     pub hellos_sent: u64,
@@ -145,6 +149,20 @@ pub struct Counters {
     pub refused_full: u64,
 }
 
+impl Sum for Counters {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |sum, one| Self {
+            hellos_sent: sum.hellos_sent + one.hellos_sent,
+            hellos_received: sum.hellos_received + one.hellos_received,
+            acks_sent: sum.acks_sent + one.acks_sent,
+            acks_received: sum.acks_received + one.acks_received,
+            messages_sent: sum.messages_sent + one.messages_sent,
+            messages_received: sum.messages_received + one.messages_received,
+            refused_full: sum.refused_full + one.refused_full,
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Peer {
     /// Whether this node dials.
@@ -153,6 +171,7 @@ struct Peer {
     /// When to dial, where it is ours to do so and no dial is under way.
     dial_at: Option<Instant>,
     dial_wait: Duration,
+    counters: Counters,
 }
 
 impl Mesh {
@@ -172,7 +191,6 @@ impl Mesh {
             next_link: 0,
             actions: VecDeque::new(),
             events: VecDeque::new(),
-            counters: Counters::default(),
         }
     }
 
@@ -184,7 +202,8 @@ impl Mesh {
             known.ours |= ours;
         } else if peer != self.me && self.peers.len() < MAX_PEERS {
             let dial_wait = self.settings.redial;
-            self.peers.insert(peer, Peer { ours, link: None, dial_at: ours.then_some(now), dial_wait });
+            let dial_at = ours.then_some(now);
+            self.peers.insert(peer, Peer { ours, dial_at, dial_wait, ..Peer::default() });
         }
     }
 
@@ -213,9 +232,9 @@ impl Mesh {
         self.next_link += 1;
         let mut link = Link::new(now, peer);
         link.hello(now, &self.name);
-        self.counters.hellos_sent += 1;
         self.links.insert(id, link);
         let known = self.peers.get_mut(&peer)?;
+        known.counters.hellos_sent += 1;
         known.link = Some(id);
         known.dial_at = None;
         Some(id)
@@ -225,7 +244,7 @@ impl Mesh {
     pub fn handle_dial_failed(&mut self, now: Instant, peer: PublicKey) {
         if let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.ours && peer.link.is_none()) {
             peer.dial_at = Some(now + peer.dial_wait);
-            peer.dial_wait = (2 * peer.dial_wait).min(self.settings.timeout);
+            peer.dial_wait = (2 * peer.dial_wait).min(self.settings.redial_most);
         }
     }
 
@@ -235,7 +254,8 @@ impl Mesh {
         link.take(now, bytes);
         loop {
             let Some(link) = self.links.get_mut(&id) else { return };
-            match link.progress(now, &mut self.counters) {
+            let Some(peer) = self.peers.get_mut(&link.peer) else { return };
+            match link.progress(now, &mut peer.counters) {
                 Ok(None) => return,
                 Ok(Some(progress)) => self.note(id, progress),
                 Err(what) => return self.close(now, id, Reason::Broken(what)),
@@ -281,14 +301,15 @@ impl Mesh {
         if message.len() > MAX_MESSAGE {
             return Err(SendError::TooLong);
         }
-        let link = self.peers.get(&peer).and_then(|peer| self.links.get_mut(&peer.link?));
+        let peer = self.peers.get_mut(&peer).ok_or(SendError::NotUp)?;
+        let link = peer.link.and_then(|id| self.links.get_mut(&id));
         let link = link.filter(|link| link.is_up()).ok_or(SendError::NotUp)?;
         if link.waiting() + message.len() > self.settings.queue {
-            self.counters.refused_full += 1;
+            peer.counters.refused_full += 1;
             return Err(SendError::Full);
         }
         link.message(now, message);
-        self.counters.messages_sent += 1;
+        peer.counters.messages_sent += 1;
         Ok(())
     }
 
@@ -318,8 +339,13 @@ impl Mesh {
 
     /// What has happened so far.
     #[must_use]
-    pub const fn counters(&self) -> Counters {
-        self.counters
+    pub fn counters(&self) -> Counters {
+        self.ledger().map(|(_, counters)| counters).sum()
+    }
+
+    /// What has happened so far with each peer.
+    pub fn ledger(&self) -> impl Iterator<Item = (PublicKey, Counters)> {
+        self.peers.iter().map(|(key, peer)| (*key, peer.counters))
     }
 
     /// The next thing to do.

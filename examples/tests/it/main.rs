@@ -8,4 +8,5 @@ mod hole_punch;
 mod kv;
 mod lan_discovery;
 mod mesh;
+mod sources;
 mod support;

@@ -90,8 +90,8 @@ impl Link {
             }
             Frame::Hello(_) | Frame::Ack => return Err("a second hello or acknowledgement"),
             Frame::Beat => return Ok(None),
-            // The other may send once it has our acknowledgement, and its own hello has come before.
-            Frame::Message(_) if self.name.is_none() => return Err("a message before the hello"),
+            // The other may send once it has our hello, which it acknowledges before, and our acknowledgement of its own.
+            Frame::Message(_) if !self.is_up() => return Err("a message before hello and acknowledgement"),
             Frame::Message(message) => {
                 counters.messages_received += 1;
                 return Ok(Some(Progress::Message(message)));

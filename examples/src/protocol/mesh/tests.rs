@@ -132,6 +132,30 @@ fn every_pair_shares_one_stream_and_says_hello_once() {
     assert_eq!(sum(|all| all.hellos_received), 56);
     assert_eq!(sum(|all| all.acks_sent), 56);
     assert_eq!(sum(|all| all.acks_received), 56);
+    let once = Counters {
+        hellos_sent: 1,
+        hellos_received: 1,
+        acks_sent: 1,
+        acks_received: 1,
+        ..Counters::default()
+    };
+    assert!(group.nodes.iter().flat_map(Mesh::ledger).all(|(_, counters)| counters == once));
+}
+
+#[test]
+fn who_comes_back_is_dialled_within_the_longest_wait() {
+    let mut group = Group::new(2);
+    group.run(Duration::from_secs(1));
+    for away in [1, 5, 60] {
+        let [(place, id), _] = group.streams[0];
+        group.stopped[1] = true; // it is dead, and so is its stream
+        group.cut(place, id);
+        group.run(Duration::from_secs(away));
+        group.stopped[1] = false;
+        let longest = Settings::default().redial_most;
+        group.run(longest);
+        assert_eq!(group.up(), [1, 1], "after {away} s");
+    }
 }
 
 #[test]
@@ -226,7 +250,8 @@ fn whoever_breaks_the_rules_loses_the_stream() {
         (vec![0, 0, 0, 1, 9], "a frame of unknown form"),
         (vec![0, 0, 0, 0], "a frame of excessive length, or none"),
         (vec![255, 255, 255, 255, 3], "a frame of excessive length, or none"),
-        (vec![0, 0, 0, 2, 3, 0], "a message before the hello"),
+        (vec![0, 0, 0, 2, 3, 0], "a message before hello and acknowledgement"),
+        ([&hello[..], &[0, 0, 0, 2, 3, 0]].concat(), "a message before hello and acknowledgement"),
         (vec![0, 0, 0, 2, 0, 255], "a name that is no text"),
         (vec![0, 0, 0, 2, 1, 0], "a frame of unknown form"),
         ([hello, hello].concat(), "a second hello or acknowledgement"),
