@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crust_examples::mesh::Costs;
+
 const BROADCAST: &str = env!("CARGO_BIN_EXE_broadcast");
 
 #[test]
@@ -69,6 +71,17 @@ fn wrong_words_are_told() {
     }
 }
 
+#[test]
+fn a_node_on_two_pipes_is_three_threads() {
+    let mut node = Node::start_with(&[]);
+    assert!(node.ask(r#""type":"init","node_id":"n1","node_ids":["n1","n2"]"#).contains("init_ok"));
+    assert!(node.ask(r#""type":"broadcast","message":7"#).contains("broadcast_ok"));
+    if cfg!(target_os = "linux") {
+        assert_eq!(Costs::of(node.child.id()).threads, 3, "one reads, one keeps time, one has the state");
+    }
+    assert!(node.end());
+}
+
 /// A node under way, with pipes to it. It ends when they do, so it does not outlive the test.
 struct Node {
     child: Child,
@@ -80,10 +93,20 @@ struct Node {
 
 impl Node {
     fn start(contacts: &[String]) -> Self {
+        let mut words = vec!["--contacts"];
+        words.extend(contacts.iter().map(String::as_str));
+        Self::start_with(&words)
+    }
+
+    fn start_with(words: &[&str]) -> Self {
         let mut command = Command::new(BROADCAST);
-        command.arg("--contacts").args(contacts);
-        let mut child =
-            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
         let errors = BufReader::new(child.stderr.take().unwrap());
         Self { child, input, output: BufReader::new(output), errors, asked: 0 }

@@ -16,10 +16,17 @@ const EFFICIENT: Limits = limits(20.0, 1_000, 2_000);
 /// Where messages overtake each other.
 const OVERTAKEN: Limits = limits(30.0, 800, 1_200);
 /// Where they are lost.
-const VALID: Limits = Limits { messages: Some(30.0), median: None, max: None, wait: Some(100) };
+const VALID: Limits =
+    Limits { messages: Some(30.0), median: None, max: None, wait: Some(100), available: None };
 
 const fn limits(messages: f64, median: u128, max: u128) -> Limits {
-    Limits { messages: Some(messages), median: Some(median), max: Some(max), wait: Some(100) }
+    Limits {
+        messages: Some(messages),
+        median: Some(median),
+        max: Some(max),
+        wait: Some(100),
+        available: None,
+    }
 }
 
 /// 25 nodes, 100 ms from each to each, 100 operations a second.
@@ -38,11 +45,14 @@ fn large(seed: u64, seconds: u64, limits: Limits) -> Options {
 
 fn passes(what: &str, report: &Report) {
     println!(
-        "{what:28} {:5} operations  {:5.2} messages each  median {:4} ms  max {:4} ms",
-        report.operations, report.messages, report.median, report.max
+        "{what:28} {:5} operations  {:5.2} messages each  median {:4} ms  max {:4} ms  lag {:.1} ms",
+        report.operations, report.messages, report.median, report.max, report.lag
     );
     assert!(report.failures.is_empty(), "{what}: {:?}", report.failures);
 }
+
+const WORKLOADS: [Workload; 5] =
+    [Workload::Broadcast, Workload::Counter, Workload::GrowingCounter, Workload::UniqueIds, Workload::Echo];
 
 #[test]
 fn the_ambitious_limits_hold_at_once() {
@@ -99,7 +109,7 @@ fn small_groups_in_all_weathers() {
 
 #[test]
 fn every_workload_is_served() {
-    for workload in [Workload::Broadcast, Workload::Counter, Workload::UniqueIds, Workload::Echo] {
+    for workload in WORKLOADS {
         for nodes in [1, 3] {
             let partitions = Some(Duration::from_secs(1));
             let (time, latency) = (Duration::from_secs(5), Duration::from_millis(10));
@@ -112,7 +122,7 @@ fn every_workload_is_served() {
 
 #[test]
 fn the_program_serves_every_workload() {
-    for workload in [Workload::Broadcast, Workload::Counter, Workload::UniqueIds, Workload::Echo] {
+    for workload in WORKLOADS {
         let (time, recovery) = (Duration::from_secs(1), Duration::from_secs(2));
         let latency = Duration::from_millis(20);
         let report = processes::run(
@@ -142,6 +152,35 @@ fn nodes_that_meet_by_beacons_talk_over_streams() {
     passes("streams, met by beacons", &report);
 }
 
+#[test]
+fn unique_ids_and_echoes_are_always_available() {
+    let limits = Limits { available: Some(1.0), ..Limits::default() };
+    let time = Duration::from_secs(5);
+    let ids = Options {
+        workload: Workload::UniqueIds,
+        nodes: 3,
+        rate: 1_000.0,
+        time,
+        limits,
+        ..Options::default()
+    };
+    let partitions = Some(Duration::from_secs(1));
+    let echo = Options { workload: Workload::Echo, nodes: 1, rate: 50.0, time, limits, ..Options::default() };
+    for options in [Options { partitions, ..ids }, echo] {
+        let report = virtual_time::run(options);
+        assert!(report.failures.is_empty(), "{:?}", report.failures);
+    }
+}
+
+/// Values reach nodes that slept once they wake; those that sleep longer than the mesh waits come back over new streams.
+#[test]
+fn nodes_that_pause_learn_over_streams_what_they_missed() {
+    let (pauses, recovery) = (Some(Duration::from_secs(2)), Duration::from_secs(10));
+    let options = Options { pauses, recovery, rate: 20.0, ..streams(8) };
+    let report = processes::run(options, BROADCAST, &["--beacon", &meeting_place()]);
+    assert!(report.failures.is_empty(), "{:?}", report.failures);
+}
+
 /// The table of the README: `cargo test --release -p crust-examples --test maelstrom -- --ignored --nocapture`.
 #[test]
 #[ignore = "takes ten minutes of real time, and means something on an idle machine only"]
@@ -154,12 +193,22 @@ fn figures() {
     for seed in 1..=rounds.min(3) {
         run("overtaking", Options { exponential: true, ..large(seed, 20, OVERTAKEN) });
     }
+    let ids = Options { workload: Workload::UniqueIds, nodes: 3, rate: 1_000.0, ..Options::default() };
+    let available = Limits { available: Some(1.0), ..Limits::default() };
+    let partitions = Some(Duration::from_secs(4));
+    run("unique ids in partitions", Options { partitions, limits: available, ..ids });
+    for workload in [Workload::Counter, Workload::GrowingCounter] {
+        run("a counter in partitions", Options { workload, nodes: 3, partitions, ..Options::default() });
+    }
     run("10 % lost", Options { loss: 0.1, ..large(1, 20, VALID) });
     run("partitions", Options { partitions: Some(Duration::from_secs(4)), ..large(1, 20, VALID) });
-    passes(
-        "streams, met by beacons",
-        &processes::run(streams(20), BROADCAST, &["--beacon", &meeting_place()]),
-    );
+    let over_streams = |what: &str, options| {
+        passes(what, &processes::run(options, BROADCAST, &["--beacon", &meeting_place()]))
+    };
+    let limits = Limits { max: Some(300), ..Limits::default() };
+    let (pauses, recovery) = (Some(Duration::from_secs(3)), Duration::from_secs(10));
+    over_streams("streams, met by beacons", Options { limits, ..streams(20) });
+    over_streams("streams, and nodes pause", Options { pauses, recovery, ..streams(30) });
     for cut in [0, 3, 12] {
         run(&format!("without node {cut}"), Options { cut: Some(cut), ..large(1, 20, EFFICIENT) });
     }

@@ -55,7 +55,9 @@ impl Cheat {
         let to_node = matches!(message.body.payload, Payload::Gossip(_));
         match (self.how, &mut message.body.payload) {
             (How::KeepsToItself | How::Smuggles, Payload::Gossip(_)) => return,
-            (How::FallsSilent, Payload::ReadOk(_)) if self.now - self.began > Duration::from_secs(2) => {
+            (How::FallsSilent, Payload::ReadOk(_) | Payload::GenerateOk { .. })
+                if self.now - self.began > Duration::from_secs(2) =>
+            {
                 return;
             }
             (How::Invents, Payload::ReadOk(Read::Messages(list))) => list.push(-7),
@@ -126,13 +128,18 @@ impl Participant for Cheat {
 
 /// Five nodes, the first of which cheats; or all of them do, where one alone could not.
 fn judged(how: How, workload: Workload) -> Report {
-    let limits = Limits { messages: Some(20.0), median: Some(400), max: Some(800), wait: Some(100) };
+    let limits =
+        Limits { messages: Some(20.0), median: Some(400), max: Some(800), wait: Some(100), available: None };
     let options = Options {
         workload,
         time: Duration::from_secs(5),
         recovery: Duration::from_secs(4),
         latency: Duration::from_millis(50),
-        limits: if workload == Workload::Broadcast { limits } else { Limits::default() },
+        limits: match workload {
+            Workload::Broadcast => limits,
+            Workload::UniqueIds | Workload::Echo => Limits { available: Some(1.0), ..Limits::default() },
+            _ => Limits::default(),
+        },
         ..Options::default()
     };
     let ether = Rc::default();
@@ -151,7 +158,13 @@ fn judged(how: How, workload: Workload) -> Report {
 
 #[test]
 fn the_honest_pass() {
-    for workload in [Workload::Broadcast, Workload::Counter, Workload::UniqueIds, Workload::Echo] {
+    for workload in [
+        Workload::Broadcast,
+        Workload::Counter,
+        Workload::GrowingCounter,
+        Workload::UniqueIds,
+        Workload::Echo,
+    ] {
         let report = judged(How::Honest, workload);
         assert!(report.failures.is_empty(), "{workload:?}: {:?}", report.failures);
     }
@@ -175,6 +188,8 @@ fn each_way_to_cheat_is_seen() {
         (How::KeepsToItself, Workload::Counter, "wrong sum: "),
         (How::CountsTwice, Workload::Counter, "wrong sum: "),
         (How::FallsSilent, Workload::Counter, "silent: node 0"),
+        (How::CountsTwice, Workload::GrowingCounter, "wrong sum: "),
+        (How::FallsSilent, Workload::UniqueIds, "answered: "),
         (How::RepeatsIds, Workload::UniqueIds, "repeated id "),
         (How::EchoesWrong, Workload::Echo, "wrong echo of "),
     ] {
@@ -246,7 +261,13 @@ fn a_node_on_which_all_depends_is_seen_by_cutting_it_off() {
             next: None,
             out: VecDeque::new(),
         };
-        let limits = Limits { messages: Some(20.0), median: Some(1_000), max: Some(2_000), wait: Some(100) };
+        let limits = Limits {
+            messages: Some(20.0),
+            median: Some(1_000),
+            max: Some(2_000),
+            wait: Some(100),
+            available: None,
+        };
         let (time, recovery) = (Duration::from_secs(5), Duration::from_secs(4));
         let latency = Duration::from_millis(100);
         let options = Options { time, recovery, latency, cut, limits, ..Options::default() };

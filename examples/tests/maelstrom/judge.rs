@@ -29,6 +29,8 @@ pub(crate) struct Options {
     pub(crate) loss: f64,
     /// Mean time from fault to repair to fault.
     pub(crate) partitions: Option<Duration>,
+    /// Mean time from stopping some processes to waking them to stopping others.
+    pub(crate) pauses: Option<Duration>,
     /// A node that is cut off until the last reads; latencies are those of the others.
     pub(crate) cut: Option<usize>,
     /// Nodes may talk on roads of their own.
@@ -44,12 +46,17 @@ pub(crate) struct Limits {
     pub(crate) max: Option<u128>,
     /// For how long clients may wait for an answer, in milliseconds.
     pub(crate) wait: Option<u128>,
+    /// The share of operations that must be answered; this one may be reached.
+    pub(crate) available: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Workload {
     Broadcast,
+    /// Adds what may be negative.
     Counter,
+    /// Adds what is not.
+    GrowingCounter,
     UniqueIds,
     Echo,
 }
@@ -67,6 +74,7 @@ impl Default for Options {
             exponential: false,
             loss: 0.0,
             partitions: None,
+            pauses: None,
             cut: None,
             side_channel: false,
             limits: Limits::default(),
@@ -83,6 +91,11 @@ pub(crate) struct Report {
     pub(crate) median: u128,
     pub(crate) max: u128,
     pub(crate) wait: u128,
+    /// The share of operations that were answered.
+    pub(crate) available: f64,
+    /// How late the judge itself delivered messages, on the mean, in milliseconds: latencies mean little when it is more
+    /// than a few.
+    pub(crate) lag: f64,
 }
 
 #[derive(Debug)]
@@ -99,6 +112,10 @@ pub(crate) struct Judge {
     next_request: u64,
     operations: Vec<Operation>,
     cut: BTreeSet<(usize, usize)>,
+    paused: BTreeSet<usize>,
+    signals: VecDeque<(usize, Signal)>,
+    /// How many messages were delivered, and how late all together.
+    delivered: (u32, Duration),
     problems: Vec<String>,
     between_nodes: u64,
     last_delivery: Vec<Option<Duration>>,
@@ -112,7 +129,15 @@ enum Event {
     GiveUp { node: usize, request: u64 },
     Operate,
     Fault { harm: bool },
+    Pause { harm: bool },
     Next,
+}
+
+/// What a process is told by its system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Signal {
+    Stop,
+    Continue,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,6 +163,9 @@ impl Judge {
             next_request: 0,
             operations: Vec::new(),
             cut: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            signals: VecDeque::new(),
+            delivered: (0, Duration::ZERO),
             problems: Vec::new(),
             between_nodes: 0,
             last_delivery: vec![None; options.nodes],
@@ -187,6 +215,9 @@ impl Judge {
             }
             self.events.pop();
             if let Some(event) = self.happenings.remove(&number) {
+                if let Event::Deliver { .. } = event {
+                    self.delivered = (self.delivered.0 + 1, self.delivered.1 + (now - at));
+                }
                 self.happen(now, event);
             }
         }
@@ -195,6 +226,11 @@ impl Judge {
     /// The next message that reaches a node.
     pub(crate) fn poll_delivery(&mut self) -> Option<(usize, Message)> {
         self.deliveries.pop_front()
+    }
+
+    /// The next process to stop or to wake.
+    pub(crate) fn poll_signal(&mut self) -> Option<(usize, Signal)> {
+        self.signals.pop_front()
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<Duration> {
@@ -213,7 +249,13 @@ impl Judge {
             .operations
             .iter()
             .filter_map(|operation| Some((operation.end? - operation.start).as_millis()));
+        let answered = self
+            .operations
+            .iter()
+            .filter(|operation| !matches!(operation.outcome, Outcome::Unknown | Outcome::Failed));
         let report = Report {
+            available: answered.count() as f64 / self.operations.len().max(1) as f64,
+            lag: 1e3 * self.delivered.1.as_secs_f64() / f64::from(self.delivered.0.max(1)),
             operations: self.operations.len(),
             messages: self.between_nodes as f64 / self.operations.len().max(1) as f64,
             median: latency(0.5),
@@ -242,6 +284,7 @@ impl Judge {
             Event::GiveUp { node, request } => self.finish(now, node, Some(request), None),
             Event::Operate => self.operate(now),
             Event::Fault { harm } => self.fault(now, harm),
+            Event::Pause { harm } => self.pause(now, harm),
             Event::Next => self.next_phase(now),
         }
     }
@@ -252,6 +295,26 @@ impl Judge {
             if harm { nemesis::partition(&mut self.random, self.options.nodes) } else { BTreeSet::new() };
         let wait = mean.mul_f64(0.5 + self.random.share());
         self.schedule(now + wait, Event::Fault { harm: !harm });
+    }
+
+    /// Wakes all, or stops some, at least one and not all.
+    fn pause(&mut self, now: Duration, harm: bool) {
+        let Some(mean) = self.options.pauses.filter(|_| self.phase == Phase::Work) else { return };
+        self.wake_all();
+        if harm {
+            let mut order: Vec<usize> = (0..self.options.nodes).collect();
+            self.random.shuffle(&mut order);
+            order.truncate(1 + self.random.below(self.options.nodes - 1));
+            self.paused = order.into_iter().collect();
+            self.signals.extend(self.paused.iter().map(|node| (*node, Signal::Stop)));
+        }
+        let wait = mean.mul_f64(0.5 + self.random.share());
+        self.schedule(now + wait, Event::Pause { harm: !harm });
+    }
+
+    fn wake_all(&mut self) {
+        let paused = std::mem::take(&mut self.paused);
+        self.signals.extend(paused.into_iter().map(|node| (node, Signal::Continue)));
     }
 
     fn next_phase(&mut self, now: Duration) {
@@ -277,11 +340,15 @@ impl Judge {
                 if let Some(mean) = self.options.partitions {
                     self.schedule(now + mean, Event::Fault { harm: true });
                 }
+                if let Some(mean) = self.options.pauses {
+                    self.schedule(now + mean, Event::Pause { harm: true });
+                }
                 self.schedule(now + self.options.time, Event::Next);
                 Phase::Work
             }
             Phase::Work => {
                 self.cut.clear();
+                self.wake_all();
                 self.schedule(now, Event::Next);
                 Phase::Settle
             }
@@ -326,6 +393,7 @@ impl Judge {
             Workload::UniqueIds => Asked::Generate,
             _ if !writes => Asked::Read,
             Workload::Counter => Asked::Add(i64::try_from(self.random.below(10)).unwrap() - 5),
+            Workload::GrowingCounter => Asked::Add(i64::try_from(self.random.below(10)).unwrap()),
             Workload::Broadcast => {
                 self.next_value += 1;
                 Asked::Broadcast(self.next_value)
@@ -400,6 +468,9 @@ impl Report {
         over("median latency", self.median as f64, limits.median.map(|limit| limit as f64));
         over("maximum latency", self.max as f64, limits.max.map(|limit| limit as f64));
         over("wait for an answer", self.wait as f64, limits.wait.map(|limit| limit as f64));
+        if let Some(limit) = limits.available.filter(|limit| self.available < *limit) {
+            self.failures.push(format!("answered: {:.4} of all is below {limit}", self.available));
+        }
         self
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use crust_examples::protocol::maelstrom::Message;
 
-use crate::judge::{Judge, Options, Report};
+use crate::judge::{Judge, Options, Report, Signal};
 
 /// Starts as many copies as there are nodes and judges them. They must end with status 0 when their input ends.
 pub(crate) fn run(options: Options, program: &str, arguments: &[&str]) -> Report {
@@ -28,6 +28,9 @@ pub(crate) fn run(options: Options, program: &str, arguments: &[&str]) -> Report
             if nodes[to].tell(message.to_line()).is_err() {
                 judge.problem(format!("node {to} takes nothing in any more"));
             }
+        }
+        while let Some((node, signal)) = judge.poll_signal() {
+            nodes[node].signal(signal);
         }
         let Some(next) = judge.poll_timeout() else { break };
         match said.recv_timeout(next.saturating_sub(begin.elapsed())) {
@@ -87,6 +90,12 @@ impl Process {
 
     fn tell(&self, line: Vec<u8>) -> Result<(), ()> {
         self.input.as_ref().ok_or(())?.try_send(line).map_err(drop)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let signal = if signal == Signal::Stop { "-STOP" } else { "-CONT" };
+        let status = Command::new("kill").args([signal, &self.child.id().to_string()]).status();
+        assert!(status.unwrap().success(), "kill {signal}");
     }
 
     /// Closes its input and waits for its end.
