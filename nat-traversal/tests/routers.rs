@@ -31,6 +31,12 @@ mod linux {
         ("UPnP IGD 2", Igd::V2, &["udp dport 5351 drop"], PortMapMethod::Upnp),
     ];
 
+    /// The same for the firewall before addresses of IPv6.
+    const PINHOLES: [(&str, &[&str], PortMapMethod); 2] = [
+        ("PCP, to an IPv6 firewall", &[], PortMapMethod::Pcp),
+        ("UPnP WANIPv6FirewallControl", &["udp dport 5351 drop"], PortMapMethod::Upnp),
+    ];
+
     pub(crate) fn main() -> ExitCode {
         if let Err(reason) = Lab::check() {
             println!("NOT RUN: ports of real routers: {reason}");
@@ -42,8 +48,13 @@ mod linux {
                 .iter()
                 .map(|(name, igd, blocked, method)| (name, scope.spawn(|| forwards(*igd, blocked, *method))))
                 .collect();
+            let pinholes = PINHOLES
+                .iter()
+                .map(|(name, blocked, method)| (name, scope.spawn(|| opens_ipv6(blocked, *method))));
+            let pinholes: Vec<_> = pinholes.collect();
             cases
                 .into_iter()
+                .chain(pinholes)
                 .map(|(name, case)| {
                     let outcome = case.join();
                     let word = if outcome.is_ok() { "ok" } else { "FAILED" };
@@ -66,14 +77,7 @@ mod linux {
         let lab = Topology::pair("easy", "easy").unwrap().build().unwrap();
         let coturn = lab.coturn(&[]).unwrap();
         let router = lab.miniupnpd("ra", igd, &coturn, &[]).unwrap();
-        let chain =
-            "add table inet blocked; add chain inet blocked in { type filter hook input priority -200; }";
-        for rule in [chain.to_owned()]
-            .into_iter()
-            .chain(blocked.iter().map(|rule| format!("add rule inet blocked in {rule}")))
-        {
-            assert!(lab.node("ra").command("nft").arg(rule).status().unwrap().success());
-        }
+        block(&lab, blocked);
         let context = MappingContext::new(MappingConfig::new().map_timeout(PATIENCE)).unwrap();
         let begun = Instant::now();
         let udp = lab.node("a1").enter(|| MappedUdpSocket::new(&context).unwrap());
@@ -119,9 +123,48 @@ mod linux {
         format!("in {} ms{}", took.as_millis(), restart.unwrap_or_default())
     }
 
+    fn opens_ipv6(blocked: &[&str], method: PortMapMethod) -> String {
+        let lab = Topology::pair("easy", "easy").unwrap().ipv6().build().unwrap();
+        let coturn = lab.coturn(&[]).unwrap();
+        let mut router = lab.miniupnpd("ra", Igd::V2, &coturn, &[]).unwrap();
+        block(&lab, blocked);
+        let context = MappingContext::new(MappingConfig::new().map_timeout(PATIENCE)).unwrap();
+        let begun = Instant::now();
+        let udp = lab.node("a1").enter(|| {
+            let socket = UdpSocket::bind("[::]:0").unwrap();
+            MappedUdpSocket::map(socket, &context).unwrap()
+        });
+        let took = begun.elapsed();
+        let lease = udp.lease.unwrap_or_else(|| panic!("{:?}: {}", udp.failures, router.process.said()));
+        assert_eq!(lease.method(), method);
+        let external = lease.external().unwrap();
+        let inside: Vec<SocketAddr> = udp.endpoints.iter().map(|endpoint| endpoint.addr).collect();
+        assert!(inside.contains(&external), "{external} is of {inside:?}");
+        assert!(gets_in(&lab, external, &udp.socket), "a stranger at {external}");
+        let other = lab.node("a1").enter(|| UdpSocket::bind("[::]:0").unwrap());
+        let closed = SocketAddr::new(external.ip(), other.local_addr().unwrap().port());
+        assert!(!gets_in(&lab, closed, &other), "another port");
+        assert!(lease.release(Instant::now() + PATIENCE));
+        lab.node("ra").forget_flows().unwrap();
+        assert!(!gets_in(&lab, external, &udp.socket), "the port is closed again");
+        format!("in {} ms", took.as_millis())
+    }
+
+    /// Has the router not hear this.
+    fn block(lab: &Lab, packets: &[&str]) {
+        let chain =
+            "add table inet blocked; add chain inet blocked in { type filter hook input priority -200; }";
+        let rules = packets.iter().map(|packets| format!("add rule inet blocked in {packets}"));
+        for rule in [chain.to_owned()].into_iter().chain(rules) {
+            assert!(lab.node("ra").command("nft").arg(rule).status().unwrap().success());
+        }
+    }
+
     /// Whether a datagram of a stranger arrives; a few are sent, as the first may wait for a hardware address.
     fn gets_in(lab: &Lab, external: SocketAddr, socket: &UdpSocket) -> bool {
-        let stranger = lab.node("server").enter(|| UdpSocket::bind((Lab::SERVER[1], 0)).unwrap());
+        let ip =
+            if external.is_ipv4() { Lab::SERVER[1].into() } else { std::net::IpAddr::from(Lab::SERVER_V6) };
+        let stranger = lab.node("server").enter(|| UdpSocket::bind((ip, 0)).unwrap());
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         (0..5).any(|_| {
             stranger.send_to(b"knock", external).unwrap();

@@ -167,12 +167,13 @@ impl Lab {
         _coturn: &Coturn,
         further: &[&str],
     ) -> Result<Miniupnpd, LabError> {
-        let inside = inside_address(self, router)?;
         let path = |name: &str| self.folder().join(format!("{router}-{name}")).display().to_string();
         let mut lines: Vec<String> = [
             "ext_ifname=wan",
             "enable_natpmp=yes",
             "enable_upnp=yes",
+            // By its name, for with an address it would leave IPv6 alone.
+            "listening_ip=lan",
             "http_port=5000",
             "secure_mode=yes",
             "min_lifetime=2",
@@ -183,7 +184,6 @@ impl Lab {
         ]
         .map(str::to_owned)
         .to_vec();
-        lines.push(format!("listening_ip={inside}"));
         lines.push(format!("ext_stun_host={}\next_stun_port={}", Self::SERVER[0], Coturn::PORT));
         lines.push(format!("upnp_table_name={TABLE}\nupnp_nat_table_name={TABLE}"));
         lines.push(format!("upnp_forward_chain={UPNP_FORWARD}\nupnp_nat_chain={UPNP_IN}"));
@@ -215,17 +215,6 @@ fn coturn_answers() -> bool {
     Lab::SERVER.into_iter().all(|address| udp(address).is_ok())
         && tcp.all(|address| TcpStream::connect(address).is_ok())
         && TcpStream::connect((Lab::SERVER[0], Coturn::HTTPS_PORT)).is_ok()
-}
-
-/// A router's inside address with its network's size.
-fn inside_address(lab: &Lab, router: &str) -> Result<String, LabError> {
-    let output = run(lab.node(router).command("ip").args(["-4", "-o", "addr", "show", "dev", "lan"]), "")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut words = text.split_whitespace().skip_while(|word| *word != "inet").skip(1);
-    words
-        .next()
-        .map(str::to_owned)
-        .ok_or_else(|| LabError::new(format!("{router} has no inside address: {text}")))
 }
 
 fn make_certificate(certificate: &Path, key: &Path) -> Result<(), LabError> {
