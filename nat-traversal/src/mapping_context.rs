@@ -20,6 +20,8 @@ pub struct MappingContext {
     config: MappingConfig,
     servers: Mutex<Vec<HolePunchServerAddr>>,
     routers: Routers,
+    /// How many routers away our outermost NAT is, if it was measured.
+    nat_distance: Mutex<Option<u8>>,
     interrupter: Interrupter,
     #[cfg(feature = "turn")]
     relays: std::sync::Arc<io::relays::Relays>,
@@ -51,6 +53,7 @@ impl MappingContext {
             config,
             servers: Mutex::new(servers),
             routers: Routers::default(),
+            nat_distance: Mutex::new(None),
             interrupter: Interrupter::default(),
             #[cfg(feature = "turn")]
             relays: std::sync::Arc::default(),
@@ -103,7 +106,18 @@ impl MappingContext {
     /// If no socket can be used or someone [interrupts](Interrupter). That servers do not answer is no error.
     pub fn nat_profile(&self) -> Result<NatProfile, MapError> {
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        io::profile::measure(any, &self.stun_servers(any), &self.interrupter).map_err(map_error)
+        let profile =
+            io::profile::measure(any, &self.stun_servers(any), &self.interrupter).map_err(map_error)?;
+        *self.nat_distance.lock().unwrap_or_else(PoisonError::into_inner) = profile.nat_distance;
+        Ok(profile)
+    }
+
+    /// How many routers a packet has to pass to open our outermost NAT and die behind it, once
+    /// [`nat_profile`](Self::nat_profile) has measured that: for [`UdpPuncher::opener_hops`](crate::protocol::UdpPuncher::opener_hops).
+    /// Holes that are punched with this context make use of it.
+    #[must_use]
+    pub fn opener_hops(&self) -> Option<u8> {
+        self.nat_distance.lock().unwrap_or_else(PoisonError::into_inner).map(|routers| routers + 1)
     }
 
     /// Measures how long an outside port lives without traffic, over IPv4, up to `most`: a second at least and

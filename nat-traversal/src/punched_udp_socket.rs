@@ -68,6 +68,9 @@ impl PunchedUdpSocket {
         let keys = ours.agree(theirs)?;
         let leads = keys.leads();
         let mut puncher = UdpPuncher::new(start, &endpoints, theirs.endpoints(), keys, entropy::seed());
+        if let Some(hops) = context.opener_hops() {
+            puncher = puncher.opener_hops(hops);
+        }
         let mut sockets = Sockets::new(socket);
         match run(&mut puncher, &mut sockets, deadline, context.waits(), ControlFlow::Break) {
             Ok(PunchEvent::Punched { socket, peer }) => {

@@ -27,7 +27,7 @@ mod linux {
     const CASES: [(&str, bool, &str); 13] = [
         ("open", false, "none endpoint-independent preserved null null open 0 null"),
         ("fw", false, "none address-and-port-dependent preserved null null open 0 null"),
-        ("cone", false, "endpoint-independent endpoint-independent preserved null false open null none"),
+        ("cone", false, "endpoint-independent endpoint-independent preserved null false open 1 none"),
         ("acone", false, "endpoint-independent address-dependent preserved null false open 1 none"),
         ("easy", false, "endpoint-independent address-and-port-dependent preserved null false open 1 none"),
         ("easyrand", false, "endpoint-independent address-and-port-dependent stable null false open 1 none"),
@@ -36,7 +36,7 @@ mod linux {
             false,
             "endpoint-independent address-and-port-dependent preserved null true open 1 none",
         ),
-        ("hardad", false, "address-dependent address-and-port-dependent random null null open null none"),
+        ("hardad", false, "address-dependent address-and-port-dependent random null null open 1 none"),
         (
             "hard",
             false,

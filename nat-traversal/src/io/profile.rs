@@ -19,8 +19,16 @@ pub(crate) fn measure(
     // For servers on this host.
     hosts.push(SocketAddr::from((Ipv4Addr::LOCALHOST, local.port())));
     let start = clock::now();
-    let mut prober = NatProber::new(start, servers, &hosts, local.port(), entropy::seed());
-    let mut sockets = Sockets::new(socket);
+    let further: Vec<UdpSocket> = (0..NatProber::FURTHER)
+        .map(|_| UdpSocket::bind(SocketAddr::new(bound.ip(), 0)))
+        .collect::<Result<_, _>>()?;
+    let ports: Vec<u16> = further
+        .iter()
+        .map(|socket| socket.local_addr().map(|address| address.port()))
+        .collect::<Result<_, _>>()?;
+    let mut prober =
+        NatProber::new(start, servers, &hosts, local.port(), entropy::seed()).further_ports(&ports);
+    let mut sockets = Sockets::with_further(socket, further);
     // The prober ends by itself before; the driver's deadline is for a machine that does not.
     let end = start + NatProber::MOST + GRACE;
     let mut profile = run(&mut prober, &mut sockets, end, interrupter, ControlFlow::Break)?;

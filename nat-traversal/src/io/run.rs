@@ -46,6 +46,11 @@ impl Sockets {
         Self { sockets: vec![main] }
     }
 
+    /// With those that would else be opened when they are needed.
+    pub(crate) fn with_further(main: UdpSocket, further: Vec<UdpSocket>) -> Self {
+        Self { sockets: std::iter::once(main).chain(further).collect() }
+    }
+
     /// Takes one out, in blocking mode, and closes the others.
     pub(crate) fn take(mut self, index: SocketIndex) -> io::Result<UdpSocket> {
         let socket = self.sockets.swap_remove(usize::from(index.0));

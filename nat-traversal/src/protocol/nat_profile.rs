@@ -31,8 +31,13 @@ pub struct NatProfile {
     /// Whether UDP passes.
     pub udp: Option<Udp>,
     /// How many NATs there are: none, one at the nearest router, or two or more. A NAT that is farther away than the nearest
-    /// router is taken for a second one.
+    /// router is taken for a second one. It cannot be measured where a NAT gives each port of a server another port of ours, and
+    /// where it lets everybody in by another port than the inside one; a router that
+    /// [forwards](crate::PortLease::external) a port tells it by its own idea of its address.
     pub nat_levels: Option<u8>,
+    /// How many routers away the outermost NAT or firewall is, up to three; the nearest router is one away. It tells how long
+    /// a packet has to live to open it.
+    pub nat_distance: Option<u8>,
     /// How long an outside port lives at least without traffic. It takes minutes to measure:
     /// [`MappingContext::nat_profile`](crate::MappingContext::nat_profile) does not,
     /// [`MappingContext::binding_lifetime`](crate::MappingContext::binding_lifetime) does.

@@ -225,6 +225,19 @@ fn a_nat_farther_away_than_dying_openers_get_is_met_later() {
 }
 
 #[test]
+fn openers_that_live_as_long_as_measured_open_a_carriers_nat_in_time() {
+    const CARRIER: Nat = Nat { unsolicited: Unsolicited::Accept, ..Nat::easy() };
+    const NATS: &[Nat] = &[Nat::easy(), CARRIER];
+    let sites = [site("easy"), Site { name: "easy+easy,accept", nats: NATS }];
+    for (hops, met) in [(None, false), (Some(3), true)] {
+        let mut world = World { opener_hops: hops, ..World::new(1, sites, link()) };
+        // The peer's check comes between this one's openers and its checks.
+        let outcome = world.punch(Duration::from_millis(60), PATIENCE);
+        assert_eq!(outcome.is_direct(), met, "{hops:?}: {outcome:?}");
+    }
+}
+
+#[test]
 fn an_address_that_never_answers_gets_five_packets_at_most() {
     let mut world = World::new(1, [site("easy"), site("easy")], link());
     let victim = world.net.host(None, "203.0.113.66", Link::default());

@@ -25,6 +25,8 @@ pub(crate) struct World {
     pub(crate) net: Net,
     pub(crate) peers: [Peer; 2],
     pub(crate) seed: Seed,
+    /// What is known of how far away the outermost NATs are.
+    pub(crate) opener_hops: Option<u8>,
 }
 
 /// How a punch went.
@@ -97,7 +99,7 @@ impl World {
             addresses.extend(seen.iter().filter(|seen| seen.addr != local));
             Peer { host, addresses }
         });
-        Self { net, peers, seed }
+        Self { net, peers, seed, opener_hops: None }
     }
 
     /// Lets both peers punch, the second beginning `skew` after the first.
@@ -107,10 +109,13 @@ impl World {
         let key = |ours: &[u8], theirs: &[u8]| PunchKeys::derive(b"secret", ours, theirs).unwrap();
         let ended = |_: &PunchEvent| true;
         let puncher = |at, ours: &Peer, theirs: &Peer, keys, name| {
-            Running::until(
-                UdpPuncher::new(at, &ours.addresses, &theirs.addresses, keys, self.seed.derive(name)),
-                ended,
-            )
+            let puncher =
+                UdpPuncher::new(at, &ours.addresses, &theirs.addresses, keys, self.seed.derive(name));
+            let puncher = match self.opener_hops {
+                Some(hops) => puncher.opener_hops(hops),
+                None => puncher,
+            };
+            Running::until(puncher, ended)
         };
         let mut first = puncher(start, a, b, key(b"a", b"b"), "a");
         let mut second = puncher(start + skew, b, a, key(b"b", b"a"), "b");

@@ -1,18 +1,18 @@
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::{Filtering, Mapping, NatProfile, Ports, Udp};
-use crate::protocol::candidate::PortRule;
-use crate::protocol::mapping::port_rule;
-use crate::protocol::stun::client::{binding_request, read_answer};
+use super::{Filtering, Mapping, NatProfile, Ports};
+use crate::protocol::stun::client::{binding_request, read_answer, request_to_port};
 use crate::protocol::stun::{Class, Message, MessageBuilder, Method, StunClient, TransactionId};
 use crate::protocol::{Datagram, Due, Machine, Random, Retry, Seed, SocketIndex, Transmit, is_global};
+
+mod conclusions;
 
 /// Measures a [`NatProfile`] within three seconds, by a server with two addresses as
 /// [RFC 5780](https://www.rfc-editor.org/rfc/rfc5780) says, or as far as several ordinary servers tell.
 ///
-/// It uses six sockets, of which the first is the main one. One event tells all, and it is done.
+/// It uses nine sockets, of which the first is the main one. One event tells all, and it is done.
 ///
 /// ```text
 /// MAIN       asks all servers, then the other three of the addresses and ports of one with two: mapping, ports
@@ -20,12 +20,15 @@ use crate::protocol::{Datagram, Due, Machine, Random, Retry, Seed, SocketIndex, 
 /// HAIRPIN    and MAIN send to each other's outside addresses: hairpin
 /// NEAR…      send to the server's other address packets that die after 2, 3, 4 routers, and have it answer from there: how
 ///            far away the outermost router is that has to be opened, and so whether there is a second NAT
+/// BLIND…     where everybody is let in and ports are kept: send nothing but such packets, and MAIN has the server answer to
+///            their ports (RFC 5780, section 7.5)
 /// ```
 #[derive(Debug)]
 pub struct NatProber {
     random: Random,
     hosts: Vec<SocketAddr>,
     local_port: u16,
+    further_ports: Vec<u16>,
     probes: Vec<Probe>,
     /// The server with two addresses: as it was asked, and the other one.
     two: Option<(SocketAddr, SocketAddr)>,
@@ -35,7 +38,7 @@ pub struct NatProber {
     transmits: VecDeque<Transmit>,
 }
 
-/// `Asking` → `Mapping` → `Filtering` → `Known` → `Told`; without a server with two addresses straight to `Known`.
+/// `Asking` → `Mapping` → `Filtering` → `Blind` → `Known` → `Told`; without a server with two addresses straight to `Known`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// All servers are asked from the main socket.
@@ -46,6 +49,8 @@ enum Stage {
     Mapping,
     /// What needs the answers before.
     Filtering,
+    /// What is worth it only where everybody is let in.
+    Blind,
     Known,
     Told,
 }
@@ -75,6 +80,8 @@ enum Kind {
     HairpinAddress,
     /// An answer that passes once a packet with so many hops was sent.
     Near(u8),
+    /// The same to the port of a socket that sends nothing else.
+    Blind(u8),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +114,7 @@ impl NatProber {
             random: Random::new(seed),
             hosts: hosts.to_vec(),
             local_port,
+            further_ports: Vec::new(),
             probes: Vec::new(),
             two: None,
             hairpin: Hairpin::Waiting,
@@ -126,6 +134,17 @@ impl NatProber {
         }
         prober
     }
+
+    /// Tells the ports to which its further sockets are bound, from the second on; without them it knows less of NATs that let
+    /// everybody in.
+    #[must_use]
+    pub fn further_ports(mut self, ports: &[u16]) -> Self {
+        self.further_ports = ports.to_vec();
+        self
+    }
+
+    /// Sockets beside the main one that it can make use of.
+    pub const FURTHER: usize = BLIND.0 as usize + NEAR.len() - 1;
 
     /// It ends by then whatever happens.
     pub const MOST: Duration = Duration::from_millis(2_900);
@@ -175,11 +194,14 @@ impl NatProber {
                         let far = SocketAddr::new(server.ip(), other.port());
                         self.ask(now, Kind::FromElsewhere, FILTERING, server, other, Some(CHANGE_BOTH));
                         self.ask(now, Kind::FromOtherPort, FILTERING, server, far, Some(CHANGE_PORT));
+                        // A NAT whose ports depend on the address only has the same for both ports of the server.
+                        let by_address = self.mapping(&self.addresses()) == Some(Mapping::AddressDependent);
+                        let (answerer, change) =
+                            if by_address { (far, CHANGE_PORT) } else { (other, CHANGE_BOTH) };
                         // Later, so that a server's bound on answers to one address is not reached.
-                        for hops in NEAR {
-                            let socket = SocketIndex(HAIRPIN.0 + u16::from(hops) - 1);
+                        for (socket, hops) in (NEAREST.0..).map(SocketIndex).zip(NEAR) {
                             let begin = now + STAGGER;
-                            self.ask(begin, Kind::Near(hops), socket, server, other, Some(CHANGE_BOTH));
+                            self.ask(begin, Kind::Near(hops), socket, server, answerer, Some(change));
                         }
                     }
                     // The server has no second address after all.
@@ -191,9 +213,11 @@ impl NatProber {
                 let hairpin = matches!(self.hairpin, Hairpin::Sending { .. });
                 if !pending(self) && !hairpin {
                     self.stage = Stage::Known;
+                    self.begin_blind(now);
                 }
             }
-            Stage::Known | Stage::Told => {}
+            Stage::Blind if !pending(self) => self.stage = Stage::Known,
+            Stage::Blind | Stage::Known | Stage::Told => {}
         }
     }
 
@@ -209,6 +233,23 @@ impl NatProber {
                 self.ask(now, Kind::HairpinAddress, HAIRPIN, server, server, None);
             }
             None => self.stage = Stage::Known,
+        }
+    }
+
+    /// Where everybody is let in, what opens a NAT tells nothing, but what makes a port there does.
+    fn begin_blind(&mut self, now: Instant) {
+        let Some((server, _)) = self.two else { return };
+        let profile = self.conclude();
+        let open = profile.filtering == Some(Filtering::EndpointIndependent);
+        let kept = profile.ports == Some(Ports::Preserved);
+        if !(open && kept && profile.mapping == Some(Mapping::EndpointIndependent)) {
+            return;
+        }
+        for (socket, hops) in (BLIND.0..).map(SocketIndex).zip(NEAR) {
+            if self.further_ports.len() >= usize::from(socket.0) {
+                self.stage = Stage::Blind;
+                self.ask(now, Kind::Blind(hops), socket, server, server, None);
+            }
         }
     }
 
@@ -254,13 +295,19 @@ impl NatProber {
                 Due::Nothing => {}
                 Due::Send => {
                     let (socket, destination, other) = (probe.socket, probe.destination, probe.answerer);
-                    let request = binding_request(probe.transaction, probe.change);
-                    if let Kind::Near(hops) = probe.kind {
-                        let opener =
-                            MessageBuilder::new(Class::Indication, Method::BINDING, probe.transaction);
+                    let transaction = probe.transaction;
+                    let (asker, request) = match probe.kind {
+                        Kind::Blind(_) => {
+                            let port = self.further_ports[usize::from(socket.0) - 1];
+                            (SocketIndex::MAIN, request_to_port(transaction, port))
+                        }
+                        _ => (socket, binding_request(transaction, probe.change)),
+                    };
+                    if let Kind::Near(hops) | Kind::Blind(hops) = probe.kind {
+                        let opener = MessageBuilder::new(Class::Indication, Method::BINDING, transaction);
                         self.transmit(socket, other, opener.fingerprint(), Some(hops));
                     }
-                    self.transmit(socket, destination, request, None);
+                    self.transmit(asker, destination, request, None);
                 }
                 Due::GiveUp => probe.outcome = Outcome::Silent,
             }
@@ -282,97 +329,6 @@ impl NatProber {
             }
             Due::GiveUp => self.hairpin = Hairpin::Fails,
         }
-    }
-
-    fn conclude(&self) -> NatProfile {
-        let seen = |kind: Kind| {
-            self.probes.iter().filter(move |probe| probe.kind == kind).filter_map(|probe| {
-                match probe.outcome {
-                    Outcome::Answered(address) => Some((probe.destination, address)),
-                    _ => None,
-                }
-            })
-        };
-        let addresses: Vec<(SocketAddr, SocketAddr)> = seen(Kind::Address).collect();
-        let mut profile = NatProfile::default();
-        for (_, address) in &addresses {
-            if !profile.public.contains(address) {
-                profile.public.push(*address);
-            }
-        }
-        if addresses.is_empty() {
-            return profile;
-        }
-        profile.udp = Some(Udp::Open);
-        profile.mapping = self.mapping(&addresses);
-        profile.ports = self.ports(profile.mapping, &addresses);
-        profile.filtering = self.filtering();
-        let stable = matches!(profile.mapping, Some(Mapping::None | Mapping::EndpointIndependent));
-        profile.hairpin = match self.hairpin {
-            // Without a NAT there is nothing to come back from, and with changing ports nothing to aim at.
-            Hairpin::Works if profile.mapping != Some(Mapping::None) => Some(true),
-            Hairpin::Fails if profile.mapping == Some(Mapping::EndpointIndependent) => Some(false),
-            _ => None,
-        };
-        let nearest = NEAR.into_iter().find(|hops| seen(Kind::Near(*hops)).next().is_some());
-        profile.nat_levels = match (profile.mapping, profile.filtering) {
-            (Some(Mapping::None), _) => Some(0),
-            // Who lets everybody in need not be opened, so that nothing is learned from what opens it.
-            (_, Some(Filtering::EndpointIndependent) | None) => None,
-            _ if stable => nearest.map(|hops| if hops == NEAR[0] { 1 } else { 2 }),
-            _ => None,
-        };
-        profile
-    }
-
-    fn mapping(&self, addresses: &[(SocketAddr, SocketAddr)]) -> Option<Mapping> {
-        let (_, first) = addresses[0];
-        let all_same = addresses.iter().all(|(_, address)| *address == first);
-        if all_same && self.hosts.contains(&first) {
-            return Some(Mapping::None);
-        }
-        if all_same {
-            return (addresses.len() > 1).then_some(Mapping::EndpointIndependent);
-        }
-        // Two destinations of one address tell whether ports matter.
-        let of = |ip: IpAddr| addresses.iter().filter(move |(to, _)| to.ip() == ip).map(|(_, seen)| seen);
-        let same_by_address =
-            addresses.iter().all(|(destination, seen)| of(destination.ip()).all(|other| other == seen));
-        let compared = addresses.iter().any(|(destination, _)| of(destination.ip()).count() > 1);
-        Some(if same_by_address && compared {
-            Mapping::AddressDependent
-        } else {
-            Mapping::AddressAndPortDependent
-        })
-    }
-
-    fn ports(&self, mapping: Option<Mapping>, addresses: &[(SocketAddr, SocketAddr)]) -> Option<Ports> {
-        let mut ports: Vec<u16> = addresses.iter().map(|(_, address)| address.port()).collect();
-        if mapping.is_some_and(|mapping| mapping != Mapping::None && mapping != Mapping::EndpointIndependent)
-        {
-            ports.dedup();
-            return match port_rule(&ports) {
-                Some((_, PortRule::Sequential(step))) => Some(Ports::Sequential(step)),
-                Some((_, PortRule::Random)) => Some(Ports::Random),
-                // Another address, with the same port.
-                _ => Some(Ports::Preserved),
-            };
-        }
-        let preserved = ports.iter().all(|port| *port == self.local_port);
-        Some(if preserved { Ports::Preserved } else { Ports::Stable })
-    }
-
-    fn filtering(&self) -> Option<Filtering> {
-        let outcome = |kind| self.probes.iter().find(|probe| probe.kind == kind).map(|probe| probe.outcome);
-        let answered = |outcome| matches!(outcome, Outcome::Answered(_));
-        let (elsewhere, port) = (outcome(Kind::FromElsewhere)?, outcome(Kind::FromOtherPort)?);
-        Some(if answered(elsewhere) {
-            Filtering::EndpointIndependent
-        } else if answered(port) {
-            Filtering::AddressDependent
-        } else {
-            Filtering::AddressAndPortDependent
-        })
     }
 }
 
@@ -443,9 +399,11 @@ impl Machine for NatProber {
     }
 }
 
-/// The sockets beside the main one; those of the distances follow.
+/// The sockets beside the main one; those of the distances have one each.
 const FILTERING: SocketIndex = SocketIndex(1);
 const HAIRPIN: SocketIndex = SocketIndex(2);
+const NEAREST: SocketIndex = SocketIndex(3);
+const BLIND: SocketIndex = SocketIndex(6);
 
 /// A packet that may pass two routers opens the first one and dies at the second.
 const NEAR: [u8; 3] = [2, 3, 4];

@@ -36,6 +36,11 @@ impl SprayTimer {
         Self { kind, due, sent: 0, hops, again: due + DYING, ports: Vec::new() }
     }
 
+    /// This one with openers that pass so many routers.
+    pub(super) fn opener_hops(self, hops: u8) -> Self {
+        Self { hops, ..self }
+    }
+
     /// When to ask [`next`](Self::next); `None` when all is sent.
     pub(super) fn timeout(&self) -> Option<Instant> {
         (self.sent < self.limit()).then_some(self.due)

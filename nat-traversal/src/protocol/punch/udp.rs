@@ -31,6 +31,7 @@ pub struct UdpPuncher {
     keys: PunchKeys,
     random: Random,
     openers: VecDeque<SocketAddr>,
+    opener_hops: u8,
     paths: Vec<Path>,
     spray: Option<SprayTimer>,
     obstacle: Option<Obstacle>,
@@ -83,6 +84,7 @@ impl UdpPuncher {
             keys,
             random: Random::new(seed),
             openers: plan.targets.into(),
+            opener_hops: OPENER_HOPS,
             paths,
             spray: plan.spray.map(|spray| SprayTimer::new(spray, now, plan.predicts, SPRAY_HOPS)),
             obstacle: plan.obstacle,
@@ -98,6 +100,16 @@ impl UdpPuncher {
             puncher.state = State::Done;
         }
         puncher
+    }
+
+    /// Lets the packets that open our own NATs pass so many routers: one more than the outermost NAT is away, as
+    /// [`NatProfile::nat_distance`](crate::NatProfile::nat_distance) tells. Unless told, plain openers pass the nearest router
+    /// and those of a spray some more. Call it before anything else.
+    #[must_use]
+    pub fn opener_hops(mut self, hops: u8) -> Self {
+        self.opener_hops = hops.max(OPENER_HOPS);
+        self.spray = self.spray.map(|spray| spray.opener_hops(self.opener_hops));
+        self
     }
 
     /// Checks the same addresses from another socket as well, beginning at `first`: from an address at a relay, say, that
@@ -236,7 +248,7 @@ impl UdpPuncher {
         if let Some(target) = self.openers.pop_front() {
             let id = TransactionId::draw(&mut self.random);
             let bytes = check::request(&self.keys, id, false);
-            let hops = Some(OPENER_HOPS);
+            let hops = Some(self.opener_hops);
             self.transmits.push_back(Transmit {
                 socket: SocketIndex::MAIN,
                 destination: target,

@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::protocol::StunServer;
+use crate::protocol::nat_profile::Udp;
 use crate::protocol::stun::ServerAddresses;
 use crate::testing::{Link, Nat, Net, NodeId, PortChoice, Program, Rule, Running};
 
@@ -50,11 +51,20 @@ fn a_carrier_nat_behind_the_home_router_is_noticed() {
         (&[Nat::address_cone()], Some(1)),
         (&[Nat::easy(), Nat::easy()], Some(2)),
         (&[Nat::easy(), Nat::easy_random()], Some(2)),
-        (&[Nat::cone()], None),
+        (&[Nat::cone()], Some(1)),
+        (&[Nat::cone(), Nat::cone()], Some(2)),
+        (&[Nat::hard_by_address()], Some(1)),
+        (&[Nat::easy(), Nat::hard_by_address()], Some(2)),
+        // What cannot be known.
+        (&[Nat { filtering: Rule::EndpointIndependent, ..Nat::easy_random() }], None),
         (&[Nat::hard()], None),
+        (&[Nat::hard_sequential()], None),
     ] {
-        let (profile, _) = measure(1, nats, Servers::Two, home);
-        assert_eq!(profile.nat_levels, levels, "{nats:?}");
+        let (profile, took) = measure(1, nats, Servers::Two, home);
+        assert_eq!((profile.nat_levels, took <= MOST), (levels, true), "{nats:?} {took:?}");
+        let routers = u8::try_from(nats.len()).unwrap();
+        let distance = levels.filter(|levels| *levels > 0).map(|_| routers);
+        assert_eq!(profile.nat_distance.filter(|_| routers > 0), distance, "{nats:?}");
     }
 }
 
@@ -186,7 +196,11 @@ fn measure(seed: u64, nats: &[Nat], servers: Servers, link: Link) -> (NatProfile
     net.bind(laptop, 4000);
     let hosts = [SocketAddr::new(local.parse().unwrap(), 4000)];
     let start = net.now();
-    let prober = NatProber::new(start, &addresses, &hosts, 4000, Seed::from(seed));
+    let ports: Vec<u16> = (4001..).take(NatProber::FURTHER).collect();
+    for port in &ports {
+        net.bind(laptop, *port);
+    }
+    let prober = NatProber::new(start, &addresses, &hosts, 4000, Seed::from(seed)).further_ports(&ports);
     let mut prober = Running::until(prober, |_| true);
     let mut running: Vec<(NodeId, &mut dyn Program)> = vec![(laptop, &mut prober)];
     running.extend(programs.iter_mut().map(|(node, program)| (*node, program as &mut dyn Program)));
