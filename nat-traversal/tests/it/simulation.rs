@@ -10,6 +10,8 @@ use crate::nat_matrix::{Declared, declared, link, punch, site};
 use crate::world::Site;
 use crate::{nat_matrix, tcp_matrix};
 
+mod mix;
+
 #[test]
 #[ignore = "a figure, best in release: see the module"]
 fn ten_thousand_runs_end_as_declared() {
