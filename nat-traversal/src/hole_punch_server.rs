@@ -169,10 +169,10 @@ fn bind_neighbours(address: SocketAddr) -> Result<(Both, Both), ServerError> {
 }
 
 /// A UDP socket and a TCP listener at the same port.
-type Both = (UdpSocket, TcpListener);
+pub(crate) type Both = (UdpSocket, TcpListener);
 
 /// Binds both.
-fn bind_both(address: SocketAddr) -> Result<Both, ServerError> {
+pub(crate) fn bind_both(address: SocketAddr) -> Result<Both, ServerError> {
     let mut attempts = if address.port() == 0 { PORT_ATTEMPTS } else { 1 };
     loop {
         attempts -= 1;

@@ -11,6 +11,8 @@ pub(crate) mod leases;
 pub(crate) mod names;
 pub(crate) mod profile;
 #[cfg(feature = "turn")]
+pub(crate) mod relay_host;
+#[cfg(feature = "turn")]
 pub(crate) mod relays;
 pub(crate) mod run;
 pub(crate) mod run_tcp;

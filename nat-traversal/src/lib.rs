@@ -11,6 +11,8 @@ mod port_lease;
 pub mod protocol;
 mod punched_udp_socket;
 #[cfg(feature = "turn")]
+mod relay_host;
+#[cfg(feature = "turn")]
 mod relayed_udp_socket;
 mod rendezvous_info;
 mod tcp_punch;
@@ -38,6 +40,8 @@ pub use protocol::{
     AddrKind, MapFailure, MappedSocketAddr, Obstacle, ParseInfoError, PortRule, PubRendezvousInfo,
 };
 pub use punched_udp_socket::PunchedUdpSocket;
+#[cfg(feature = "turn")]
+pub use relay_host::RelayHost;
 #[cfg(feature = "turn")]
 pub use relayed_udp_socket::RelayedUdpSocket;
 pub use rendezvous_info::{PrivRendezvousInfo, gen_rendezvous_info};

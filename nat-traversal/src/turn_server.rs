@@ -114,6 +114,12 @@ impl TurnServer {
         Self { credentials: TurnCredentials::new(username, password), ..self }
     }
 
+    /// This server with credentials such as [`RelaySecret`](crate::protocol::turn::RelaySecret) makes.
+    #[must_use]
+    pub fn with(self, credentials: &TurnCredentials) -> Self {
+        Self { credentials: credentials.clone(), ..self }
+    }
+
     /// This server, whose certificate is to come from an authority in this file (PEM). Only TLS looks at it.
     #[must_use]
     pub fn with_ca(self, file: impl Into<PathBuf>) -> Self {

@@ -7,7 +7,9 @@
 //! sockets, so that a program can carry it over a datagram socket that it shares with other protocols, or over a stream
 //! with TLS.
 //!
-//! The client is written on our own STUN codec: the crate at hand brings 25 crates along, records the key of each
+//! [`RelayServer`] is the other side, which lends addresses to others.
+//!
+//! Both are written on our own STUN codec: the crate at hand brings 25 crates along, records the key of each
 //! message in its trace spans, and does not follow a server that refers to another.
 
 mod auth;
@@ -16,9 +18,14 @@ mod client;
 mod failure;
 mod md5;
 mod peers;
+mod server;
 mod transaction;
 
 pub use auth::TurnCredentials;
 pub use channel::{ChannelNumber, frame_length};
 pub use client::{AddressFamily, TurnClient, TurnEvent, TurnLink, TurnReceived, TurnStats};
 pub use failure::{TurnFailure, TurnSendError};
+pub use server::{
+    Cidr, ParseCidrError, RelayClient, RelayId, RelayOrder, RelayRules, RelaySecret, RelayServer, RelayStats,
+    TargetPolicy,
+};

@@ -14,6 +14,7 @@ mod punch;
 mod punch_tcp;
 #[cfg(feature = "turn")]
 mod relay;
+mod relay_host;
 mod server;
 mod simulation;
 mod strategy;

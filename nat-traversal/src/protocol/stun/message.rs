@@ -233,6 +233,13 @@ impl<'a> Message<'a> {
         address::decode(self.find(kind)?.value, Some(self.transaction()))
     }
 
+    /// The addresses in all attributes of a type that hides them so; `None` for one that makes no sense.
+    pub fn xor_addresses(&self, kind: u16) -> impl Iterator<Item = Option<SocketAddr>> + use<'a> {
+        let transaction = self.transaction();
+        let all = self.attributes().filter(move |found| found.kind == kind);
+        all.map(move |found| address::decode(found.value, Some(transaction)))
+    }
+
     /// The address in an attribute that has it in the clear.
     #[must_use]
     pub fn plain_address(&self, kind: u16) -> Option<SocketAddr> {

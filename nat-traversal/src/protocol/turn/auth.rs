@@ -30,7 +30,6 @@ impl TurnCredentials {
     }
 
     /// The key of signed messages in a realm, in the classic form.
-    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn classic_key(&self, realm: &[u8]) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &self.key_bytes(realm, Algorithm::Md5))
     }
