@@ -1,3 +1,4 @@
+mod effective;
 mod error;
 mod nearest;
 mod settings;
@@ -13,16 +14,11 @@ use etcetera::BaseStrategy as _;
 #[cfg(feature = "turn")]
 use nat_traversal::TurnServer;
 use transport::{
-    AccessToken, Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, NetworkName, ProtocolLabel,
-    PublicKey, Scheme, TransportConfig,
+    AccessToken, Driver, Identity, ListenEndpoint, NamedEndpoint, NetworkName, ProtocolLabel, PublicKey,
+    Scheme,
 };
 
-use crate::{
-    GroupSecret, Lan, Road, StartError,
-    gate::Gate,
-    io::{lan::LanConfig, lan_secret},
-    road::Roads,
-};
+use crate::{GroupSecret, Lan, Road, road::Roads};
 
 pub use error::ConfigError;
 pub use text::{ParseDurationError, parse_duration};
@@ -40,6 +36,9 @@ pub use text::{ParseDurationError, parse_duration};
 /// ```
 #[derive(Debug)]
 pub struct Config {
+    /// The file that this came from, and what it said.
+    source: Option<(PathBuf, Box<Self>)>,
+    reload: bool,
     identity: Option<Identity>,
     key: Option<PathBuf>,
     listen: Vec<ListenEndpoint>,
@@ -92,6 +91,8 @@ struct Bounds {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            source: None,
+            reload: true,
             identity: None,
             key: None,
             listen: ["quic://0.0.0.0:0", "tcp://0.0.0.0:0"]
@@ -153,9 +154,9 @@ impl Config {
     /// [`ConfigError`] when the file cannot be read, or names an unknown setting or a wrong value, with the line.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref();
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-        settings::read(&text, &path.display().to_string())
+        let text = Self::read_text(path)?;
+        let source = Some((path.to_owned(), Box::new(Self::from_text(&text, path)?)));
+        Ok(Self { source, ..Self::from_text(&text, path)? })
     }
 
     /// The user's own configuration, or the defaults where there is no such file.
@@ -379,6 +380,17 @@ impl Config {
         self
     }
 
+    /// Whether changes of the file that this configuration was [read](Config::from_file) from are taken over while the service runs;
+    /// what this program has set itself stays. The file is looked at every two seconds, on the thread for introducers, which a
+    /// service then has in any case. Who may connect (`allow`, `block`, `network_name`), `roads`, `deadline`, and new `introducers`, `stun` and
+    /// `turn` servers are taken at once, other settings at the next start; [`ServiceEvent`](crate::ServiceEvent) tells. A file that is no
+    /// good changes nothing. Default: yes.
+    #[must_use]
+    pub const fn reload(mut self, reload: bool) -> Self {
+        self.reload = reload;
+        self
+    }
+
     /// How long a `connect` may take, all roads together. Default: 10 s.
     #[must_use]
     pub fn deadline(mut self, deadline: Duration) -> Self {
@@ -418,50 +430,10 @@ impl Config {
         self.allow.as_deref()
     }
 
-    /// Where to listen, with the schemes in use only.
-    pub(crate) fn places(&self) -> impl Iterator<Item = ListenEndpoint> {
-        self.listen.iter().copied().filter(|place| self.schemes.contains(&place.scheme()))
-    }
-
-    pub(crate) fn beacon(&self) -> Result<LanConfig, StartError> {
-        let secret = match (&self.lan_secret, &self.lan_secret_file) {
-            (Some(secret), _) => Some(secret.clone()),
-            (None, Some(path)) => Some(lan_secret::read(path)?),
-            (None, None) => None,
-        };
-        Ok(LanConfig {
-            lan: self.lan,
-            port: self.lan_port,
-            secret,
-            #[cfg(feature = "mdns")]
-            mdns: self.mdns,
-        })
-    }
-
     /// The network that this peer belongs to.
     #[must_use]
     pub const fn network(&self) -> &NetworkName {
         &self.network
-    }
-
-    pub(crate) const fn allowed_roads(&self) -> Roads {
-        self.roads
-    }
-
-    pub(crate) fn dial_deadline(&self) -> Duration {
-        self.times.deadline
-    }
-
-    pub(crate) fn take_identity(&mut self) -> Option<Identity> {
-        self.identity.take()
-    }
-
-    pub(crate) fn introducing(&self) -> Option<u16> {
-        self.introduces.then_some(self.stun_port)
-    }
-
-    pub(crate) fn attaches(&self) -> bool {
-        self.attach
     }
 
     /// Where endpoints are remembered, if they are.
@@ -470,53 +442,10 @@ impl Config {
         self.cache.as_deref()
     }
 
-    #[cfg(feature = "turn")]
-    pub(crate) fn turn_servers(&self) -> &[TurnServer] {
-        &self.relays
-    }
-
-    pub(crate) fn introducer_endpoints(&self) -> &[NamedEndpoint] {
-        &self.introducers
-    }
-
     /// The STUN servers besides the introducers.
     #[must_use]
     pub fn stun_servers(&self) -> &[SocketAddr] {
         &self.stun
-    }
-
-    /// Who may connect.
-    pub(crate) fn gate(&self) -> Gate {
-        Gate {
-            open: true,
-            allowed: self.allow.as_ref().map(|keys| keys.iter().copied().collect()),
-            blocked: self.blocked.iter().copied().collect(),
-            protocols: self.protocols.iter().cloned().collect(),
-            token: self.token.clone(),
-            network: self.network.clone(),
-        }
-    }
-
-    pub(crate) fn transport(&self) -> TransportConfig {
-        let bounds = self.bounds;
-        let number = |bound: u32| usize::try_from(bound).unwrap_or(usize::MAX);
-        let limits = Limits::default()
-            .pending_handshakes(number(bounds.pending_handshakes))
-            .pending_handshakes_per_prefix(number(bounds.pending_handshakes_per_prefix))
-            .accept_queue(number(bounds.accept_queue))
-            .streams_per_connection(bounds.streams_per_connection)
-            .stream_receive_bytes(bounds.stream_receive_bytes)
-            .connection_receive_bytes(bounds.connection_receive_bytes)
-            .receive_bytes(bounds.receive_bytes);
-        TransportConfig::default()
-            .driver(self.driver)
-            .admission(self.gate().admission())
-            .connect_timeout(self.times.deadline)
-            .handshake_timeout(self.times.handshake)
-            .dead_after(self.times.dead_after)
-            .linger(self.times.linger)
-            .max_mtu(self.max_mtu)
-            .limits(limits)
     }
 }
 
@@ -526,6 +455,8 @@ const LAN_PORT: u16 = 28_322;
 
 #[cfg(test)]
 mod tests {
+    use transport::TransportConfig;
+
     use super::*;
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
         lock::Lock as _,
         worker::{Hosting, Worker},
     },
+    reloading::Reloading,
     road::Roads,
     shared::Shared,
 };
@@ -46,7 +47,7 @@ pub struct ServiceController {
 }
 
 /// How this peer dials unless told otherwise.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Dialling {
     pub(crate) schemes: Vec<Scheme>,
     pub(crate) deadline: Duration,
@@ -62,10 +63,15 @@ impl ServiceController {
         shared: Arc<Shared>,
         introducers: Vec<Introducer>,
         hosting: Option<Hosting>,
+        reloading: Option<Reloading>,
     ) -> Result<Self, StartError> {
         let controller = Self { shared, worker: Mutex::default() };
-        if hosting.is_some() || (!introducers.is_empty() && controller.shared.dialling.attach) {
-            let worker = Worker::start(controller.shared.clone(), hosting).map_err(StartError::Thread)?;
+        if hosting.is_some()
+            || reloading.is_some()
+            || (!introducers.is_empty() && controller.shared.dialling().attach)
+        {
+            let worker = Worker::start(controller.shared.clone(), hosting, reloading);
+            let worker = worker.map_err(StartError::Thread)?;
             *controller.worker.hold() = Some(worker);
         }
         for introducer in introducers {
@@ -80,13 +86,13 @@ impl ServiceController {
             self.shared.events.tell(ServiceEvent::IntroducerIsMyself { introducer });
             return Ok(());
         }
-        if !self.shared.dialling.attach {
+        if !self.shared.dialling().attach {
             self.shared.add_introducer(introducer);
             return Ok(());
         }
         let mut worker = self.worker.hold();
         if worker.is_none() {
-            *worker = Some(Worker::start(self.shared.clone(), None).map_err(StartError::Thread)?);
+            *worker = Some(Worker::start(self.shared.clone(), None, None).map_err(StartError::Thread)?);
         }
         self.shared.add_introducer(introducer.clone());
         if let Some(worker) = &*worker {
@@ -149,8 +155,9 @@ impl ServiceController {
             let trace = error.trace().clone();
             return (Err(error), trace);
         }
-        let schemes = options.schemes.as_deref().unwrap_or(&self.shared.dialling.schemes);
-        let roads = options.roads.unwrap_or(Roads::ALL).and(self.shared.dialling.roads);
+        let dialling = self.shared.dialling();
+        let schemes = options.schemes.as_deref().unwrap_or(&dialling.schemes);
+        let roads = options.roads.unwrap_or(Roads::ALL).and(dialling.roads);
         let begun = clock::now();
         let introduces = roads.contains(Road::Punched) || roads.contains(Road::Relayed);
         let own = self.shared.introducers();
@@ -170,7 +177,7 @@ impl ServiceController {
             schemes,
             roads,
             begun,
-            deadline: begun + options.deadline.unwrap_or(self.shared.dialling.deadline),
+            deadline: begun + options.deadline.unwrap_or(dialling.deadline),
             interrupt: Interrupt::default(),
         };
         dial.run()
@@ -262,7 +269,7 @@ impl ServiceController {
         if let Some(token) = &self.shared.gate().token {
             contact = contact.access_token(token.clone());
         }
-        let callers = if self.shared.dialling.attach { self.shared.introducers() } else { Vec::new() };
+        let callers = if self.shared.dialling().attach { self.shared.introducers() } else { Vec::new() };
         for introducer in callers {
             if let Ok(longer) = contact.clone().introducer(introducer) {
                 contact = longer;
@@ -383,7 +390,7 @@ impl ServiceController {
         if let Some(lease) = lease {
             self.shared.keep_lease(ListenEndpoint::new(Scheme::Quic, socket.local_addr()?), lease);
         }
-        let options = DialOptions::new().timeout(self.shared.dialling.deadline);
+        let options = DialOptions::new().timeout(self.shared.dialling().deadline);
         Stream::udp_rendezvous_connect(&self.shared.transport, socket, ours, peer, theirs, &options)
     }
 
@@ -395,9 +402,9 @@ impl ServiceController {
     ///
     /// [`RendezvousError`] when no socket can be bound, or the service is closed.
     pub fn prepare_rendezvous(&self) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
-        let options = self.shared.meeting(self.shared.dialling.roads);
+        let options = self.shared.meeting(self.shared.dialling().roads);
         let (offer, meeting) = self.shared.listeners.prepare_rendezvous(&self.shared.mapping, &options)?;
-        Ok((offer, Rendezvous::new(meeting, self.shared.dialling.deadline)))
+        Ok((offer, Rendezvous::new(meeting, self.shared.dialling().deadline)))
     }
 
     /// Remembers an endpoint as one that works.

@@ -165,7 +165,7 @@ impl Dial<'_> {
         let Some(first) = endpoints.first() else { return Err(Vec::new()) };
         let mut options = DialOptions::new()
             .protocol(self.label.clone())
-            .network(self.shared.dialling.network.clone())
+            .network(self.shared.dialling().network.clone())
             .deadline(self.deadline)
             .interrupter(self.interrupt.dials());
         if let Some(token) = self.token {

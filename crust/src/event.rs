@@ -44,6 +44,18 @@ pub enum ServiceEvent {
         /// What happened, for a person to read.
         reason: String,
     },
+    /// The configuration file has changed, and what it says is taken from now on.
+    ConfigReloaded {
+        /// The settings that were applied, by their names.
+        applied: Vec<&'static str>,
+        /// Those that count at the next start.
+        waiting: Vec<&'static str>,
+    },
+    /// The configuration file has changed and is no good; the settings stay as they are.
+    ConfigUnusable {
+        /// What is wrong, with the line, for a person to read.
+        reason: String,
+    },
     /// The endpoint cache cannot be read or kept on disk; the service goes on without.
     CacheUnusable {
         /// What happened, for a person to read.

@@ -21,6 +21,7 @@ mod listener;
 mod protocol;
 #[cfg(feature = "turn")]
 mod relaying;
+mod reloading;
 mod remembered;
 mod rendezvous;
 mod road;

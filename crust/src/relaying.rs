@@ -14,13 +14,19 @@ use crate::{
 /// The address of a service at a relay: asked for when it is first needed, and kept.
 #[derive(Debug)]
 pub(crate) struct Relaying {
-    servers: Vec<TurnServer>,
+    servers: Mutex<Vec<TurnServer>>,
     held: Mutex<Option<Arc<Relay>>>,
 }
 
 impl Relaying {
     pub(crate) fn new(servers: Vec<TurnServer>) -> Self {
-        Self { servers, held: Mutex::default() }
+        Self { servers: Mutex::new(servers), held: Mutex::default() }
+    }
+
+    /// Uses these from now on; meetings under way keep what they have.
+    pub(crate) fn set(&self, servers: Vec<TurnServer>) {
+        *self.servers.hold() = servers;
+        self.held.hold().take();
     }
 
     /// The address, asked for at one server after the other if there is none, or no longer. Blocks at most a second
@@ -31,7 +37,8 @@ impl Relaying {
             return held;
         }
         let mut found = None;
-        for server in &self.servers {
+        let servers = self.servers.hold().clone();
+        for server in &servers {
             // One that does not answer, such as where UDP is blocked, leaves the next its time.
             let until = clock::now() + PATIENCE;
             match Relay::allocate(transport, server, until) {

@@ -9,6 +9,7 @@ use crate::{
     controller::Dialling,
     io::{cache_file::CacheFile, lan::LanBeacon, worker::Hosting},
     protocol::introducer::{Bounds, Switchboard},
+    reloading::Reloading,
     shared::{INTRODUCE, Parts, Shared},
 };
 
@@ -63,6 +64,7 @@ impl Service {
     ///
     /// [`StartError`] when the key file cannot be used or a place to listen cannot be bound.
     pub fn new_from_config(mut config: Config) -> Result<Self, StartError> {
+        let reloading = Reloading::new(&mut config);
         let identity = match (config.take_identity(), config.key_file()) {
             (Some(identity), _) => identity,
             (None, Some(file)) => IdentityFile::new(file).load_or_create()?,
@@ -106,7 +108,7 @@ impl Service {
             hole_punching,
         }));
         let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());
-        let controller = ServiceController::start(shared, introducers, hosting)?;
+        let controller = ServiceController::start(shared, introducers, hosting, reloading)?;
         Ok(Self { acceptor, beacon_state, beacon_receiver, controller })
     }
 }

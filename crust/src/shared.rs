@@ -5,6 +5,8 @@ use std::{
     time::Instant,
 };
 
+#[cfg(feature = "turn")]
+use nat_traversal::TurnServer;
 use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease};
 use transport::{
     ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, RendezvousOptions, Transport,
@@ -33,7 +35,7 @@ pub(crate) static INTRODUCE: LazyLock<ProtocolLabel> =
 pub(crate) struct Shared {
     pub(crate) listeners: Arc<ListenerSet>,
     pub(crate) lan: Arc<LanBeacon>,
-    pub(crate) dialling: Dialling,
+    dialling: Mutex<Arc<Dialling>>,
     pub(crate) events: Events,
     /// For meetings: asks servers only, and not for long.
     pub(crate) mapping: MappingContext,
@@ -82,7 +84,7 @@ impl Shared {
         Self {
             listeners: parts.listeners,
             lan: parts.lan,
-            dialling: parts.dialling,
+            dialling: Mutex::new(Arc::new(parts.dialling)),
             remembered: Remembered::open(parts.cache, events.clone()),
             events,
             mapping: parts.mapping,
@@ -142,6 +144,22 @@ impl Shared {
         self.context.interrupter().interrupt();
         self.introducers.hold().clear();
         self.introduced.notify_all();
+    }
+
+    /// How to dial.
+    pub(crate) fn dialling(&self) -> Arc<Dialling> {
+        self.dialling.hold().clone()
+    }
+
+    /// Changes how to dial, for calls that begin from now on.
+    pub(crate) fn change_dialling(&self, change: impl FnOnce(&mut Dialling)) {
+        change(Arc::make_mut(&mut self.dialling.hold()));
+    }
+
+    /// Uses these relays from now on.
+    #[cfg(feature = "turn")]
+    pub(crate) fn set_relays(&self, servers: Vec<TurnServer>) {
+        self.relaying.set(servers);
     }
 
     /// The rules in force.

@@ -144,7 +144,7 @@ fn guarded(config: Config, common: &Common) -> Config {
 
 /// Dialling commands listen nowhere.
 fn dialling(config: Config) -> Config {
-    config.listen([]).attach(false)
+    config.listen([]).attach(false).reload(false)
 }
 
 /// Three lost packets on the way to an introducer.

@@ -1,5 +1,6 @@
 //! The one table of settings: reading a file, printing one, and finding the nearest name all go over it.
 
+mod limits;
 mod values;
 
 use std::{ops::Range, path::PathBuf};
@@ -10,7 +11,7 @@ use transport::{ListenEndpoint, NetworkName};
 use crate::{Lan, Road};
 
 use super::{Config, ConfigError, nearest::nearest, text::duration_text};
-use values::{boolean, bytes, duration, integer, list, printed_list, quoted, small, string};
+use values::{boolean, duration, integer, list, printed_list, quoted, string};
 
 /// One setting: its name, what it means, how it is read and printed.
 struct Setting {
@@ -32,8 +33,8 @@ pub(super) fn read(text: &str, origin: &str) -> Result<Config, ConfigError> {
     })?;
     let mut config = Config::default();
     for (name, span, value) in flatten(table.get_ref()) {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else {
-            let nearest = nearest(&name, SETTINGS.iter().map(|setting| setting.name));
+        let Some(setting) = settings().find(|setting| setting.name == name) else {
+            let nearest = nearest(&name, settings().map(|setting| setting.name));
             return Err(ConfigError::Unknown {
                 origin: origin.to_owned(),
                 line: line_of(span),
@@ -68,13 +69,30 @@ fn flatten<'a>(table: &'a DeTable<'a>) -> Vec<(String, Range<usize>, &'a DeValue
 }
 
 fn is_table(name: &str) -> bool {
-    SETTINGS.iter().any(|setting| setting.name.split_once('.').is_some_and(|(table, _)| table == name))
+    settings().any(|setting| setting.name.split_once('.').is_some_and(|(table, _)| table == name))
+}
+
+/// The settings in which two configurations differ.
+pub(super) fn differences(one: &Config, other: &Config) -> Vec<&'static str> {
+    let differs = |setting: &&Setting| {
+        (setting.write)(one) != (setting.write)(other) || differs_unseen(setting.name, one, other)
+    };
+    settings().filter(differs).map(|setting| setting.name).collect()
+}
+
+/// The same for what is not printed.
+fn differs_unseen(name: &str, one: &Config, other: &Config) -> bool {
+    match name {
+        #[cfg(feature = "turn")]
+        "turn" => one.relays != other.relays,
+        _ => false,
+    }
 }
 
 pub(super) fn write(config: &Config) -> String {
     let mut text = String::new();
     let mut current = "";
-    for setting in SETTINGS {
+    for setting in settings() {
         let (table, name) = setting.name.split_once('.').unwrap_or(("", setting.name));
         if !text.is_empty() {
             text.push('\n');
@@ -92,6 +110,10 @@ pub(super) fn write(config: &Config) -> String {
         }
     }
     text
+}
+
+fn settings() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().chain(limits::LIMITS)
 }
 
 const ROADS: &str = "\"lan\", \"direct\", \"punched\" or \"relayed\"";
@@ -283,6 +305,12 @@ const SETTINGS: &[Setting] = &[
         write: |_| None,
     },
     Setting {
+        name: "reload",
+        meaning: "Whether changes of this file are taken over while the service runs.",
+        read: |config, value| boolean(value).map(|reload| config.reload = reload),
+        write: |config| Some(config.reload.to_string()),
+    },
+    Setting {
         name: "deadline",
         meaning: "How long a connect may take, name look-up and all.",
         read: |config, value| {
@@ -333,48 +361,6 @@ const SETTINGS: &[Setting] = &[
         },
         write: |config| Some(config.max_mtu.to_string()),
     },
-    Setting {
-        name: "limits.pending_handshakes",
-        meaning: "Incoming handshakes in progress, all together.",
-        read: |config, value| small(value).map(|number| config.bounds.pending_handshakes = number),
-        write: |config| Some(config.bounds.pending_handshakes.to_string()),
-    },
-    Setting {
-        name: "limits.pending_handshakes_per_prefix",
-        meaning: "The same from one /24 (IPv4) or /48 (IPv6); private sources are exempt.",
-        read: |config, value| small(value).map(|number| config.bounds.pending_handshakes_per_prefix = number),
-        write: |config| Some(config.bounds.pending_handshakes_per_prefix.to_string()),
-    },
-    Setting {
-        name: "limits.accept_queue",
-        meaning: "Streams that are ready and wait to be accepted; further ones are refused.",
-        read: |config, value| small(value).map(|number| config.bounds.accept_queue = number),
-        write: |config| Some(config.bounds.accept_queue.to_string()),
-    },
-    Setting {
-        name: "limits.streams_per_connection",
-        meaning: "Streams that one QUIC peer may have open at a time.",
-        read: |config, value| small(value).map(|number| config.bounds.streams_per_connection = number),
-        write: |config| Some(config.bounds.streams_per_connection.to_string()),
-    },
-    Setting {
-        name: "limits.stream_receive_bytes",
-        meaning: "Bytes that one QUIC stream may have in flight towards us.",
-        read: |config, value| bytes(value).map(|number| config.bounds.stream_receive_bytes = number),
-        write: |config| Some(config.bounds.stream_receive_bytes.to_string()),
-    },
-    Setting {
-        name: "limits.connection_receive_bytes",
-        meaning: "The same for one QUIC connection, at first; doubles while the reader keeps up.",
-        read: |config, value| bytes(value).map(|number| config.bounds.connection_receive_bytes = number),
-        write: |config| Some(config.bounds.connection_receive_bytes.to_string()),
-    },
-    Setting {
-        name: "limits.receive_bytes",
-        meaning: "The same for all QUIC connections together.",
-        read: |config, value| bytes(value).map(|number| config.bounds.receive_bytes = number),
-        write: |config| Some(config.bounds.receive_bytes.to_string()),
-    },
 ];
 
 #[cfg(test)]
@@ -404,7 +390,7 @@ mod tests {
     #[test]
     fn each_setting_is_printed_with_its_meaning() {
         let text = Config::default().to_toml();
-        for setting in SETTINGS {
+        for setting in settings() {
             let name = setting.name.split_once('.').map_or(setting.name, |(_, name)| name);
             assert!(text.contains(&format!("{name} =")), "{name}");
             assert!(text.contains(setting.meaning), "{name}");

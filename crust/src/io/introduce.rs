@@ -145,7 +145,7 @@ impl Request<'_> {
         )?;
         self.interrupt.watch(&stream)?;
         let sign = |text: &[u8]| transport.sign(text);
-        let network = &self.shared.dialling.network;
+        let network = &self.shared.dialling().network;
         let secret = entropy::ephemeral();
         let (knocking, knock) =
             Knocking::new(secret, transport.public_key(), self.peer, self.token, self.label, network, sign);

@@ -76,7 +76,7 @@ impl Meeting {
             }
         };
         let (ours, rendezvous) =
-            shared.listeners.prepare_rendezvous(&shared.mapping, &shared.meeting(shared.dialling.roads))?;
+            shared.listeners.prepare_rendezvous(&shared.mapping, &shared.meeting(shared.dialling().roads))?;
         let dialer = knock.dialer();
         let (mut session, answer) =
             knock.answer(entropy::ephemeral(), &Particulars::meeting(ours.to_bytes()), sign)?;

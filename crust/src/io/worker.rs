@@ -27,6 +27,7 @@ use crate::{
             frame::{EndReason, Frame},
         },
     },
+    reloading::Reloading,
     shared::{INTRODUCE, Shared},
 };
 
@@ -56,7 +57,11 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts the thread, which ends with the transport.
-    pub(crate) fn start(shared: Arc<Shared>, hosting: Option<Hosting>) -> io::Result<Self> {
+    pub(crate) fn start(
+        shared: Arc<Shared>,
+        hosting: Option<Hosting>,
+        reloading: Option<Reloading>,
+    ) -> io::Result<Self> {
         let set = StreamSet::new(&shared.transport).map_err(io::Error::other)?;
         let (sender, receiver) = bounded(COMMANDS);
         let commands = Commands { sender, waker: set.waker() };
@@ -67,6 +72,7 @@ impl Worker {
             shared,
             set,
             hosting,
+            reloading,
             receiver,
             commands: commands.clone(),
             connections: BTreeMap::new(),
@@ -138,6 +144,7 @@ struct Turning {
     shared: Arc<Shared>,
     set: StreamSet,
     hosting: Option<Hosting>,
+    reloading: Option<Reloading>,
     receiver: Receiver<Command>,
     commands: Commands,
     connections: BTreeMap<StreamKey, Connection>,
@@ -192,7 +199,8 @@ impl Turning {
     fn next_timer(&self) -> Option<Instant> {
         let board = self.hosting.as_ref().and_then(|hosting| hosting.board.poll_timeout());
         let attachments = self.attachments.iter().filter_map(|(_, attachment)| attachment.poll_timeout());
-        attachments.chain(board).min()
+        let reloading = self.reloading.as_ref().map(Reloading::poll_timeout);
+        attachments.chain(board).chain(reloading).min()
     }
 
     fn handle_timers(&mut self) {
@@ -201,6 +209,12 @@ impl Turning {
             && hosting.board.poll_timeout().is_some_and(|due| due <= now)
         {
             hosting.board.handle_timeout(now);
+        }
+        let new = self.reloading.as_mut().map(|reloading| reloading.handle_timeout(now, &self.shared));
+        for introducer in new.into_iter().flatten() {
+            if self.shared.dialling().attach {
+                self.handle(Command::Attach(introducer));
+            }
         }
         for index in 0..self.attachments.len() {
             let (introducer, attachment) = &mut self.attachments[index];
@@ -339,7 +353,7 @@ impl Turning {
                 self.shared.attached(introducer, remote.map(|remote| remote.ip()));
                 // So that nobody who knocks waits for it.
                 let shared = self.shared.clone();
-                self.help("crust-relay", move || drop(shared.meeting(shared.dialling.roads)), |_| ());
+                self.help("crust-relay", move || drop(shared.meeting(shared.dialling().roads)), |_| ());
             }
             Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
             Frame::Note { call, note } => {

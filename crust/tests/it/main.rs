@@ -5,6 +5,7 @@ mod introducing;
 mod lan;
 mod local_network;
 mod reaching;
+mod reloading;
 mod remembering;
 mod scope;
 mod support;
