@@ -15,6 +15,8 @@ mod punch_tcp;
 #[cfg(feature = "turn")]
 mod relay;
 mod relay_host;
+#[cfg(feature = "turn")]
+mod relay_matrix;
 mod server;
 mod simulation;
 mod strategy;
