@@ -11,11 +11,12 @@ use nat_traversal::protocol::{
 };
 use nat_traversal::testing::{Link, Nat, Net, Passage, Program, Running, epoch};
 use nat_traversal::{
-    MappedSocketAddr, MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PunchedUdpSocket,
-    gen_rendezvous_info, tcp_punch_hole,
+    MappedSocketAddr, MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PortRule,
+    PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
 };
 
 use crate::nat_matrix::link;
+use crate::tcp_world::TcpWorld;
 use crate::world::{Outcome, Site, World, place};
 
 const EASY: Site = Site { name: "easy", nats: &[Nat::easy()] };
@@ -116,6 +117,54 @@ fn one_of_a_thousand_candidates_gets_five_packets_and_only_sixteen_get_any() {
     }
     assert_eq!(packets.len(), 16);
     assert!(packets.values().all(|(count, bytes)| *count <= 5 && *bytes <= 1_200), "{packets:?}");
+}
+
+#[test]
+fn a_victim_whose_ports_are_called_random_gets_a_hundred_packets_a_second_and_one_a_port() {
+    let mut world = World::new(1, [EASY, EASY], link());
+    let victim = world.net.host(None, "203.0.112.1", Link::default());
+    world.net.bind(victim, 9);
+    let named = "203.0.112.1:9".parse().unwrap();
+    world.peers[1].addresses = vec![MappedSocketAddr::reflexive(named, PortRule::Random)];
+    assert!(!world.punch(Duration::ZERO, Duration::from_secs(60)).is_direct());
+    let arrived = world.net.trace().iter().filter(|entry| {
+        let passed = [Passage::Delivered, Passage::NoSuchPlace].contains(&entry.passage);
+        passed && entry.destination.ip() == named.ip()
+    });
+    let arrived: Vec<(Duration, u16)> = arrived.map(|entry| (entry.at, entry.destination.port())).collect();
+    let limit = 2_048 + 5;
+    assert!((1_000..=limit).contains(&arrived.len()), "{}", arrived.len());
+    for window in arrived.windows(112) {
+        // Those to the port that was named are five in all, and jitter is a few milliseconds.
+        let took = window[111].0.saturating_sub(window[0].0);
+        assert!(took >= Duration::from_secs(1), "112 packets within {took:?}");
+    }
+    let mut ports: Vec<u16> = arrived.iter().map(|(_, port)| *port).filter(|port| *port != 9).collect();
+    let sent = ports.len();
+    ports.sort_unstable();
+    ports.dedup();
+    assert_eq!(ports.len(), sent, "no port is knocked at twice");
+}
+
+#[test]
+fn of_a_thousand_silent_addresses_sixteen_are_dialled_by_five_packets_at_most() {
+    let mut world = TcpWorld::new(1, [EASY, EASY], link());
+    for number in 1..=200 {
+        // A NAT with nobody behind it: what comes is dropped.
+        world.net.nat(None, &format!("203.0.112.{number}"), Link::default(), Nat::easy());
+    }
+    let silent = (0..1_000_u32)
+        .map(|number| MappedSocketAddr::host(format!("203.0.112.{}:9", 1 + number % 200).parse().unwrap()));
+    world.peers[1].addresses.truncate(1);
+    world.peers[1].addresses.extend(silent);
+    assert!(!world.punch(Duration::ZERO, Duration::from_secs(60)).is_direct());
+    let mut packets = std::collections::BTreeMap::<SocketAddr, u32>::new();
+    let dials = world.net.trace().iter().filter(|entry| entry.passage == Passage::Filtered);
+    for entry in dials.filter(|entry| entry.destination.port() == 9) {
+        *packets.entry(entry.destination).or_default() += 1;
+    }
+    assert_eq!(packets.len(), 15, "sixteen with the one that is on another network");
+    assert!(packets.values().all(|count| *count <= 5), "{packets:?}");
 }
 
 #[test]
