@@ -1,5 +1,4 @@
 use std::{
-    panic,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -22,33 +21,16 @@ const CASES: [Case; 5] = [
 
 pub(crate) fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Err(reason) = Lab::check() {
-        println!("NOT RUN: services behind NATs: {reason}");
-        return ExitCode::SUCCESS;
-    }
     if let [figures, rest @ ..] = &arguments[..]
         && figures == "figures"
+        && Lab::check().is_ok()
     {
         let trials = rest.first().map_or(5, |trials| trials.parse().unwrap());
         let pairs: Vec<_> = rest.iter().filter(|word| word.contains(':')).cloned().collect();
         print_figures(trials, rest.iter().any(|word| word == "relayed"), &pairs);
         return ExitCode::SUCCESS;
     }
-    let wanted =
-        |name: &str| arguments.iter().all(|word| word.starts_with('-') || name.contains(word.as_str()));
-    let cases: Vec<Case> = CASES.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let failed = cases.iter().filter(|case| !passes(case)).count();
-    let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", cases.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn passes((name, case): &Case) -> bool {
-    let begun = Instant::now();
-    let passed = panic::catch_unwind(case).is_ok();
-    let outcome = if passed { "ok" } else { "FAILED" };
-    println!("test {name} ... {outcome} ({:.1} s)", begun.elapsed().as_secs_f64());
-    passed
+    nat_lab::run_cases("services behind NATs", Lab::check(), &CASES)
 }
 
 fn two_homes_meet_through_holes() {

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod cases;
 mod nat;
 #[cfg(target_os = "linux")]
 mod rules;
@@ -15,6 +16,7 @@ mod topology;
 #[cfg(target_os = "linux")]
 mod wire;
 
+pub use cases::run_cases;
 pub use nat::{Blocks, Nat, ParseNatError, PortChoice, Rule, Unsolicited, parse_nats};
 
 #[cfg(target_os = "linux")]

@@ -39,25 +39,7 @@ pub(crate) fn main() -> ExitCode {
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         return ExitCode::SUCCESS;
     }
-    if let Err(reason) = Lab::check() {
-        println!("NOT RUN: nat-lab: {reason}");
-        return ExitCode::SUCCESS;
-    }
-    let wanted =
-        |name: &str| arguments.iter().all(|word| word.starts_with('-') || name.contains(word.as_str()));
-    let cases: Vec<Case> = CASES.into_iter().filter(|(name, _)| wanted(name)).collect();
-    let failed = cases.iter().filter(|case| !passes(case)).count();
-    let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    println!("test result: {verdict}. {} passed; {failed} failed; 0 ignored", cases.len() - failed);
-    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn passes((name, case): &Case) -> bool {
-    let begun = Instant::now();
-    let passed = panic::catch_unwind(case).is_ok();
-    let outcome = if passed { "ok" } else { "FAILED" };
-    println!("test {name} ... {outcome} ({:.1} s)", begun.elapsed().as_secs_f64());
-    passed
+    nat_lab::run_cases("nat-lab", Lab::check(), &CASES)
 }
 
 /// Mapping over UDP, filtering, ports, mapping over TCP, and what a stranger's connection meets.
