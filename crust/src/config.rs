@@ -4,6 +4,8 @@ mod nearest;
 mod settings;
 mod text;
 
+#[cfg(feature = "turn")]
+use std::net::IpAddr;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -12,7 +14,7 @@ use std::{
 
 use etcetera::BaseStrategy as _;
 #[cfg(feature = "turn")]
-use nat_traversal::TurnServer;
+use nat_traversal::{TurnServer, protocol::turn::Cidr};
 use transport::{
     AccessToken, Driver, Identity, ListenEndpoint, NamedEndpoint, NetworkName, ProtocolLabel, PublicKey,
     Scheme,
@@ -57,6 +59,10 @@ pub struct Config {
     cache: Option<PathBuf>,
     #[cfg(feature = "turn")]
     relays: Vec<TurnServer>,
+    #[cfg(feature = "turn")]
+    lends: bool,
+    #[cfg(feature = "turn")]
+    terms: RelayTerms,
     driver: Driver,
     lan: Lan,
     lan_port: u16,
@@ -67,6 +73,15 @@ pub struct Config {
     times: Times,
     max_mtu: u16,
     bounds: Bounds,
+}
+
+/// How an introducer relays.
+#[cfg(feature = "turn")]
+#[derive(Debug, Default)]
+pub(crate) struct RelayTerms {
+    pub(crate) port: u16,
+    pub(crate) address: Option<IpAddr>,
+    pub(crate) allow: Vec<Cidr>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -113,6 +128,10 @@ impl Default for Config {
             cache: None,
             #[cfg(feature = "turn")]
             relays: Vec::new(),
+            #[cfg(feature = "turn")]
+            lends: false,
+            #[cfg(feature = "turn")]
+            terms: RelayTerms::default(),
             driver: Driver::Background,
             lan: Lan::On,
             lan_port: LAN_PORT,
@@ -320,6 +339,40 @@ impl Config {
     #[must_use]
     pub fn relays(mut self, servers: impl IntoIterator<Item = TurnServer>) -> Self {
         self.relays = servers.into_iter().collect();
+        self
+    }
+
+    /// Whether an [introducer](Config::introduce) also relays: it is a TURN server, over UDP and TCP, for peers that are attached to it and for
+    /// nobody else. They get credentials for a day at a time over their stream. There are quotas for each key and address and for
+    /// all, and only the public internet is reached. Costs a thread, and a socket for each address lent. Default: no.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub const fn relay(mut self, willing: bool) -> Self {
+        self.lends = willing;
+        self
+    }
+
+    /// Where an introducer answers TURN. Default: 0, a port chosen by the system.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub const fn relay_port(mut self, port: u16) -> Self {
+        self.terms.port = port;
+        self
+    }
+
+    /// The address at which peers reach what the relay lends. Default: the one where the service listens, which must be one then.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub const fn relay_address(mut self, address: IpAddr) -> Self {
+        self.terms.address = Some(address);
+        self
+    }
+
+    /// Networks that are reached by the relay although they are not public: for tests and closed networks. Default: none.
+    #[cfg(feature = "turn")]
+    #[must_use]
+    pub fn relay_allow(mut self, networks: impl IntoIterator<Item = Cidr>) -> Self {
+        self.terms.allow = networks.into_iter().collect();
         self
     }
 

@@ -31,8 +31,11 @@ pub enum StartError {
     /// What it needs to learn its own addresses is not there.
     #[error(transparent)]
     Mapping(#[from] nat_traversal::ContextError),
+    /// It listens at every address of this host, and is not told which of them its relay has.
+    #[error("a relay has to know its public address: set relay_address, or listen at it")]
+    RelayAddress,
     /// It cannot tell others their addresses, as an introducer does.
-    #[error("cannot answer STUN")]
+    #[error("cannot answer STUN, or relay")]
     Stun(#[from] nat_traversal::ServerError),
     /// No thread could be started.
     #[error("the operating system gave no thread")]

@@ -59,7 +59,10 @@ pub use nat_traversal::{
 };
 #[cfg(feature = "turn")]
 #[doc(no_inline)]
-pub use nat_traversal::{ParseTurnServerError, TurnServer};
+pub use nat_traversal::{
+    ParseTurnServerError, TurnServer,
+    protocol::turn::{Cidr, ParseCidrError},
+};
 pub use rendezvous::Rendezvous;
 pub use road::{ParseRoadError, Road};
 pub use scope::{Scoped, ScopedService, scope};

@@ -1,10 +1,11 @@
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use nat_traversal::TurnServer;
-use transport::{Relay, Transport};
+use transport::{PublicKey, Relay, Transport};
 
 use crate::{
     event::{Events, ServiceEvent},
@@ -15,18 +16,25 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Relaying {
     servers: Mutex<Vec<TurnServer>>,
+    /// Those of introducers, at most as many as one is attached to.
+    lent: Mutex<BTreeMap<PublicKey, Vec<TurnServer>>>,
     held: Mutex<Option<Arc<Relay>>>,
 }
 
 impl Relaying {
     pub(crate) fn new(servers: Vec<TurnServer>) -> Self {
-        Self { servers: Mutex::new(servers), held: Mutex::default() }
+        Self { servers: Mutex::new(servers), lent: Mutex::default(), held: Mutex::default() }
     }
 
     /// Uses these from now on; meetings under way keep what they have.
     pub(crate) fn set(&self, servers: Vec<TurnServer>) {
         *self.servers.hold() = servers;
         self.held.hold().take();
+    }
+
+    /// An introducer's relay may be used: by these ways, with these credentials, which take the place of older ones.
+    pub(crate) fn lend(&self, introducer: PublicKey, servers: Vec<TurnServer>) {
+        self.lent.hold().insert(introducer, servers);
     }
 
     /// The address, asked for at one server after the other if there is none, or no longer. Blocks at most a second
@@ -37,7 +45,8 @@ impl Relaying {
             return held;
         }
         let mut found = None;
-        let servers = self.servers.hold().clone();
+        let mut servers = self.servers.hold().clone();
+        servers.extend(self.lent.hold().values().flatten().cloned());
         for server in &servers {
             // One that does not answer, such as where UDP is blocked, leaves the next its time.
             let until = clock::now() + PATIENCE;

@@ -84,7 +84,7 @@ impl Reloading {
         if !applied.is_empty() || !waiting.is_empty() {
             shared.events.tell(ServiceEvent::ConfigReloaded { applied, waiting });
         }
-        introducers
+        if shared.dialling().attach { introducers } else { Vec::new() }
     }
 }
 

@@ -1,8 +1,17 @@
+#[cfg(feature = "turn")]
+use std::net::IpAddr;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use nat_traversal::{HolePunchServer, MappingConfig, MappingContext};
+#[cfg(feature = "turn")]
+use nat_traversal::{
+    RelayHost,
+    protocol::turn::{RelayRules, RelaySecret, TargetPolicy},
+};
 use transport::{Admission, Identity, LabelListener, ListenEndpoint, Listener, ListenerSet, Transport};
 
+#[cfg(feature = "turn")]
+use crate::io::{entropy, worker::Lending};
 use crate::{
     Config, IdentityFile, Introducer, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
     ServiceListener, StartError,
@@ -89,7 +98,8 @@ impl Service {
         };
         let lan = LanBeacon::new(config.beacon()?, transport.public_key(), Arc::clone(&listeners));
         let lan = Arc::new(lan);
-        let hosting = config.introducing().map(|port| introduce(&transport, &listeners, port)).transpose()?;
+        let hosting =
+            config.introducing().map(|port| introduce(&transport, &listeners, port, &config)).transpose()?;
         let acceptor = ServiceListener::new(Arc::clone(&listeners));
         let beacon_state = ServiceBeaconState::new(Arc::clone(&lan));
         let beacon_receiver = ServiceBeaconReceiver::new(Arc::clone(&lan));
@@ -114,14 +124,47 @@ impl Service {
 }
 
 /// What an introducer needs: the streams of those who ask, and a STUN server beside its listeners.
-fn introduce(transport: &Transport, listeners: &ListenerSet, stun_port: u16) -> Result<Hosting, StartError> {
+fn introduce(
+    transport: &Transport,
+    listeners: &ListenerSet,
+    stun_port: u16,
+    config: &Config,
+) -> Result<Hosting, StartError> {
     let listener = LabelListener::new(transport, INTRODUCE.clone(), Admission::default())
         .expect("nobody else of this service takes this label");
     let local = listeners.local_endpoints().first().map(ListenEndpoint::addr);
     let stun =
         local.map(|local| HolePunchServer::bind_pair(SocketAddr::new(local.ip(), stun_port))).transpose()?;
     let port = stun.as_ref().and_then(|stun| stun.addresses().first()).map_or(0, |at| at.addr.port());
-    Ok(Hosting { listener, board: Switchboard::new(Bounds::default(), port), stun })
+    #[cfg(feature = "turn")]
+    let lending = match local {
+        Some(local) => lend(local.ip(), config)?,
+        None => None,
+    };
+    #[cfg(not(feature = "turn"))]
+    let _ = config;
+    let board = Switchboard::new(Bounds::default(), port);
+    Ok(Hosting {
+        listener,
+        board,
+        stun,
+        #[cfg(feature = "turn")]
+        lending,
+    })
+}
+
+/// What a relay needs, if there is to be one.
+#[cfg(feature = "turn")]
+fn lend(local: IpAddr, config: &Config) -> Result<Option<Lending>, StartError> {
+    let Some(terms) = config.lends() else { return Ok(None) };
+    let known_as = terms.address.unwrap_or(local);
+    if known_as.is_unspecified() {
+        return Err(StartError::RelayAddress);
+    }
+    let secret = RelaySecret::new(entropy::secret());
+    let rules = RelayRules::new(known_as).targets(TargetPolicy::strict().allow(terms.allow.iter().copied()));
+    let relay = RelayHost::bind(SocketAddr::new(local, terms.port), secret.clone(), rules)?;
+    Ok(Some(Lending::new(relay, secret)))
 }
 
 /// Two sendings to each server. One that does not answer, such as where UDP is blocked, keeps the peer waiting for so long.

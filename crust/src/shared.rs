@@ -156,6 +156,12 @@ impl Shared {
         change(Arc::make_mut(&mut self.dialling.hold()));
     }
 
+    /// Uses an introducer's relay, where no other serves.
+    #[cfg(feature = "turn")]
+    pub(crate) fn lend_relay(&self, introducer: PublicKey, servers: Vec<TurnServer>) {
+        self.relaying.lend(introducer, servers);
+    }
+
     /// Uses these relays from now on.
     #[cfg(feature = "turn")]
     pub(crate) fn set_relays(&self, servers: Vec<TurnServer>) {

@@ -1,7 +1,9 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
-use crust::{Contact, ListenEndpoint, NamedEndpoint, PublicKey, Road, Scheme, TurnServer, parse_duration};
+use crust::{
+    Cidr, Contact, ListenEndpoint, NamedEndpoint, PublicKey, Road, Scheme, TurnServer, parse_duration,
+};
 
 /// Pipes, files and ports between two peers, encrypted end to end and known by their keys.
 #[derive(Debug, Parser)]
@@ -33,6 +35,8 @@ pub(crate) enum Command {
         /// The port at which it tells others their addresses (STUN); 0 lets the system choose
         #[arg(long, value_name = "PORT", default_value_t = 0)]
         stun_port: u16,
+        #[command(flatten)]
+        relay: RelayArguments,
     },
     /// A pipe to a peer that listens
     #[command(after_help = "Example:\n  tar c photos | crust connect crust1aeq…")]
@@ -106,6 +110,22 @@ pub(crate) enum Command {
     /// Two peers on this machine find, connect, exchange and verify a file, over TCP, then QUIC
     #[command(after_help = "Example:\n  crust demo")]
     Demo,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RelayArguments {
+    /// Relay for attached peers that nothing direct leads to (TURN)
+    #[arg(long)]
+    pub(crate) relay: bool,
+    /// The port at which to; 0 lets the system choose
+    #[arg(long, value_name = "PORT", requires = "relay")]
+    pub(crate) relay_port: Option<u16>,
+    /// The public address of this host, if it listens at every address
+    #[arg(long, value_name = "ADDRESS", requires = "relay")]
+    pub(crate) relay_address: Option<std::net::IpAddr>,
+    /// A network that may be reached by the relay although it is not public; repeatable
+    #[arg(long, value_name = "CIDR", requires = "relay")]
+    pub(crate) relay_allow: Vec<Cidr>,
 }
 
 #[derive(Debug, Args)]

@@ -31,7 +31,7 @@ pub(crate) fn run(command: Command, common: &Common, output: Output) -> Result<(
     match command {
         Command::Id => id::run(common, output),
         Command::Listen { once } => listen::run(once, common, output),
-        Command::Serve { stun_port } => serve::run(stun_port, common, output),
+        Command::Serve { stun_port, relay } => serve::run(stun_port, &relay, common, output),
         Command::Connect { peer } => connect::run(&peer, common, output),
         Command::Send { paths, keep } => send::run(&paths, keep, common, output),
         Command::Receive { peer, output: into, overwrite } => {

@@ -10,6 +10,8 @@ use std::{
 use nat_traversal::TurnServer;
 use transport::{Identity, Limits, ListenEndpoint, NamedEndpoint, TransportConfig};
 
+#[cfg(feature = "turn")]
+use super::RelayTerms;
 use super::{Config, ConfigError, settings};
 use crate::{
     StartError,
@@ -82,6 +84,11 @@ impl Config {
 
     pub(crate) fn attaches(&self) -> bool {
         self.attach
+    }
+
+    #[cfg(feature = "turn")]
+    pub(crate) fn lends(&self) -> Option<&RelayTerms> {
+        self.lends.then_some(&self.terms)
     }
 
     #[cfg(feature = "turn")]

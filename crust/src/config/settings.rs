@@ -1,6 +1,8 @@
 //! The one table of settings: reading a file, printing one, and finding the nearest name all go over it.
 
 mod limits;
+#[cfg(feature = "turn")]
+mod relay;
 mod values;
 
 use std::{ops::Range, path::PathBuf};
@@ -113,7 +115,10 @@ pub(super) fn write(config: &Config) -> String {
 }
 
 fn settings() -> impl Iterator<Item = &'static Setting> {
-    SETTINGS.iter().chain(limits::LIMITS)
+    let all = SETTINGS.iter();
+    #[cfg(feature = "turn")]
+    let all = all.chain(relay::RELAY);
+    all.chain(limits::LIMITS)
 }
 
 const ROADS: &str = "\"lan\", \"direct\", \"punched\" or \"relayed\"";
@@ -291,18 +296,6 @@ const SETTINGS: &[Setting] = &[
             Ok(())
         },
         write: |config| config.cache.as_ref().map(|path| quoted(&path.display().to_string())),
-    },
-    #[cfg(feature = "turn")]
-    Setting {
-        name: "turn",
-        meaning: "TURN servers, such as \"turns:user:password@relay.example\"; not printed, as passwords may be in it.",
-        read: |config, value| {
-            config.relays = list(value, |text| {
-                text.parse().map_err(|_| "a TURN server such as \"turn:192.0.2.1:3478\"".to_owned())
-            })?;
-            Ok(())
-        },
-        write: |_| None,
     },
     Setting {
         name: "reload",

@@ -12,6 +12,18 @@ pub(crate) fn ephemeral() -> EphemeralPrivateKey {
     EphemeralPrivateKey::generate(&X25519, &SystemRandom::new()).expect("the operating system has entropy")
 }
 
+/// Thirty-two bytes that nobody else knows.
+///
+/// # Panics
+///
+/// If the system has no entropy.
+#[cfg(feature = "turn")]
+pub(crate) fn secret() -> [u8; 32] {
+    let mut bytes = [0; 32];
+    SystemRandom::new().fill(&mut bytes).expect("the operating system has entropy");
+    bytes
+}
+
 /// The seed of something that need not be secret.
 ///
 /// # Panics

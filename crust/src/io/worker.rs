@@ -1,6 +1,8 @@
 //! The thread `crust-io`: keeps in touch with introducers, and serves as one if told to. One set holds all its streams.
 
 mod connection;
+#[cfg(feature = "turn")]
+mod lending;
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +19,8 @@ use transport::{
 };
 
 use self::connection::{Connection, Role};
+#[cfg(feature = "turn")]
+pub(crate) use self::lending::Lending;
 use super::{clock, entropy, meeting::Meeting};
 use crate::{
     Introducer,
@@ -38,6 +42,9 @@ pub(crate) struct Hosting {
     pub(crate) board: Switchboard,
     /// Answers STUN for as long as we introduce.
     pub(crate) stun: Option<HolePunchServer>,
+    /// Relays, if it is to.
+    #[cfg(feature = "turn")]
+    pub(crate) lending: Option<Lending>,
 }
 
 impl Hosting {
@@ -200,6 +207,8 @@ impl Turning {
         let board = self.hosting.as_ref().and_then(|hosting| hosting.board.poll_timeout());
         let attachments = self.attachments.iter().filter_map(|(_, attachment)| attachment.poll_timeout());
         let reloading = self.reloading.as_ref().map(Reloading::poll_timeout);
+        #[cfg(feature = "turn")]
+        let reloading = reloading.into_iter().chain(self.next_renewal());
         attachments.chain(board).chain(reloading).min()
     }
 
@@ -210,11 +219,11 @@ impl Turning {
         {
             hosting.board.handle_timeout(now);
         }
+        #[cfg(feature = "turn")]
+        self.renew_tickets(now);
         let new = self.reloading.as_mut().map(|reloading| reloading.handle_timeout(now, &self.shared));
         for introducer in new.into_iter().flatten() {
-            if self.shared.dialling().attach {
-                self.handle(Command::Attach(introducer));
-            }
+            self.handle(Command::Attach(introducer));
         }
         for index in 0..self.attachments.len() {
             let (introducer, attachment) = &mut self.attachments[index];
@@ -363,6 +372,10 @@ impl Turning {
                 }
             }
             Frame::End { call, .. } => drop(self.ringing.remove(&(key, call))),
+            #[cfg(feature = "turn")]
+            Frame::Relay(ticket) => self.take_ticket(index, key, &ticket),
+            #[cfg(not(feature = "turn"))]
+            Frame::Relay(_) => {}
             Frame::Attach => self.lose(key, "it does not keep to the protocol"),
         }
     }
@@ -409,7 +422,13 @@ impl Turning {
         {
             let Some(&key) = self.clients.get(&client) else { continue };
             match order {
-                Order::Send(frame) => self.send(key, &frame),
+                Order::Send(frame) => {
+                    self.send(key, &frame);
+                    #[cfg(feature = "turn")]
+                    if let Frame::Attached { .. } = frame {
+                        self.give_ticket(key);
+                    }
+                }
                 Order::Close => self.lose(key, "put out"),
             }
         }

@@ -161,7 +161,7 @@ impl Switchboard {
             Frame::Note { call, note } => self.note(id, call, note),
             Frame::End { call, reason } => self.end(id, call, reason),
             // It is we who say this.
-            Frame::Attached { .. } => self.close(id),
+            Frame::Attached { .. } | Frame::Relay(_) => self.close(id),
         }
     }
 

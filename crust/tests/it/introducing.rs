@@ -203,3 +203,40 @@ fn what_is_not_a_frame_ends_the_stream_and_nothing_else() {
     stranger.controller.connect(by(server.controller.public_key(), &place)).unwrap();
     drop(middle);
 }
+
+#[cfg(feature = "turn")]
+#[test]
+fn an_introducer_that_relays_carries_those_who_are_attached() {
+    use crust::{Cidr, Road};
+
+    let loopback: Cidr = "127.0.0.0/8".parse().unwrap();
+    let config = listening(crust::Scheme::Quic).lan(Lan::Off).introduce(true).relay(true);
+    let middle = Service::new_from_config(config.relay_allow([loopback])).unwrap();
+    let place: NamedEndpoint = middle.controller.endpoints().unwrap()[0].into();
+    // Neither may use anything else than a relay, and neither was told of one.
+    let relayed = |config: Config| attached(config.lan(Lan::Off).roads([Road::Relayed]), &place);
+    let server = relayed(listening(crust::Scheme::Quic));
+    let client = relayed(Config::new().listen([]));
+    // The ticket comes right behind the word that one is attached.
+    let deadline = soon();
+    let mut stream = loop {
+        match client.controller.connect(server.controller.public_key()) {
+            Ok(stream) => break stream,
+            Err(error) => assert!(Instant::now() < deadline, "{}", error.trace()),
+        }
+    };
+    assert_eq!(Road::from(stream.path().kind), Road::Relayed);
+    stream.write_all(b"hello").unwrap();
+    drop(stream);
+    let mut text = String::new();
+    server.acceptor.accept_deadline(soon()).unwrap().read_to_string(&mut text).unwrap();
+    assert_eq!(text, "hello");
+}
+
+#[cfg(feature = "turn")]
+#[test]
+fn a_relay_has_to_know_its_address() {
+    let config = Config::new().lan(Lan::Off).listen(["quic://0.0.0.0:0".parse().unwrap()]).introduce(true);
+    let error = Service::new_from_config(config.relay(true)).unwrap_err();
+    assert!(matches!(error, crust::StartError::RelayAddress), "{error}");
+}

@@ -8,11 +8,15 @@
 //!   kind 3: Knock      call (4), key (32), knock                 key: who is wanted →, ← who knocks
 //!   kind 4: Note       call (4), an answer or an offer           both ways
 //!   kind 5: End        call (4), reason (1)                      both ways
+//!   kind 128: Relay    port (2), seconds (4), length of the name (1), name, password      introducer → peer
 //! ```
 //!
-//! Frames of kinds 128 and above are skipped. What follows the known part of an Attach or Attached is left for later versions.
+//! Frames of kinds from 128 on that are not known are skipped. What follows the known part of an Attach or Attached is left for later versions.
+
+use std::fmt;
 
 use transport::PublicKey;
+use zeroize::Zeroizing;
 
 use crate::protocol::introduction::{MAX_ANSWER_BYTES, MAX_KNOCK_BYTES};
 
@@ -29,6 +33,50 @@ pub(crate) enum Frame {
     Note { call: u32, note: Vec<u8> },
     /// No more will come of this call.
     End { call: u32, reason: EndReason },
+    /// You may use my relay.
+    Relay(Ticket),
+}
+
+/// What it takes to use an introducer's relay, for some time.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    /// Where it answers TURN, over UDP and TCP, at the introducer's address.
+    pub(crate) port: u16,
+    /// How long the rest is good.
+    pub(crate) seconds: u32,
+    pub(crate) username: String,
+    pub(crate) password: Zeroizing<String>,
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { port, seconds, .. } = self;
+        formatter.debug_struct("Ticket").field("port", port).field("seconds", seconds).finish_non_exhaustive()
+    }
+}
+
+impl Ticket {
+    fn encode(&self) -> Vec<u8> {
+        let name = self.username.as_bytes();
+        let length = u8::try_from(name.len()).expect("names of users are short");
+        let head = [&self.port.to_be_bytes()[..], &self.seconds.to_be_bytes(), &[length]].concat();
+        [&head, name, self.password.as_bytes()].concat()
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let (port, rest) = body.split_first_chunk::<2>()?;
+        let (seconds, rest) = rest.split_first_chunk::<4>()?;
+        let (&length, rest) = rest.split_first()?;
+        let (name, password) = rest.split_at_checked(usize::from(length))?;
+        let text =
+            |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok().filter(|text| text.len() <= MAX_TEXT_BYTES);
+        Some(Self {
+            port: u16::from_be_bytes(*port),
+            seconds: u32::from_be_bytes(*seconds),
+            username: text(name)?,
+            password: Zeroizing::new(text(password)?),
+        })
+    }
 }
 
 /// Why a call ended.
@@ -87,6 +135,7 @@ impl Frame {
             }
             Self::Note { call, note } => (NOTE, [&call.to_be_bytes()[..], note].concat()),
             Self::End { call, reason } => (END, [&call.to_be_bytes()[..], &[reason.code()]].concat()),
+            Self::Relay(ticket) => (RELAY, ticket.encode()),
         };
         let length = u16::try_from(body.len()).expect("what is put into frames is bounded below that");
         [&[kind], &length.to_be_bytes()[..], &body].concat()
@@ -119,6 +168,7 @@ impl Frame {
                 let reason = EndReason::of(*reason.first().ok_or(malformed)?);
                 Self::End { call: u32::from_be_bytes(*call), reason }
             }
+            RELAY => Self::Relay(Ticket::decode(body).ok_or(malformed)?),
             FIRST_SKIPPED.. => return Ok(None),
             _ => return Err(FrameError::Unknown { kind }),
         }))
@@ -173,7 +223,10 @@ const ATTACHED: u8 = 2;
 const KNOCK: u8 = 3;
 const NOTE: u8 = 4;
 const END: u8 = 5;
-const FIRST_SKIPPED: u8 = 128;
+const FIRST_SKIPPED: u8 = 129;
+const RELAY: u8 = 128;
+/// Ours have some thirty.
+const MAX_TEXT_BYTES: usize = 128;
 /// The longest answer and its number.
 pub(crate) const MAX_BODY_BYTES: usize = 4 + MAX_ANSWER_BYTES;
 
@@ -192,6 +245,15 @@ mod tests {
             (Frame::Knock { call: 0x8000_0001, key, knock: b"abc".to_vec() }, knock),
             (Frame::Note { call: 2, note: b"de".to_vec() }, b"\x04\x00\x06\x00\x00\x00\x02de".to_vec()),
             (Frame::End { call: 2, reason: EndReason::Busy }, b"\x05\x00\x05\x00\x00\x00\x02\x02".to_vec()),
+            (
+                Frame::Relay(Ticket {
+                    port: 3478,
+                    seconds: 60,
+                    username: "9:a".to_owned(),
+                    password: Zeroizing::new("b".to_owned()),
+                }),
+                b"\x80\x00\x0b\x0d\x96\x00\x00\x00\x3c\x039:ab".to_vec(),
+            ),
         ]
     }
 
@@ -216,7 +278,7 @@ mod tests {
         let all: Vec<u8> = golden().into_iter().flat_map(|(_, bytes)| bytes).collect();
         let mut frames = Frames::default();
         let mut found = Vec::new();
-        for byte in [&b"\x80\x00\x01x"[..], &all].concat() {
+        for byte in [&b"\xff\x00\x01x"[..], &all].concat() {
             frames.push(&[byte]);
             found.extend(frames.next().unwrap());
         }

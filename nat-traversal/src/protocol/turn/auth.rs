@@ -29,6 +29,12 @@ impl TurnCredentials {
         &self.username
     }
 
+    /// The password, to be handed to the user: a secret.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     /// The key of signed messages in a realm, in the classic form.
     pub(crate) fn classic_key(&self, realm: &[u8]) -> hmac::Key {
         hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, &self.key_bytes(realm, Algorithm::Md5))
