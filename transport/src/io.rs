@@ -17,5 +17,6 @@ pub(crate) mod rendezvous;
 pub(crate) mod resolve;
 pub(crate) mod slot;
 pub(crate) mod sources;
+pub(crate) mod sync;
 pub(crate) mod tcp;
 pub(crate) mod udp;

@@ -19,18 +19,18 @@
 //! * a leader says that it sleeps without end, **then** reads the timers; a caller sets a timer, **then** looks how long the
 //!   leader sleeps.
 
-use std::{
+use std::time::{Duration, Instant};
+
+use super::{
+    clock,
+    lock::Lock as _,
+    slot::Slot,
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError,
+        Arc, Mutex, MutexGuard, TryLockError, Waker,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
+        thread::{self, Thread},
     },
-    thread::{self, Thread},
-    time::{Duration, Instant},
 };
-
-use mio::Waker;
-
-use super::{clock, lock::Lock as _, slot::Slot};
 
 /// What the crank turns.
 pub(crate) trait Turn {
@@ -152,7 +152,7 @@ impl<D: Turn> Crank<D> {
             driven.driver.turn(Some(deadline), &self.sleep);
             drop(driven);
             drop(guard);
-            self.promote();
+            self.let_go();
             return self.end_of_wait(None).unwrap_or(Waited::Ready);
         }
         // Somebody else turns; when it leaves, it is our turn.
@@ -226,7 +226,16 @@ impl<D: Turn> Crank<D> {
     pub(crate) fn leave(&self) {
         if let Ok(free) = self.driver.try_lock() {
             drop(free);
-            self.promote();
+            self.let_go();
+        }
+    }
+
+    /// What whoever held the crank for a moment does after freeing it. The background thread may have found it taken.
+    fn let_go(&self) {
+        fence(SeqCst);
+        self.promote();
+        if self.background.dozing.load(SeqCst) {
+            self.background.unpark();
         }
     }
 
@@ -474,4 +483,5 @@ const STEP_DOWN_AFTER: u32 = 4;
 const SHARED_FOR_TURNS: u32 = 64;
 
 #[cfg(test)]
+#[path = "crank/tests.rs"] // said, since `transport/model` includes this file from elsewhere
 mod tests;

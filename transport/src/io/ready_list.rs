@@ -1,11 +1,11 @@
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicBool, Ordering::SeqCst},
+use super::{
+    lock::Lock as _,
+    slot::Slot,
+    sync::{
+        Arc, Mutex, Waker,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
 };
-
-use mio::Waker;
-
-use super::{lock::Lock as _, slot::Slot};
 
 /// The keys of a set's members that became ready since the set last looked. At most one entry a slot, since a slot's
 /// flag stays up until its member is read.

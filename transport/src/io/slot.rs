@@ -1,18 +1,17 @@
 //! Where one thread waits for one thing: half a stream, a dial, an accept queue.
 
-use std::{
-    fmt,
+use std::{fmt, time::Instant};
+
+use super::{
+    clock,
+    lock::Lock as _,
+    ready_list::ReadyList,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, Waker,
         atomic::{AtomicBool, AtomicU8, Ordering::SeqCst},
+        thread::{self, Thread},
     },
-    thread::{self, Thread},
-    time::Instant,
 };
-
-use mio::Waker;
-
-use super::{clock, lock::Lock as _, ready_list::ReadyList};
 
 /// A flag that stays up until it is looked at, and whoever is to be told.
 ///

@@ -150,6 +150,21 @@ fn the_background_thread_serves_who_only_looks_at_the_slot() {
 }
 
 #[test]
+fn whoever_held_the_crank_for_a_moment_wakes_the_thread_that_found_it_taken() {
+    let (crank, _far) = crank();
+    *crank.background.thread.hold() = Some(thread::current());
+    crank.background.dozing.store(true, SeqCst);
+    let leave: fn(&Crank<Network>) = Crank::leave;
+    let turn = |crank: &Crank<Network>| assert_ne!(crank.turn_once(clock::now() + TICK), Waited::Closed);
+    for let_go in [leave, turn] {
+        let_go(&crank);
+        let begun = clock::now();
+        thread::park_timeout(Duration::from_secs(30));
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
+}
+
+#[test]
 fn closing_ends_leader_and_followers() {
     let (crank, _far) = crank();
     thread::scope(|scope| {
