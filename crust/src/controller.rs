@@ -167,6 +167,7 @@ impl ServiceController {
         });
         let introducers = peer.introducers().iter().cloned().chain(strangers);
         let introducers = introducers.filter(|one| introduces && one.key() != self.public_key());
+        let network = self.shared.network();
         let dial = Dial {
             shared: &self.shared,
             peer: peer.public_key(),
@@ -176,6 +177,8 @@ impl ServiceController {
             introducers: introducers.collect(),
             schemes,
             roads,
+            network,
+            before: self.shared.remembered.how(network, peer.public_key()),
             begun,
             deadline: begun + options.deadline.unwrap_or(dialling.deadline),
             interrupt: Interrupt::default(),

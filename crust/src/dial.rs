@@ -7,8 +7,8 @@ use std::{
 
 use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
 use transport::{
-    AccessToken, ConnectOptions as DialOptions, Endpoint, Interrupter, NamedEndpoint, ProtocolLabel,
-    PublicKey, Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad, Scheme, Stream,
+    AccessToken, ConnectOptions as DialOptions, Endpoint, Interrupter, NamedEndpoint, PathKind,
+    ProtocolLabel, PublicKey, Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad, Scheme, Stream,
 };
 
 use crate::{
@@ -19,6 +19,7 @@ use crate::{
     },
     protocol::{
         introduction::Particulars,
+        network_memory::{Met, NetworkId, Way},
         plan::{Leg, Plan},
     },
     road::Roads,
@@ -39,6 +40,9 @@ pub(crate) struct Dial<'c> {
     pub(crate) schemes: &'c [Scheme],
     /// What may be tried.
     pub(crate) roads: Roads,
+    /// Where we are, and how the peer was met from there before.
+    pub(crate) network: Option<NetworkId>,
+    pub(crate) before: Option<Met>,
     pub(crate) begun: Instant,
     pub(crate) deadline: Instant,
     pub(crate) interrupt: Interrupt,
@@ -72,7 +76,7 @@ impl Dial<'_> {
 
     fn race(&self) -> Outcome {
         let straight = !self.endpoints.is_empty();
-        let mut plan = Plan::new(self.begun, straight, self.introducers.len(), 0);
+        let mut plan = Plan::new(self.begun, straight, self.was_introduced(), self.introducers.len(), 0);
         let (give, outcomes) = unbounded();
         thread::scope(|scope| {
             let mut failed = Vec::new();
@@ -174,7 +178,10 @@ impl Dial<'_> {
         let dialled = Stream::connect_with(&self.shared.transport, endpoints, &options);
         if let Ok(stream) = &dialled {
             let path = stream.path();
-            self.shared.remembered.record(Endpoint::new(path.scheme, path.remote, self.peer));
+            // A hole is none for others, nor for later.
+            if path.kind != PathKind::Punched {
+                self.shared.remembered.record(Endpoint::new(path.scheme, path.remote, self.peer));
+            }
         }
         dialled.map_err(|error| {
             let waited = clock::now().saturating_duration_since(started);
@@ -222,6 +229,7 @@ impl Dial<'_> {
             .protocol(self.label.clone())
             .deadline(self.deadline)
             .interrupter(self.interrupt.dials());
+        let udp_silent = rendezvous.udp_is_silent();
         let met = rendezvous.connect(&theirs, &options);
         let now = clock::now();
         self.shared.with_budget(self.peer, |budget| match &met {
@@ -229,6 +237,15 @@ impl Dial<'_> {
             Err(RendezvousError::Failed { .. }) => budget.handle_failure(now),
             Err(_) => {}
         });
+        match &met {
+            // It was not asked whether UDP passes; in some hours it is.
+            Ok(_) if self.is_without_udp() => {}
+            Ok(stream) => {
+                let took = self.since_begun(now);
+                self.shared.remembered.met(self.network, stream, took, udp_silent);
+            }
+            Err(_) => self.shared.remembered.not_met(self.network, self.peer),
+        }
         met.map_err(|error| self.not_met(introducer, started, error))
     }
 
@@ -241,7 +258,9 @@ impl Dial<'_> {
         let options = self
             .shared
             .meeting(self.roads)
-            .udp(punch.is_ok() && self.schemes.contains(&Scheme::Quic))
+            // Where no server answered by UDP and TCP led there, UDP is not waited for again.
+            .udp(punch.is_ok() && self.schemes.contains(&Scheme::Quic) && !self.is_without_udp())
+            .relay_at_once(self.before.is_some_and(|met| met.way == Way::Relayed))
             .tcp(punch.is_ok() && self.schemes.contains(&Scheme::Tcp))
             .interrupter(interrupter);
         Rendezvous::prepare(&self.shared.transport, &self.shared.mapping, &options)
@@ -307,6 +326,14 @@ impl Dial<'_> {
             waited: Duration::ZERO,
             error: Box::new(AttemptError::Skipped { reason: reason.to_owned() }),
         })
+    }
+
+    fn was_introduced(&self) -> bool {
+        self.before.is_some_and(|met| matches!(met.way, Way::Punched | Way::Relayed))
+    }
+
+    fn is_without_udp(&self) -> bool {
+        self.before.is_some_and(|met| met.udp_silent) && self.schemes.contains(&Scheme::Tcp)
     }
 
     fn since_begun(&self, instant: Instant) -> Duration {

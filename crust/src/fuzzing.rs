@@ -15,6 +15,7 @@ use crate::protocol::{
         frame::{EndReason, Frame, Frames},
     },
     introduction::{self, Knock},
+    kept::Kept as _,
 };
 
 /// Any bytes as frames, however they are cut: what is read is written so that it reads the same.

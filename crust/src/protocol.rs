@@ -9,7 +9,9 @@ pub(crate) mod contact_wire;
 pub(crate) mod dns_sd;
 pub(crate) mod introducer;
 pub(crate) mod introduction;
+pub(crate) mod kept;
 pub(crate) mod neighbours;
+pub(crate) mod network_memory;
 pub(crate) mod plan;
 
 /// Any bytes as an announcement, for the fuzz target alone.

@@ -1,70 +1,155 @@
-use std::sync::Mutex;
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
-use transport::{Endpoint, PublicKey};
+use transport::{Endpoint, PathKind, PublicKey, Scheme, Stream};
 
 use crate::{
     event::{Events, ServiceEvent},
     io::{cache_file::CacheFile, clock, lock::Lock as _},
-    protocol::cache::Cache,
+    protocol::{
+        cache::Cache,
+        kept::Kept,
+        network_memory::{Met, NetworkId, NetworkMemory, Way},
+    },
 };
 
-/// The endpoint cache of a service, in memory and, if it is told where, on disk.
+/// What a service remembers of peers, in memory and, if it is told where, on disk.
 #[derive(Debug)]
 pub(crate) struct Remembered {
-    cache: Mutex<Cache>,
-    file: Option<CacheFile>,
-    events: Events,
+    cache: Store<Cache>,
+    networks: Store<NetworkMemory>,
+    /// Holes that were open a moment ago.
+    holes: Mutex<BTreeMap<PublicKey, (Endpoint, Instant)>>,
 }
 
 impl Remembered {
-    /// Reads what is there. What cannot be read is no reason not to start.
-    pub(crate) fn open(file: Option<CacheFile>, events: Events) -> Self {
-        let cache = file.as_ref().map_or_else(|| Ok(Cache::default()), CacheFile::read);
-        let cache = cache.unwrap_or_else(|error| {
-            events.tell(ServiceEvent::CacheUnusable { reason: crate::error_chain(&error) });
-            Cache::default()
+    /// Reads what is there: the endpoint cache, and beside it what worked from which network.
+    pub(crate) fn open(file: Option<&Path>, events: &Events) -> Self {
+        let beside = file.map(|file| {
+            let mut name = file.file_name().unwrap_or_default().to_owned();
+            name.push(".networks");
+            file.with_file_name(name)
         });
-        Self { cache: Mutex::new(cache), file, events }
+        Self {
+            cache: Store::open(file.map(CacheFile::new), events),
+            networks: Store::open(beside.map(CacheFile::new), events),
+            holes: Mutex::default(),
+        }
     }
 
     /// Notes an endpoint that works.
     pub(crate) fn record(&self, endpoint: Endpoint) {
-        let now = clock::unix_seconds();
-        if self.cache.hold().record(now, endpoint) {
-            self.write(now, |_| ());
-        }
+        self.cache.change(|now, cache| cache.record(now, endpoint));
     }
 
     /// Forgets an endpoint; tells whether it was there.
     pub(crate) fn remove(&self, endpoint: &Endpoint) -> bool {
-        let was_there = self.cache.hold().remove(endpoint);
+        let was_there = self.cache.kept.hold().remove(endpoint);
         if was_there {
-            self.write(clock::unix_seconds(), |cache| {
+            self.cache.write(clock::unix_seconds(), |cache| {
                 cache.remove(endpoint);
             });
         }
         was_there
     }
 
-    /// Where a peer was reached, the latest first.
+    /// Where a peer was reached, the latest first; before that, a hole that may still be open.
     pub(crate) fn of(&self, key: PublicKey) -> Vec<Endpoint> {
-        self.cache.hold().of(key).collect()
+        let hole = self.holes.hold().get(&key).copied().filter(|(_, until)| clock::now() < *until);
+        let cached: Vec<Endpoint> = self.cache.kept.hold().of(key).collect();
+        hole.map(|(endpoint, _)| endpoint).into_iter().chain(cached).collect()
     }
 
-    /// All, the latest first.
+    /// All endpoints that led somewhere, the latest first.
     pub(crate) fn endpoints(&self) -> Vec<Endpoint> {
-        self.cache.hold().endpoints().collect()
+        self.cache.kept.hold().endpoints().collect()
     }
 
-    fn write(&self, now: u64, change: impl FnOnce(&mut Cache)) {
+    /// Notes how a peer was met. `udp_silent`: servers were asked by UDP, and none answered.
+    pub(crate) fn met(&self, network: Option<NetworkId>, stream: &Stream, took: Duration, udp_silent: bool) {
+        let (path, peer) = (stream.path(), stream.public_key());
+        let way = match path.kind {
+            PathKind::Lan => Way::Lan,
+            PathKind::Punched => Way::Punched,
+            PathKind::Relayed => Way::Relayed,
+            _ => Way::Direct,
+        };
+        if (way, path.scheme) == (Way::Punched, Scheme::Quic) {
+            let mut holes = self.holes.hold();
+            if holes.len() >= MAX_HOLES && !holes.contains_key(&peer) {
+                holes.pop_first();
+            }
+            holes.insert(peer, (Endpoint::new(path.scheme, path.remote, peer), clock::now() + HOLE));
+        }
+        let Some(network) = network else { return };
+        let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+        let met = Met { way, scheme: path.scheme, took, udp_silent };
+        self.networks.change(|now, memory| memory.record(now, network, peer, met));
+    }
+
+    /// What worked works no more.
+    pub(crate) fn not_met(&self, network: Option<NetworkId>, peer: PublicKey) {
+        self.holes.hold().remove(&peer);
+        let Some(network) = network else { return };
+        if self.networks.kept.hold().forget(network, peer) {
+            self.networks.write(clock::unix_seconds(), |memory| {
+                memory.forget(network, peer);
+            });
+        }
+    }
+
+    /// How a peer was met from this network before.
+    pub(crate) fn how(&self, network: Option<NetworkId>, peer: PublicKey) -> Option<Met> {
+        self.networks.kept.hold().recall(clock::unix_seconds(), network?, peer)
+    }
+}
+
+/// Something kept in memory, and in a file if there is one.
+#[derive(Debug)]
+struct Store<T> {
+    kept: Mutex<T>,
+    file: Option<CacheFile<T>>,
+    events: Events,
+}
+
+impl<T: Kept> Store<T> {
+    /// Reads what is there. What cannot be read is no reason not to start.
+    fn open(file: Option<CacheFile<T>>, events: &Events) -> Self {
+        let kept = file.as_ref().map_or_else(|| Ok(T::default()), CacheFile::read);
+        let kept = kept.unwrap_or_else(|error| {
+            events.tell(ServiceEvent::CacheUnusable { reason: crate::error_chain(&error) });
+            T::default()
+        });
+        Self { kept: Mutex::new(kept), file, events: events.clone() }
+    }
+
+    /// Changes it, and writes it down if the change says so.
+    fn change(&self, change: impl FnOnce(u64, &mut T) -> bool) {
+        let now = clock::unix_seconds();
+        let worth_writing = change(now, &mut self.kept.hold());
+        if worth_writing {
+            self.write(now, |_| ());
+        }
+    }
+
+    fn write(&self, now: u64, change: impl FnOnce(&mut T)) {
         let Some(file) = &self.file else { return };
-        let cache = self.cache.hold().clone();
-        match file.update(now, &cache, change) {
+        let kept = self.kept.hold().clone();
+        match file.update(now, &kept, change) {
             // What other processes learned meanwhile is of use here too.
-            Ok(whole) => self.cache.hold().merge(now, &whole),
+            Ok(whole) => self.kept.hold().merge(now, &whole),
             Err(error) => {
                 self.events.tell(ServiceEvent::CacheUnusable { reason: crate::error_chain(&error) });
             }
         }
     }
 }
+
+/// NATs keep a UDP mapping that was used both ways open for two minutes and more (RFC 4787, section 4.3).
+const HOLE: Duration = Duration::from_secs(120);
+/// Peers met within that time.
+const MAX_HOLES: usize = 1_024;

@@ -16,7 +16,7 @@ use crate::{
     Config, IdentityFile, Introducer, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
     ServiceListener, StartError,
     controller::Dialling,
-    io::{cache_file::CacheFile, lan::LanBeacon, worker::Hosting},
+    io::{lan::LanBeacon, worker::Hosting},
     protocol::introducer::{Bounds, Switchboard},
     reloading::Reloading,
     shared::{INTRODUCE, Parts, Shared},
@@ -112,7 +112,7 @@ impl Service {
             gate: config.gate(),
             mapping,
             context,
-            cache: config.cache_file().map(CacheFile::new),
+            cache: config.cache_file().map(ToOwned::to_owned),
             #[cfg(feature = "turn")]
             relaying: crate::relaying::Relaying::new(config.turn_servers().to_vec()),
             hole_punching,

@@ -1,6 +1,7 @@
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{Arc, Condvar, LazyLock, Mutex, PoisonError},
     time::Instant,
 };
@@ -20,8 +21,8 @@ use crate::{
     controller::Dialling,
     event::Events,
     gate::Gate,
-    io::{cache_file::CacheFile, clock, lan::LanBeacon, lock::Lock as _},
-    protocol::plan::PunchBudget,
+    io::{clock, lan::LanBeacon, lock::Lock as _},
+    protocol::{network_memory::NetworkId, plan::PunchBudget},
     remembered::Remembered,
     road::Roads,
 };
@@ -72,7 +73,7 @@ pub(crate) struct Parts {
     pub(crate) gate: Gate,
     pub(crate) mapping: MappingContext,
     pub(crate) context: MappingContext,
-    pub(crate) cache: Option<CacheFile>,
+    pub(crate) cache: Option<PathBuf>,
     #[cfg(feature = "turn")]
     pub(crate) relaying: Relaying,
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
@@ -85,7 +86,7 @@ impl Shared {
             listeners: parts.listeners,
             lan: parts.lan,
             dialling: Mutex::new(Arc::new(parts.dialling)),
-            remembered: Remembered::open(parts.cache, events.clone()),
+            remembered: Remembered::open(parts.cache.as_deref(), &events),
             events,
             mapping: parts.mapping,
             context: parts.context,
@@ -144,6 +145,13 @@ impl Shared {
         self.context.interrupter().interrupt();
         self.introducers.hold().clear();
         self.introduced.notify_all();
+    }
+
+    /// The network that this host is in.
+    pub(crate) fn network(&self) -> Option<NetworkId> {
+        let unspecified = [IpAddr::from([0; 4]), IpAddr::from([0; 16])].map(|ip| SocketAddr::new(ip, 0));
+        let hosts = unspecified.into_iter().filter_map(|any| self.mapping.host_endpoints(any).ok()).flatten();
+        NetworkId::of(hosts.map(|host| host.addr.ip()))
     }
 
     /// How to dial.

@@ -74,6 +74,9 @@ pub struct Rendezvous {
     pub(crate) relays: Vec<Hold>,
     /// What may be tried.
     pub(crate) ways: PathKinds,
+    pub(crate) relay_at_once: bool,
+    /// Servers were asked by UDP, and none answered.
+    udp_silent: bool,
     /// Sources of addresses that did not help.
     failures: Vec<MapFailure>,
     /// Ports that a router forwards until the meeting is over.
@@ -128,8 +131,19 @@ impl Rendezvous {
         let (failures, leases) = (prepared.failures, prepared.leases);
         let relays = options.relays.iter().filter(|_| options.ways.contains(PathKind::Relayed));
         let relays = relays.map(|(socket, _)| Hold::new(shared, socket.clone())).collect();
-        let (shared, ways) = (shared.clone(), options.ways);
-        let ours = Self { shared, offer, meeting, udp, tcp, relays, ways, failures, _leases: leases };
+        let ours = Self {
+            shared: shared.clone(),
+            offer,
+            meeting,
+            udp,
+            tcp,
+            relays,
+            ways: options.ways,
+            relay_at_once: options.relay_at_once,
+            udp_silent: prepared.udp_silent,
+            failures,
+            _leases: leases,
+        };
         Ok((told, ours))
     }
 
@@ -176,6 +190,12 @@ impl Rendezvous {
             return Err(RendezvousError::Stream(StreamError::Io { kind: io::ErrorKind::Unsupported }));
         };
         rendezvous::improve(self, &theirs.offer, stream, options)
+    }
+
+    /// Whether servers were asked by UDP and none answered, as where UDP is blocked.
+    #[must_use]
+    pub const fn udp_is_silent(&self) -> bool {
+        self.udp_silent
     }
 
     /// Sources of addresses that did not help, and why.
@@ -326,13 +346,23 @@ pub struct RendezvousOptions {
     /// Sockets at relays, and their addresses there.
     pub(crate) relays: Vec<(Arc<UdpSocket>, MappedSocketAddr)>,
     pub(crate) ways: PathKinds,
+    pub(crate) relay_at_once: bool,
 }
 
 impl Default for RendezvousOptions {
     fn default() -> Self {
         let (also_at, relays) = (Vec::new(), Vec::new());
         let ways = PathKinds::ALL;
-        Self { udp: true, tcp: true, listeners: true, also_at, interrupter: None, relays, ways }
+        Self {
+            udp: true,
+            tcp: true,
+            listeners: true,
+            also_at,
+            interrupter: None,
+            relays,
+            ways,
+            relay_at_once: false,
+        }
     }
 }
 
@@ -377,6 +407,13 @@ impl RendezvousOptions {
     #[must_use]
     pub fn ways(mut self, kinds: impl IntoIterator<Item = PathKind>) -> Self {
         self.ways = kinds.into_iter().collect();
+        self
+    }
+
+    /// Does not wait those 300 ms before a relay is used, as where it is known to be needed. Default: no.
+    #[must_use]
+    pub fn relay_at_once(mut self, at_once: bool) -> Self {
+        self.relay_at_once = at_once;
         self
     }
 

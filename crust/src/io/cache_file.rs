@@ -1,35 +1,37 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read as _, Write as _},
+    marker::PhantomData,
     path::PathBuf,
 };
 
-use crate::protocol::cache::{Cache, CacheFlaw, MAX_BYTES};
+use crate::protocol::kept::{CacheFlaw, Kept};
 
-/// The file of the endpoint cache. Several processes may use one: what each of them writes holds what the others wrote, and
+/// A file such as that of the endpoint cache. Several processes may use one: what each of them writes holds what the others wrote, and
 /// nobody ever reads half a file.
 #[derive(Debug)]
-pub(crate) struct CacheFile {
+pub(crate) struct CacheFile<T> {
     path: PathBuf,
+    kept: PhantomData<fn(T) -> T>,
 }
 
-impl CacheFile {
+impl<T: Kept> CacheFile<T> {
     pub(crate) fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self { path: path.into(), kept: PhantomData }
     }
 
     /// Reads the file. One that is not there is empty.
-    pub(crate) fn read(&self) -> Result<Cache, CacheFileError> {
+    pub(crate) fn read(&self) -> Result<T, CacheFileError> {
         let error = |source| CacheFileError::Read { path: self.path.clone(), source };
         let file = match File::open(&self.path) {
             Ok(file) => file,
-            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(Cache::default()),
+            Err(source) if source.kind() == ErrorKind::NotFound => return Ok(T::default()),
             Err(source) => return Err(error(source)),
         };
         let mut bytes = Vec::new();
-        let most = u64::try_from(MAX_BYTES + 1).expect("some sixty kilobytes");
+        let most = u64::try_from(T::MAX_BYTES + 1).expect("some sixty kilobytes");
         file.take(most).read_to_end(&mut bytes).map_err(error)?;
-        Cache::decode(&bytes).map_err(|flaw| CacheFileError::Flaw { path: self.path.clone(), flaw })
+        T::decode(&bytes).map_err(|flaw| CacheFileError::Flaw { path: self.path.clone(), flaw })
     }
 
     /// Writes what `cache` and the file hold together, but for what `change` takes out; gives what was written.
@@ -38,9 +40,9 @@ impl CacheFile {
     pub(crate) fn update(
         &self,
         now: u64,
-        cache: &Cache,
-        change: impl FnOnce(&mut Cache),
-    ) -> Result<Cache, CacheFileError> {
+        cache: &T,
+        change: impl FnOnce(&mut T),
+    ) -> Result<T, CacheFileError> {
         let error = |source| CacheFileError::Write { path: self.path.clone(), source };
         if let Some(folder) = self.path.parent() {
             fs::create_dir_all(folder).map_err(error)?;
@@ -49,7 +51,7 @@ impl CacheFile {
         let _lock = self.lock().map_err(error)?;
         let mut whole = match self.read() {
             Ok(there) => there,
-            Err(CacheFileError::Flaw { flaw: CacheFlaw::Damaged, .. }) => Cache::default(),
+            Err(CacheFileError::Flaw { flaw: CacheFlaw::Damaged, .. }) => T::default(),
             Err(error) => return Err(error),
         };
         whole.merge(now, cache);
@@ -107,6 +109,7 @@ mod tests {
     use transport::{Endpoint, PublicKey, Scheme};
 
     use super::*;
+    use crate::protocol::cache::Cache;
 
     const NOW: u64 = 1_700_000_000;
 
@@ -123,11 +126,11 @@ mod tests {
     #[test]
     fn what_is_written_is_read_by_another() {
         let folder = tempfile::tempdir().unwrap();
-        let file = CacheFile::new(folder.path().join("a/b/endpoints"));
+        let file = CacheFile::<Cache>::new(folder.path().join("a/b/endpoints"));
         assert_eq!(file.read().unwrap(), Cache::default());
         file.update(NOW, &with(1), |_| ()).unwrap();
         let whole = file.update(NOW, &with(2), |_| ()).unwrap();
-        assert_eq!(CacheFile::new(file.path()).read().unwrap(), whole);
+        assert_eq!(CacheFile::<Cache>::new(file.path()).read().unwrap(), whole);
         assert_eq!(whole.endpoints().count(), 2);
         let less = file
             .update(NOW, &Cache::default(), |cache| {
@@ -144,16 +147,16 @@ mod tests {
         thread::scope(|scope| {
             for port in 1..=8 {
                 let path = &path;
-                scope.spawn(move || CacheFile::new(path).update(NOW, &with(port), |_| ()).unwrap());
+                scope.spawn(move || CacheFile::<Cache>::new(path).update(NOW, &with(port), |_| ()).unwrap());
             }
         });
-        assert_eq!(CacheFile::new(&path).read().unwrap().endpoints().count(), 8);
+        assert_eq!(CacheFile::<Cache>::new(&path).read().unwrap().endpoints().count(), 8);
     }
 
     #[test]
     fn a_damaged_file_is_replaced_and_one_of_another_version_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let file = CacheFile::new(folder.path().join("endpoints"));
+        let file = CacheFile::<Cache>::new(folder.path().join("endpoints"));
         for damage in [&b""[..], b"crustend", b"crustend\x01\x00\x01", &[0xff; 100], &[b'x'; 100_000]] {
             fs::write(file.path(), damage).unwrap();
             assert!(matches!(file.read(), Err(CacheFileError::Flaw { flaw: CacheFlaw::Damaged, .. })));
@@ -172,7 +175,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let blocked = folder.path().join("file");
         fs::write(&blocked, "").unwrap();
-        let file = CacheFile::new(blocked.join("endpoints"));
+        let file = CacheFile::<Cache>::new(blocked.join("endpoints"));
         let error = file.update(NOW, &with(1), |_| ()).unwrap_err();
         assert!(error.to_string().contains("endpoints"), "{error}");
         assert!(file.read().is_err());
@@ -182,7 +185,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_an_error_and_leaves_the_old_file() {
         let folder = tempfile::tempdir().unwrap();
-        let file = CacheFile::new(folder.path().join("endpoints"));
+        let file = CacheFile::<Cache>::new(folder.path().join("endpoints"));
         file.update(NOW, &with(1), |_| ()).unwrap();
         // What every write to is answered with "no space left on device".
         std::os::unix::fs::symlink("/dev/full", folder.path().join("endpoints.new")).unwrap();

@@ -14,10 +14,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use ring::digest::{SHA256, digest};
 use transport::{Endpoint, PublicKey};
 
-use super::contact_wire::{scheme_code, scheme_of};
+use super::{
+    contact_wire::{scheme_code, scheme_of},
+    kept::{self, CacheFlaw, Kept},
+};
 
 /// The endpoints that led somewhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -65,18 +67,6 @@ impl Cache {
         self.entries.iter().map(|entry| entry.endpoint)
     }
 
-    /// Takes in what another process wrote; of an endpoint that both know, the later word counts.
-    pub(crate) fn merge(&mut self, now: u64, other: &Self) {
-        for entry in &other.entries {
-            match self.entries.iter_mut().find(|known| known.endpoint == entry.endpoint) {
-                Some(known) => known.worked = known.worked.max(entry.worked),
-                None => self.entries.push(*entry),
-            }
-        }
-        self.entries.sort_by_key(|entry| std::cmp::Reverse(entry.worked));
-        self.prune(now);
-    }
-
     /// Keeps what is young enough, so many of each peer, so many in all.
     fn prune(&mut self, now: u64) {
         let mut of_peer: BTreeMap<PublicKey, usize> = BTreeMap::new();
@@ -90,11 +80,30 @@ impl Cache {
         self.entries.truncate(IN_ALL);
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = MAGIC.to_vec();
-        bytes.push(VERSION);
-        let number = u16::try_from(self.entries.len()).expect("there are at most a thousand");
-        bytes.extend(number.to_be_bytes());
+    fn entries(number: u16, mut rest: &[u8]) -> Option<Self> {
+        let mut cache = Self::default();
+        for _ in 0..number {
+            let (key, after) = rest.split_first_chunk::<32>()?;
+            let (worked, after) = after.split_first_chunk::<8>()?;
+            let (&[scheme, family], after) = after.split_first_chunk::<2>()?;
+            let (addr, after) = address(family, after)?;
+            rest = after;
+            // A scheme of a later version is skipped.
+            if let Some(scheme) = scheme_of(scheme) {
+                let endpoint = Endpoint::new(scheme, addr, PublicKey::from_bytes(*key));
+                cache.entries.push(Entry { endpoint, worked: u64::from_be_bytes(*worked) });
+            }
+        }
+        rest.is_empty().then_some(cache)
+    }
+}
+
+impl Kept for Cache {
+    /// A file of at most sixty kilobytes.
+    const MAX_BYTES: usize = kept::HEAD_BYTES + IN_ALL * (32 + 8 + 2 + 16 + 2) + kept::CHECKSUM_BYTES;
+
+    fn encode(&self) -> Vec<u8> {
+        let mut bytes = kept::head(MAGIC, VERSION, self.entries.len());
         for entry in &self.entries {
             bytes.extend(entry.endpoint.public_key().as_bytes());
             bytes.extend(entry.worked.to_be_bytes());
@@ -111,40 +120,24 @@ impl Cache {
             }
             bytes.extend(entry.endpoint.addr().port().to_be_bytes());
         }
-        let checksum = checksum(&bytes);
-        bytes.extend(checksum);
-        bytes
+        kept::finish(bytes)
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, CacheFlaw> {
-        let rest = bytes.strip_prefix(MAGIC).ok_or(CacheFlaw::Damaged)?;
-        let (&version, _) = rest.split_first().ok_or(CacheFlaw::Damaged)?;
-        if version != VERSION {
-            return Err(CacheFlaw::Version { found: version });
-        }
-        let (covered, found) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(CacheFlaw::Damaged)?;
-        if bytes.len() > MAX_BYTES || checksum(covered) != *found {
-            return Err(CacheFlaw::Damaged);
-        }
-        Self::entries(covered).ok_or(CacheFlaw::Damaged)
+    fn decode(bytes: &[u8]) -> Result<Self, CacheFlaw> {
+        let (number, entries) = kept::open(MAGIC, VERSION, Self::MAX_BYTES, bytes)?;
+        Self::entries(number, entries).ok_or(CacheFlaw::Damaged)
     }
 
-    fn entries(covered: &[u8]) -> Option<Self> {
-        let (number, mut rest) = covered.get(MAGIC.len() + 1..)?.split_first_chunk::<2>()?;
-        let mut cache = Self::default();
-        for _ in 0..u16::from_be_bytes(*number) {
-            let (key, after) = rest.split_first_chunk::<32>()?;
-            let (worked, after) = after.split_first_chunk::<8>()?;
-            let (&[scheme, family], after) = after.split_first_chunk::<2>()?;
-            let (addr, after) = address(family, after)?;
-            rest = after;
-            // A scheme of a later version is skipped.
-            if let Some(scheme) = scheme_of(scheme) {
-                let endpoint = Endpoint::new(scheme, addr, PublicKey::from_bytes(*key));
-                cache.entries.push(Entry { endpoint, worked: u64::from_be_bytes(*worked) });
+    /// Of an endpoint that both know, the later word counts.
+    fn merge(&mut self, now: u64, other: &Self) {
+        for entry in &other.entries {
+            match self.entries.iter_mut().find(|known| known.endpoint == entry.endpoint) {
+                Some(known) => known.worked = known.worked.max(entry.worked),
+                None => self.entries.push(*entry),
             }
         }
-        rest.is_empty().then_some(cache)
+        self.entries.sort_by_key(|entry| std::cmp::Reverse(entry.worked));
+        self.prune(now);
     }
 }
 
@@ -158,32 +151,16 @@ fn address(family: u8, bytes: &[u8]) -> Option<(SocketAddr, &[u8])> {
     Some((SocketAddr::new(ip, u16::from_be_bytes(*port)), rest))
 }
 
-/// Why bytes are no cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum CacheFlaw {
-    #[error("it is of version {found}, version {VERSION} is known here")]
-    Version { found: u8 },
-    #[error("it is damaged")]
-    Damaged,
-}
-
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    *digest(&SHA256, bytes).as_ref().first_chunk().expect("SHA-256 has 32 bytes")
-}
-
-const MAGIC: &[u8] = b"crustend";
+const MAGIC: &[u8; 8] = b"crustend";
 const VERSION: u8 = 1;
-const CHECKSUM_BYTES: usize = 8;
 /// Half a year without a word, and the peer has moved.
 const LIFETIME: u64 = 180 * 24 * 3_600;
 /// Within an hour nothing new is written: a peer that is dialled every second costs no disk.
 const FRESH: u64 = 3_600;
 /// Home, work and the road, by both schemes.
 const OF_ONE_PEER: usize = 8;
-/// A file of at most sixty kilobytes.
+/// Everybody one knows, and some more.
 const IN_ALL: usize = 1_000;
-/// The longest file that is read.
-pub(crate) const MAX_BYTES: usize = 11 + IN_ALL * (32 + 8 + 2 + 16 + 2) + CHECKSUM_BYTES;
 
 #[cfg(test)]
 mod tests {
@@ -236,7 +213,7 @@ mod tests {
             );
         }
         assert_eq!(cache.endpoints().count(), IN_ALL);
-        assert!(cache.encode().len() <= MAX_BYTES);
+        assert!(cache.encode().len() <= Cache::MAX_BYTES);
         cache.record(NOW + LIFETIME + 1, endpoint(1, 1));
         assert_eq!(cache.endpoints().count(), 1);
         cache.record(NOW, endpoint(1, 2));
@@ -265,7 +242,7 @@ mod tests {
         golden.extend(b"\x00\x00\x00\x00\x65\x53\xf1\x00\x00\x04\xc0\x00\x02\x01\x00\x01");
         let bytes = cache.encode();
         assert_eq!(bytes[..golden.len()], golden);
-        assert_eq!((bytes.len(), Cache::decode(&bytes)), (golden.len() + CHECKSUM_BYTES, Ok(cache)));
+        assert_eq!((bytes.len(), Cache::decode(&bytes)), (golden.len() + kept::CHECKSUM_BYTES, Ok(cache)));
     }
 
     #[test]
@@ -279,7 +256,7 @@ mod tests {
         }
         let mut later = bytes;
         later[8] = 2;
-        assert_eq!(Cache::decode(&later), Err(CacheFlaw::Version { found: 2 }));
+        assert_eq!(Cache::decode(&later), Err(CacheFlaw::Version { found: 2, known: 1 }));
     }
 
     proptest! {
@@ -287,7 +264,7 @@ mod tests {
         fn no_bytes_panic(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), whole: bool) {
             if whole {
                 bytes.splice(0..0, b"crustend\x01".iter().copied());
-                let checksum = checksum(&bytes);
+                let checksum = kept::checksum(&bytes);
                 bytes.extend(checksum);
             }
             if let Ok(cache) = Cache::decode(&bytes) {

@@ -3,7 +3,7 @@
 //! ```text
 //! 0 ms      its addresses: the local network's, remembered ones, those of the contact (they race by RFC 8305 among themselves);
 //!           without any, a question to the local network
-//! 50 ms     the first introducer, or at once without addresses; the next one 250 ms later or when it fails
+//! 50 ms     the first introducer, or at once without addresses or if that is how the peer was met from here before; the next one 250 ms later or when it fails
 //! 300 ms    relays, if nothing has answered
 //! ```
 //!
@@ -33,8 +33,15 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(now: Instant, straight: bool, introducers: usize, relays: usize) -> Self {
-        let head_start = if straight { HEAD_START } else { Duration::ZERO };
+    /// `introduced_before`: from this network the peer was met by an introduction, so that its addresses need no head start.
+    pub(crate) fn new(
+        now: Instant,
+        straight: bool,
+        introduced_before: bool,
+        introducers: usize,
+        relays: usize,
+    ) -> Self {
+        let head_start = if straight && !introduced_before { HEAD_START } else { Duration::ZERO };
         let mut waiting = Vec::new();
         waiting.push((if straight { Leg::Straight } else { Leg::Sought }, now));
         let mut at = now + head_start;
@@ -162,7 +169,7 @@ mod tests {
     #[test]
     fn each_road_has_its_time() {
         let start = start();
-        let mut plan = Plan::new(start, true, 2, 1);
+        let mut plan = Plan::new(start, true, false, 2, 1);
         let log = run(&mut plan, start, |_| None);
         let expected =
             [(Leg::Straight, 0), (Leg::Introduced(0), 50), (Leg::Introduced(1), 300), (Leg::Relayed(0), 300)];
@@ -173,7 +180,7 @@ mod tests {
     #[test]
     fn what_fails_makes_way() {
         let start = start();
-        let mut plan = Plan::new(start, true, 2, 1);
+        let mut plan = Plan::new(start, true, false, 2, 1);
         // Everything fails ten milliseconds after it began.
         let log = run(&mut plan, start, |_| Some(10));
         let expected =
@@ -185,10 +192,20 @@ mod tests {
     #[test]
     fn without_addresses_the_network_and_the_introducer_are_asked_at_once() {
         let start = start();
-        let mut plan = Plan::new(start, false, 1, 0);
+        let mut plan = Plan::new(start, false, false, 1, 0);
         assert_eq!(
             [(); 3].map(|()| plan.poll_start(start)),
             [Some(Leg::Sought), Some(Leg::Introduced(0)), None]
+        );
+    }
+
+    #[test]
+    fn who_was_introduced_before_is_introduced_at_once() {
+        let start = start();
+        let mut plan = Plan::new(start, true, true, 1, 0);
+        assert_eq!(
+            [(); 3].map(|()| plan.poll_start(start)),
+            [Some(Leg::Straight), Some(Leg::Introduced(0)), None]
         );
     }
 

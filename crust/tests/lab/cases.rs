@@ -11,7 +11,8 @@ use crate::world::{Met, World, soon};
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 6] = [
+    ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
     ("what_cannot_meet_is_told_with_advice", what_cannot_meet_is_told),
@@ -79,6 +80,36 @@ fn what_cannot_meet_meets_over_a_relay() {
     let met = world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
     assert_eq!((met.road, met.scheme), (Road::Relayed, Scheme::Quic), "{met:?}");
     println!("  {met:?}");
+}
+
+fn who_was_met_is_met_again_sooner() {
+    let milliseconds = |met: &Met| met.up.as_secs_f64() * 1e3;
+    let world = World::new("easy", "easy");
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let [first, again] = [0, 1].map(|_| world.meet(("a1", &client), ("b1", &server), &patient()).unwrap());
+    println!("  easy:easy {:.0} ms, again {:.0} ms", milliseconds(&first), milliseconds(&again));
+
+    // By a new process each time, which knows what the last one wrote.
+    let folder = tempfile::tempdir().unwrap();
+    let mut world = World::new("hard", "hard");
+    world.start_relay();
+    let server = world.listening("b1");
+    let [first, again] = [0, 1].map(|_| {
+        let client = world.remembering("a1", &folder.path().join("endpoints"));
+        world.meet(("a1", &client), ("b1", &server), &patient()).unwrap()
+    });
+    assert_eq!((first.road, again.road), (Road::Relayed, Road::Relayed));
+    assert!(folder.path().join("endpoints.networks").exists(), "what worked is written down");
+    println!("  hard:hard {:.0} ms, again {:.0} ms", milliseconds(&first), milliseconds(&again));
+
+    let world = World::new("udpblock", "easy");
+    let server = world.listening("b1");
+    let [first, again] = [0, 1].map(|_| {
+        let client = world.remembering("a1", &folder.path().join("others"));
+        world.meet(("a1", &client), ("b1", &server), &patient()).unwrap()
+    });
+    assert_eq!((first.scheme, again.scheme), (Scheme::Tcp, Scheme::Tcp));
+    println!("  udpblock:easy {:.0} ms, again {:.0} ms", milliseconds(&first), milliseconds(&again));
 }
 
 fn an_introducer_that_comes_back() {

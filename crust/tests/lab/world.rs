@@ -95,6 +95,11 @@ impl World {
         self.start(host, Config::new().lan(Lan::Off).listen([]).relays(self.relays()))
     }
 
+    /// The same, with a memory on disk.
+    pub(crate) fn remembering(&self, host: &str, cache: &std::path::Path) -> Service {
+        self.start(host, Config::new().lan(Lan::Off).listen([]).relays(self.relays()).cache(cache))
+    }
+
     /// Dials one from the other, and has a byte sent back.
     pub(crate) fn meet(
         &self,

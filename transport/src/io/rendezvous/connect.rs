@@ -50,7 +50,7 @@ pub(crate) fn connect(
     theirs: &Offer,
     options: &ConnectOptions,
 ) -> Result<Stream, RendezvousError> {
-    let Rendezvous { shared, offer, meeting, udp, tcp, relays, ways, .. } = ours;
+    let Rendezvous { shared, offer, meeting, udp, tcp, relays, ways, relay_at_once, .. } = ours;
     let begun = clock::now();
     let deadline = options.deadline_of(begun, shared.config.connect_timeout);
     let keys = meeting.agree(&theirs.meeting).map_err(|_| RendezvousError::Offer)?;
@@ -68,6 +68,7 @@ pub(crate) fn connect(
         let mut call = Call::new(&shared, &slot, &expected, theirs, begun, deadline, options);
         call.dialable = !offer.listeners.is_empty();
         call.relays = relays;
+        call.relays_after = if relay_at_once { Duration::ZERO } else { RELAYS_AFTER };
         call.doors.retain(|door| ways.contains(PathKind::of(door.remote, false)));
         for (hole, info, socket) in tcp {
             let Some(told) = &theirs.holes[hole as usize] else { continue };
@@ -105,6 +106,7 @@ struct Call<'c> {
     awaited: Vec<TcpDial>,
     /// Ours, until the punch that uses them begins.
     relays: Vec<Hold>,
+    relays_after: Duration,
     /// Kept until the call is over: streams may come in on them.
     holds: Vec<Hold>,
     failures: Vec<RendezvousFailure>,
@@ -156,6 +158,7 @@ impl<'c> Call<'c> {
             attempts: Vec::new(),
             awaited: Vec::new(),
             relays: Vec::new(),
+            relays_after: RELAYS_AFTER,
             holds: Vec::new(),
             failures: Vec::new(),
             dialable: false,

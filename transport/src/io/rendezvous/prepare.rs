@@ -33,12 +33,16 @@ pub(crate) struct Prepared {
     pub(crate) listeners: Vec<(Scheme, SocketAddr)>,
     pub(crate) failures: Vec<MapFailure>,
     pub(crate) leases: Vec<PortLease>,
+    /// Servers were asked by UDP, and none answered.
+    pub(crate) udp_silent: bool,
 }
 
 /// What was learned about one socket.
 struct MappedHole {
     endpoints: Vec<MappedSocketAddr>,
     failures: Vec<MapFailure>,
+    /// Whether a server answered, if one was asked.
+    answered: Option<bool>,
 }
 
 /// A socket to punch from.
@@ -82,7 +86,11 @@ pub(crate) fn prepare(
         (udp, tcp)
     });
     let (mut sockets, mut failures, mut leases) = (Vec::new(), Vec::new(), Vec::new());
-    for ((hole, hold), MappedHole { mut endpoints, failures: failed }) in udp.into_iter().zip(mapped_udp?) {
+    let mapped_udp = mapped_udp?;
+    let answers = || mapped_udp.iter().filter_map(|mapped| mapped.answered);
+    let udp_silent = answers().next().is_some() && !answers().any(|answered| answered);
+    for ((hole, hold), MappedHole { mut endpoints, failures: failed, .. }) in udp.into_iter().zip(mapped_udp)
+    {
         failures.extend(failed);
         if hole == Hole::UdpV4 {
             // A peer tries no more than sixteen, and these come last.
@@ -112,7 +120,7 @@ pub(crate) fn prepare(
     // Nobody can be told to punch towards nothing.
     sockets.retain(|(.., endpoints)| !endpoints.is_empty());
     let listeners = told_listeners(&listening, &sockets, context, options)?;
-    Ok(Prepared { sockets, listeners, failures, leases })
+    Ok(Prepared { sockets, listeners, failures, leases, udp_silent })
 }
 
 /// Where the peer may come to us, unless we want nobody at our listeners.
@@ -186,6 +194,7 @@ fn map_udp(
     }
     let mapped = sockets.iter().zip(machines).map(|((_, hold), (_, mapping))| {
         let Mapping { addresses, failures, .. } = mapping.unwrap_or_default();
+        let answered = (!addresses.is_empty() || !failures.is_empty()).then_some(!addresses.is_empty());
         let mut endpoints = context.host_endpoints(hold.socket().local())?;
         for seen in addresses {
             // An address of this host that servers see as well has no NAT before it.
@@ -193,7 +202,7 @@ fn map_udp(
                 endpoints.push(seen);
             }
         }
-        Ok(MappedHole { endpoints, failures })
+        Ok(MappedHole { endpoints, failures, answered })
     });
     mapped.collect()
 }

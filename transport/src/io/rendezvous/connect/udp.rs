@@ -10,7 +10,7 @@ use nat_traversal::{
     protocol::{PunchKeys, Seed, SocketIndex, UdpPuncher},
 };
 
-use super::{Call, FIRST_RELAY, Punch, RELAYS_AFTER};
+use super::{Call, FIRST_RELAY, Punch};
 use crate::{
     PathKind, Stream,
     connect_options::ConnectOptions,
@@ -101,7 +101,7 @@ impl Call<'_> {
         if hold.socket().is_relay() {
             puncher = puncher.also_from(SocketIndex::MAIN, theirs, self.begun);
         }
-        let first = self.begun + RELAYS_AFTER;
+        let first = self.begun + self.relays_after;
         for (index, _) in (FIRST_RELAY..).zip(&relays) {
             puncher = puncher.also_from(SocketIndex(index), theirs, first);
         }
