@@ -92,6 +92,14 @@ fn advance(now: Instant, mesh: &mut Mesh, application: &mut impl Application) {
     }
 }
 
+/// What the two ends of a stream alone know.
+fn binding(stream: &Stream) -> [u8; 32] {
+    let mut binding = [0; 32];
+    let exported = stream.export_keying_material(&mut binding, b"EXPORTER-Channel-Binding", b"");
+    exported.expect("32 bytes can be exported");
+    binding
+}
+
 /// When one of them wants to be called.
 fn deadline(mesh: &Mesh, application: &impl Application) -> Instant {
     let first = [mesh.poll_timeout(), application.poll_timeout()].into_iter().flatten().min();

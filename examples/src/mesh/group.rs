@@ -58,6 +58,23 @@ impl Group {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).insert(endpoint.public_key(), endpoint);
     }
 
+    /// Forgets where a member is reached.
+    pub fn remove(&self, peer: &PublicKey) {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
+    }
+
+    /// Opens a stream to a member, within a second.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, for a person to read.
+    pub fn try_dial(&self, peer: PublicKey) -> Result<Stream, String> {
+        let endpoint = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
+        let endpoint = endpoint.ok_or("nobody has told where it is")?;
+        let options = ConnectOptions::new().deadline(Instant::now() + DIAL);
+        Stream::connect_with(&self.transport, endpoint, &options).map_err(|error| error.to_string())
+    }
+
     /// What carries the streams.
     #[must_use]
     pub const fn transport(&self) -> &Transport {
@@ -71,9 +88,7 @@ impl Network for Group {
     }
 
     fn dial(&self, peer: PublicKey) -> Option<Stream> {
-        let endpoint = *self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&peer)?;
-        let options = ConnectOptions::new().deadline(Instant::now() + DIAL);
-        Stream::connect_with(&self.transport, endpoint, &options).ok()
+        self.try_dial(peer).ok()
     }
 
     fn close(&self) {

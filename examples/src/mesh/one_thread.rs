@@ -12,7 +12,7 @@ use crust::PublicKey;
 use transport::{StreamKey, StreamSet};
 
 use super::{
-    Application, Network, READ, Traffic, advance, deadline,
+    Application, Network, READ, Traffic, advance, binding, deadline,
     helpers::{Found, Helpers},
 };
 use crate::protocol::mesh::{Action, LinkId, Mesh};
@@ -103,6 +103,7 @@ impl Driver {
             Found::Nobody(peer) => mesh.handle_dial_failed(now, peer),
             Found::Stream(stream) => {
                 let Some(link) = mesh.handle_stream(now, stream.public_key()) else { return };
+                mesh.bind(link, binding(&stream));
                 match self.set.add(stream) {
                     Ok(key) => {
                         self.keys.insert(link, key);

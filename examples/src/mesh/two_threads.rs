@@ -20,7 +20,7 @@ use crust::PublicKey;
 use transport::Stream;
 
 use super::{
-    Application, Network, READ, Traffic, advance, deadline,
+    Application, Network, READ, Traffic, advance, binding, deadline,
     helpers::{Found, Helpers},
 };
 use crate::protocol::mesh::{Action, LinkId, Mesh};
@@ -102,6 +102,7 @@ impl Driver {
         match input {
             Input::Found(Found::Stream(stream)) => {
                 if let Some(id) = mesh.handle_stream(now, stream.public_key()) {
+                    mesh.bind(id, binding(&stream));
                     let link = LinkThreads::start(id, stream, &self.tell)?;
                     self.links.insert(id, link);
                 }

@@ -70,6 +70,13 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
 
+#[cfg(test)]
+impl From<u64> for LinkId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
 /// What the driver shall do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -117,6 +124,9 @@ pub enum Reason {
     /// It came again over a new stream.
     #[error("it came again over another stream")]
     Replaced,
+    /// This node let go of it.
+    #[error("this node let go of it")]
+    Removed,
     /// It broke the rules: a frame of unknown kind or excessive length, or one out of place.
     #[error("it broke the protocol: {0}")]
     Broken(&'static str),
@@ -172,6 +182,8 @@ struct Peer {
     dial_at: Option<Instant>,
     dial_wait: Duration,
     counters: Counters,
+    /// It came by itself, and nobody has named it.
+    stranger: bool,
 }
 
 impl Mesh {
@@ -200,6 +212,7 @@ impl Mesh {
         if let Some(known) = self.peers.get_mut(&peer) {
             // It may have come by itself before it was named.
             known.ours |= ours;
+            known.stranger = false;
         } else if peer != self.me && self.peers.len() < MAX_PEERS {
             let dial_wait = self.settings.redial;
             let dial_at = ours.then_some(now);
@@ -218,11 +231,18 @@ impl Mesh {
         }
     }
 
+    /// Lets go of a peer and its stream. In an open group it may come again.
+    pub fn remove_peer(&mut self, now: Instant, peer: PublicKey) {
+        if let Some(link) = self.peers.get(&peer).and_then(|peer| peer.link) {
+            self.close(now, link, Reason::Removed);
+        }
+        self.peers.remove(&peer);
+    }
+
     /// Takes a stream to or from a peer. `None` when the peer does not belong to the group: throw the stream away.
     pub fn handle_stream(&mut self, now: Instant, peer: PublicKey) -> Option<LinkId> {
-        if self.settings.open && self.peers.len() < MAX_PEERS {
-            let stranger = Peer { dial_wait: self.settings.redial, ..Peer::default() };
-            self.peers.entry(peer).or_insert(stranger);
+        if self.settings.open && peer != self.me {
+            self.admit(peer);
         }
         let before = self.peers.get(&peer)?.link;
         if let Some(link) = before {
@@ -238,6 +258,20 @@ impl Mesh {
         known.link = Some(id);
         known.dial_at = None;
         Some(id)
+    }
+
+    /// Notes what the two ends of a stream alone know, for who wants to prove something over it.
+    pub fn bind(&mut self, id: LinkId, binding: [u8; 32]) {
+        if let Some(link) = self.links.get_mut(&id) {
+            link.binding = binding;
+        }
+    }
+
+    /// A peer's present stream and what [`Mesh::bind`] noted of it.
+    #[must_use]
+    pub fn binding(&self, peer: PublicKey) -> Option<(LinkId, [u8; 32])> {
+        let id = self.peers.get(&peer)?.link?;
+        Some((id, self.links.get(&id)?.binding))
     }
 
     /// The dial that an [`Action::Dial`] asked for has failed.
@@ -326,6 +360,18 @@ impl Mesh {
         }
     }
 
+    /// This node.
+    #[must_use]
+    pub const fn me(&self) -> PublicKey {
+        self.me
+    }
+
+    /// Whether this node dials that peer.
+    #[must_use]
+    pub fn dials(&self, peer: PublicKey) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.ours)
+    }
+
     /// The streams in use.
     pub fn links(&self) -> impl Iterator<Item = LinkId> {
         self.links.keys().copied()
@@ -368,6 +414,20 @@ impl Mesh {
         links.chain(self.peers.values().filter_map(|peer| peer.dial_at)).min()
     }
 
+    /// Lets a stranger belong to the group; one who is gone makes room.
+    fn admit(&mut self, peer: PublicKey) {
+        if self.peers.len() >= MAX_PEERS && !self.peers.contains_key(&peer) {
+            let gone = self.peers.iter().find(|(_, peer)| peer.stranger && peer.link.is_none());
+            if let Some(gone) = gone.map(|(key, _)| *key) {
+                self.peers.remove(&gone);
+            }
+        }
+        if self.peers.len() < MAX_PEERS {
+            let stranger = Peer { dial_wait: self.settings.redial, stranger: true, ..Peer::default() };
+            self.peers.entry(peer).or_insert(stranger);
+        }
+    }
+
     fn note(&mut self, id: LinkId, progress: Progress) {
         let peer = self.links[&id].peer;
         match progress {
@@ -391,6 +451,9 @@ impl Mesh {
             peer.link = None;
             if peer.ours && reason != Reason::Replaced {
                 peer.dial_at = Some(now + peer.dial_wait);
+            }
+            if peer.stranger && !link.is_up() && reason != Reason::Replaced {
+                self.peers.remove(&link.peer);
             }
         }
     }

@@ -13,6 +13,7 @@ pub(super) struct Link {
     pub(super) peer: PublicKey,
     pub(super) heard_at: Instant,
     pub(super) said_at: Instant,
+    pub(super) binding: [u8; 32],
     input: Vec<u8>,
     output: Vec<u8>,
     /// How much of the output was written.
@@ -36,6 +37,7 @@ impl Link {
             peer,
             heard_at: now,
             said_at: now,
+            binding: [0; 32],
             input: Vec::new(),
             output: Vec::new(),
             written: 0,

@@ -274,3 +274,35 @@ fn whoever_breaks_the_rules_loses_the_stream() {
         assert_eq!(node.send(now, other, b"x"), Err(SendError::NotUp));
     }
 }
+
+#[test]
+fn strangers_leave_room_for_others() {
+    let now = Instant::now();
+    let key = |number: usize| {
+        let mut seed = [9; 32];
+        seed[..8].copy_from_slice(&number.to_be_bytes());
+        Identity::from_seed(seed).public_key()
+    };
+    let up = [0, 0, 0, 2, 0, b'x', 0, 0, 0, 1, 1];
+    let mut node = Mesh::new(key(0), "node", Settings { open: true, ..Settings::default() });
+    assert_eq!(node.handle_stream(now, key(0)), None, "it is no stranger to itself");
+    node.dial_peer(now, key(1));
+    // Whoever goes before it has said who it is, is forgotten; whoever goes later, when its place is needed.
+    for number in 2..2 * MAX_PEERS {
+        let id = node.handle_stream(now, key(number)).expect("there is room");
+        node.bind(id, [7; 32]);
+        assert_eq!(node.binding(key(number)), Some((id, [7; 32])));
+        if number % 2 == 0 {
+            node.handle_input(now, id, &up);
+        }
+        node.handle_end(now, id);
+        assert_eq!(node.binding(key(number)), None);
+    }
+    assert!(node.dials(key(1)) && !node.dials(key(2)));
+    let stays: Vec<_> =
+        (0..MAX_PEERS - 1).map(|number| node.handle_stream(now, key(1_000 + number))).collect();
+    assert!(stays.iter().all(Option::is_some));
+    assert_eq!(node.handle_stream(now, key(5_000)), None, "there is no room for more at a time");
+    node.remove_peer(now, key(1_000));
+    assert!(node.handle_stream(now, key(5_000)).is_some());
+}
