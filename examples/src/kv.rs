@@ -1,270 +1,173 @@
-//! Drives [`Kv`] over a mesh of streams, for a user who types.
+//! Drives the services of [`crate::protocol::kv`] over a mesh of streams, for a user who types, in the threads that a [`Threading`] says.
 
+mod call_cost;
+mod crew;
 mod disk;
+mod member;
+mod options;
+mod road;
+mod threading;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     io::{self, BufRead, Write},
-    path::Path,
     sync::Arc,
     thread,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use crossbeam::channel::{Sender, bounded};
-use crust::{Endpoint, PublicKey};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use transport::{StreamSet, Transport};
 
+pub use call_cost::call_cost;
+use crew::{Batch, Crew, Make, Tell};
 use disk::Disk;
+use member::Member;
+pub use options::Options;
+use road::Road;
+pub use threading::{Place, References, ServiceName, Streams, Threading};
 
 use crate::{
     lines::{Line, Lines},
-    mesh::{Application, Group, run_two_threads_with},
+    mesh::{run_one_thread_with, run_two_threads_with},
     protocol::{
-        kv::{Kv, Message, Mode, Query, Record, Settings, Transmit},
-        mesh::{Event, Mesh, SendError, Settings as MeshSettings},
+        kv::{Api, ArcRef, Gate, GateSettings, Peer, RcRef, Reference, Router, Signer, Store},
+        mesh::{Mesh, Settings},
     },
 };
 
-/// Runs a node that keeps values in this file, or else in memory, dials these others, prints its own endpoint, and then does what `input` says, a command a line, until it
-/// ends and every query has its answer.
+/// Runs a node, prints its own endpoint, and then does what `input` says, a command a line, until it ends and every command has its
+/// answer. At last it prints what was carried for each peer, as the streams have counted it and as the stack has.
 ///
 /// # Errors
 ///
 /// When the system gives no socket or thread, or `output` or the file cannot be written to.
-pub fn run(
+pub fn run(input: impl BufRead + Send + 'static, output: impl Write, options: Options) -> io::Result<()> {
+    match options.threading.held_by() {
+        References::Arc => run_with::<ArcRef>(input, output, options),
+        References::Rc => run_with::<RcRef>(input, output, options),
+    }
+}
+
+/// What comes from other threads than those of the streams.
+enum Told<R: Reference> {
+    Line(Line),
+    End,
+    Done(Batch<R>),
+}
+
+fn run_with<R: Reference>(
     input: impl BufRead + Send + 'static,
     mut output: impl Write,
-    others: Vec<Endpoint>,
-    file: Option<&Path>,
+    options: Options,
 ) -> io::Result<()> {
-    let disk = file.map(Disk::open).transpose()?;
-    let group = Arc::new(Group::new()?);
-    let endpoint = group.endpoint()?;
+    let disk = options.file.as_deref().map(Disk::open).transpose()?;
+    let road = Arc::new(Road::new()?);
+    let endpoint = road.endpoint()?;
     writeln!(output, "{endpoint}")?;
     output.flush()?;
-    let me = endpoint.public_key();
-    let mut mesh = Mesh::new(me, "kv", MeshSettings { open: true, ..MeshSettings::default() });
-    for other in others {
-        group.add(other);
-        mesh.dial_peer(Instant::now(), other.public_key());
+    let set = StreamSet::new(road.transport()).map_err(io::Error::other)?;
+    let (told, inputs) = bounded(INPUTS_AHEAD);
+    let (waker, done) = (set.waker(), told.clone());
+    let tell: Tell<R> = Arc::new(move |batch| {
+        let told = done.send(Told::Done(batch)).is_ok();
+        waker.wake();
+        told
+    });
+    let me = Peer { key: endpoint.public_key(), contact: endpoint.to_string() };
+    let services = services(&me, road.transport(), disk, &options)?;
+    let crew = Crew::start(&options.threading, services, &tell)?;
+    let waker = set.waker();
+    thread::Builder::new().name("kv-input".to_owned()).spawn(move || {
+        // It may sit in a read that nobody can end.
+        read(input, &told, || waker.wake());
+    })?;
+    let settings = Settings { open: true, ..Settings::default() };
+    let mut mesh = Mesh::new(me.key, "kv", settings);
+    let mut member = Member::new(crew, Arc::clone(&road), output);
+    for other in options.others {
+        member.connect(Instant::now(), &mut mesh, other);
     }
-    let (tell, inputs) = bounded(INPUTS_AHEAD);
-    thread::spawn(move || read(input, &tell)); // it may sit in a read that nobody can end
-    let seed = u64::from_be_bytes(me.as_bytes()[8..16].try_into().expect("8 bytes"));
-    let mut member = Member {
-        kv: Kv::new(me, &endpoint.to_string(), seed, Settings::default()),
-        disk,
-        group: Arc::clone(&group),
-        output,
-        held: BTreeMap::new(),
-        answering: BTreeSet::new(),
-        asked: BTreeMap::new(),
-        ended: false,
-        result: Ok(()),
+    let traffic = match options.threading.streams_by() {
+        Streams::TwoThreads => run_two_threads_with(&mut mesh, &mut member, road, &inputs, Member::hear),
+        Streams::OneThread => run_one_thread_with(&mut mesh, &mut member, road, set, &inputs, Member::hear),
     };
-    member.load()?;
-    run_two_threads_with(&mut mesh, &mut member, group, &inputs, Member::handle_line)?;
-    member.result
+    drop(inputs); // nobody waits for this thread any more
+    let mut output = member.end()?;
+    for (peer, traffic) in traffic? {
+        writeln!(
+            output,
+            "traffic {peer} written={} read={} stack_sent={} stack_received={}",
+            traffic.written, traffic.read, traffic.stack_sent, traffic.stack_received
+        )?;
+    }
+    output.flush()
 }
 
-struct Member<W> {
-    kv: Kv,
+/// How each service is made, in the order gate, router, store, api.
+fn services<R: Reference>(
+    me: &Peer,
+    transport: &Transport,
     disk: Option<Disk>,
-    group: Arc<Group>,
-    output: W,
-    /// Messages for nodes that are being dialled for them.
-    held: BTreeMap<PublicKey, Vec<Vec<u8>>>,
-    /// Nodes that were dialled to bring them an answer only: they are no neighbours.
-    answering: BTreeSet<PublicKey>,
-    asked: BTreeMap<u64, (String, Instant)>,
-    ended: bool,
-    result: io::Result<()>,
+    options: &Options,
+) -> io::Result<[Make<R>; 4]> {
+    let records = disk.as_ref().map_or_else(|| Ok(Vec::new()), Disk::records)?;
+    let (genuine, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.verify().is_ok());
+    if !others.is_empty() {
+        eprintln!("{} records of the file are left out: their authors have not signed them", others.len());
+    }
+    let gate = GateSettings {
+        me: me.key,
+        contact: me.contact.clone(),
+        seed: secret()?,
+        lifetime: PROOF,
+        allowed: options.allowed.clone(),
+    };
+    let (router_me, rules, seed) = (me.clone(), options.rules.clone(), secret()?);
+    let (gate_sign, api_sign, key) = (signer(transport), signer(transport), me.key);
+    Ok([
+        Box::new(move |station| station.host.add_gate(Gate::new(gate, gate_sign))),
+        Box::new(move |station| station.host.add_router(Router::new(router_me, seed, rules))),
+        Box::new(move |station| {
+            station.host.add_store(Store::new(genuine));
+            station.disk = disk;
+        }),
+        Box::new(move |station| station.host.add_api(Api::new(key, api_sign))),
+    ])
 }
 
-impl<W: Write> Member<W> {
-    /// Takes over what was kept before.
-    fn load(&mut self) -> io::Result<()> {
-        let Some(disk) = &self.disk else { return Ok(()) };
-        for record in disk.records()? {
-            if let Err(error) = self.kv.keep(record) {
-                eprintln!("a record of the file is left out: {error}");
-            }
-        }
-        while self.kv.poll_kept().is_some() {} // it is in the file
-        Ok(())
-    }
-
-    /// Writes down what is new. Nobody is told that it is kept before it is.
-    fn write_down(&mut self) {
-        let kept: Vec<Record> = std::iter::from_fn(|| self.kv.poll_kept()).collect();
-        if let (Some(disk), false) = (&self.disk, kept.is_empty()) {
-            let written = disk.write(&kept);
-            self.result = std::mem::replace(&mut self.result, Ok(())).and(written);
-        }
-    }
-
-    fn handle_line(&mut self, now: Instant, mesh: &mut Mesh, line: Option<Line>) {
-        let said = match line {
-            None => {
-                self.ended = true;
-                Ok(String::new())
-            }
-            Some(Line::TooLong) => Err(format!("a line has at most {MAX_LINE} bytes")),
-            Some(Line::Whole(line)) => match std::str::from_utf8(&line) {
-                Ok(text) => self.command(now, text.trim()),
-                Err(_) => Err("a command is text".to_owned()),
-            },
-        };
-        self.write_down();
-        if self.result.is_ok() {
-            self.say(&said.unwrap_or_else(|error| format!("error: {error}")));
-        }
-        self.pump(now, mesh);
-    }
-
-    fn command(&mut self, now: Instant, line: &str) -> Result<String, String> {
-        let (verb, rest) = line.split_once(' ').unwrap_or((line, ""));
-        match (verb, rest.split_once(' ').unwrap_or((rest, ""))) {
-            ("", _) => Ok(String::new()),
-            ("keep", (name, value)) if !name.is_empty() => {
-                let record = self.sign(name, value)?;
-                self.kv.keep(record).map_err(|error| error.to_string())?;
-                Ok(format!("{name} is kept here"))
-            }
-            ("put", (name, value)) if !name.is_empty() => {
-                let record = self.sign(name, value)?;
-                self.kv.put(&record, COPIES).map_err(|error| error.to_string())?;
-                Ok(format!("{name} is put"))
-            }
-            ("get", (name, mode)) if !name.is_empty() => {
-                let mode = match mode {
-                    "" | "proxy" => Mode::Proxy,
-                    "asynch" => Mode::Asynch,
-                    "mix" => Mode::Mix(1),
-                    other => return Err(format!("a mode is proxy, asynch or mix, not {other:?}")),
-                };
-                let query = Query { key: name.to_owned(), mode, hops: HOPS, fan_out: FAN_OUT, wanted: 1 };
-                let id = self.kv.find(now, &query);
-                self.asked.insert(id, (name.to_owned(), now));
-                Ok(String::new())
-            }
-            ("peers", _) => {
-                Ok(self.kv.peers().map(|peer| format!("peer {peer}\n")).collect::<String>() + "end of peers")
-            }
-            ("counters", _) => Ok(format!("{:?}", self.kv.counters())),
-            _ => Err(
-                "commands are: put NAME VALUE, keep NAME VALUE, get NAME [proxy|asynch|mix], peers, counters"
-                    .to_owned(),
-            ),
-        }
-    }
-
-    fn sign(&self, name: &str, value: &str) -> Result<Record, String> {
-        let transport = self.group.transport();
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let version = u64::try_from(since.as_micros()).unwrap_or(u64::MAX);
-        let sign = |bytes: &[u8]| transport.sign(bytes);
-        Record::new(transport.public_key(), name, value.as_bytes(), version, sign)
-            .map_err(|error| error.to_string())
-    }
-
-    /// Carries what the node has to say to the mesh and to the user.
-    fn pump(&mut self, now: Instant, mesh: &mut Mesh) {
-        self.write_down();
-        while let Some(Transmit { to, contact, message }) = self.kv.poll_transmit() {
-            let bytes = message.to_bytes();
-            // Without a contact the message is lost; whoever waits for it learns by the query's lifetime.
-            if let (Err(SendError::NotUp), Some(contact)) = (mesh.send(now, to, &bytes), contact) {
-                self.hold(now, mesh, to, &contact, bytes);
-            }
-        }
-        while let Some(answer) = self.kv.poll_answer() {
-            let Some((name, since)) = self.asked.remove(&answer.query) else { continue };
-            let micros = (now - since).as_micros();
-            let line = answer.records.first().map_or_else(
-                || format!("{name}: not found, in {micros} us"),
-                |record| {
-                    let value = String::from_utf8_lossy(&record.value);
-                    format!("{name} = {value}, by {}, in {micros} us", record.author)
-                },
-            );
-            self.say(&line);
-        }
-    }
-
-    /// Dials a node to bring it an answer.
-    fn hold(&mut self, now: Instant, mesh: &mut Mesh, to: PublicKey, contact: &str, bytes: Vec<u8>) {
-        let endpoint = contact.parse::<Endpoint>().ok().filter(|endpoint| endpoint.public_key() == to);
-        let room = self.held.len() < MAX_HELD && self.held.get(&to).is_none_or(|held| held.len() < MAX_HELD);
-        if let Some(endpoint) = endpoint.filter(|_| room) {
-            self.group.add(endpoint);
-            self.held.entry(to).or_default().push(bytes);
-            self.answering.insert(to);
-            mesh.dial_peer(now, to);
-        }
-    }
-
-    fn say(&mut self, text: &str) {
-        if !text.is_empty() {
-            let said = writeln!(self.output, "{text}").and_then(|()| self.output.flush());
-            self.result = std::mem::replace(&mut self.result, Ok(())).and(said);
-        }
-    }
+fn signer(transport: &Transport) -> Signer {
+    let transport = transport.clone();
+    Box::new(move |purpose, bytes| transport.sign_for(purpose, bytes))
 }
 
-impl<W: Write> Application for Member<W> {
-    fn handle_event(&mut self, now: Instant, event: Event, mesh: &mut Mesh) {
-        match event {
-            Event::Up { peer, .. } => {
-                for bytes in self.held.remove(&peer).unwrap_or_default() {
-                    let _ = mesh.send(now, peer, &bytes);
-                }
-                if !self.answering.contains(&peer) {
-                    self.kv.add_peer(peer);
-                }
-            }
-            Event::Down { peer, .. } => {
-                self.answering.remove(&peer);
-                self.kv.remove_peer(peer);
-            }
-            Event::Message { peer, message } => match Message::from_bytes(&message) {
-                Ok(message) => self.kv.handle_message(now, peer, message),
-                Err(error) => eprintln!("{peer}: {error}"),
-            },
-        }
-        self.pump(now, mesh);
-    }
-
-    fn handle_timeout(&mut self, now: Instant, mesh: &mut Mesh) {
-        self.kv.handle_timeout(now);
-        self.pump(now, mesh);
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.kv.poll_timeout()
-    }
-
-    fn is_over(&self) -> bool {
-        self.result.is_err() || self.ended && self.asked.is_empty()
-    }
+fn secret() -> io::Result<[u8; 32]> {
+    let mut secret = [0; 32];
+    SystemRandom::new()
+        .fill(&mut secret)
+        .map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    Ok(secret)
 }
 
-fn read(input: impl BufRead, tell: &Sender<Option<Line>>) {
+fn read<R: Reference>(input: impl BufRead, tell: &Sender<Told<R>>, wake: impl Fn()) {
     for line in Lines::new(input, MAX_LINE) {
         let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
-        if tell.send(Some(line)).is_err() {
+        if tell.send(Told::Line(line)).is_err() {
             return;
         }
+        wake();
     }
-    let _ = tell.send(None);
+    let _ = tell.send(Told::End);
+    wake();
 }
 
-/// How many nodes a value is given to.
-const COPIES: usize = 3;
-/// How far a value is looked for, and how many are asked by each.
-const HOPS: u8 = 4;
-const FAN_OUT: u8 = 3;
+/// For versions of values.
+fn micros_since_epoch() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How long a peer may take to prove who it is.
+const PROOF: Duration = Duration::from_secs(3);
 const MAX_LINE: usize = 16 << 10;
 const INPUTS_AHEAD: usize = 1_024;
-/// Nodes that are dialled for answers at a time, and answers that wait for each.
-const MAX_HELD: usize = 64;

@@ -34,7 +34,7 @@ impl Disk {
     }
 
     /// Writes records and waits until they are on the disk: all of them, or none.
-    pub(super) fn write(&self, records: &[Record]) -> io::Result<()> {
+    pub(super) fn write<'a>(&self, records: impl Iterator<Item = &'a Record>) -> io::Result<()> {
         let write = self.0.begin_write().map_err(io::Error::other)?;
         {
             let mut table = write.open_table(RECORDS).map_err(io::Error::other)?;

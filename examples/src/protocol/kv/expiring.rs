@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::RangeFrom,
     time::Instant,
 };
 
@@ -36,8 +37,8 @@ impl<K: Ord + Clone, V> Expiring<K, V> {
         Some(value)
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.entries.iter().map(|(key, (_, value))| (key, value))
+    pub(super) fn range(&self, keys: RangeFrom<K>) -> impl Iterator<Item = (&K, &V)> {
+        self.entries.range(keys).map(|(key, (_, value))| (key, value))
     }
 
     pub(super) fn len(&self) -> usize {
@@ -55,6 +56,17 @@ impl<K: Ord + Clone, V> Expiring<K, V> {
         let (until, key) = self.order.pop_first()?;
         let (_, value) = self.entries.remove(&key)?;
         Some((until, (key, value)))
+    }
+
+    /// Removes what does not meet a condition.
+    pub(super) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
+        self.entries.retain(|key, (until, value)| {
+            let kept = keep(value);
+            if !kept {
+                self.order.remove(&(*until, key.clone()));
+            }
+            kept
+        });
     }
 
     pub(super) fn expire(&mut self, now: Instant) {

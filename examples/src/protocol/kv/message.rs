@@ -1,7 +1,15 @@
+use std::borrow::Cow;
+
 use crust::PublicKey;
 use serde::{Deserialize, Serialize, de::Error as _};
 
-use super::record::Record;
+use super::{
+    auth::AuthMessage,
+    item::all,
+    record::Record,
+    reference::{Change, Handles, Reference},
+};
+use crate::protocol::mesh::MAX_MESSAGE;
 
 /// How an answer comes home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -15,13 +23,14 @@ pub enum Mode {
 }
 
 /// What nodes say to each other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 #[expect(missing_docs, reason = "each says it")]
-pub enum Message {
+pub enum Message<F: Handles> {
+    Auth(AuthMessage),
     Ask(Ask),
-    Found { id: u64, records: Vec<Record> },
+    Found { id: u64, records: Vec<F::To<Record>> },
     NotFound { id: u64 },
-    Put(Record),
+    Put(F::To<Record>),
 }
 
 /// A query on its way.
@@ -40,6 +49,14 @@ pub struct Ask {
     /// Who had it before.
     #[serde(with = "keys")]
     pub(super) history: Vec<PublicKey>,
+}
+
+impl Ask {
+    /// What whoever sent it calls it: answers repeat it.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
 }
 
 /// How the answer to a query comes home, seen from its receiver.
@@ -81,25 +98,78 @@ impl Way {
     }
 }
 
-impl Message {
-    /// Reads a message.
-    ///
-    /// # Errors
-    ///
-    /// [`NotMessage`] when it is none.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotMessage> {
-        serde_json::from_slice(bytes).map_err(|error| NotMessage(error.to_string()))
-    }
-
-    /// Writes it.
+impl<F: Handles> Message<F> {
+    /// Writes it, without copying records. Of more values than a message holds the last are left out.
     ///
     /// # Panics
     ///
     /// Never: everything in it can be written.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("numbers and strings are JSON")
+        let (mut text, mut left_out) = (self.write(0), 0);
+        while text.len() > MAX_MESSAGE
+            && matches!(self, Self::Found { records, .. } if left_out < records.len())
+        {
+            left_out += 1;
+            text = self.write(left_out);
+        }
+        text
     }
+
+    fn write(&self, left_out: usize) -> Vec<u8> {
+        let raw = match self {
+            Self::Auth(message) => RawMessage::Auth(Cow::Borrowed(message)),
+            Self::Ask(ask) => RawMessage::Ask(Cow::Borrowed(ask)),
+            Self::Found { id, records } => {
+                let records = records[..records.len() - left_out].iter();
+                RawMessage::Found { id: *id, records: records.map(|one| Cow::Borrowed(&**one)).collect() }
+            }
+            Self::NotFound { id } => RawMessage::NotFound { id: *id },
+            Self::Put(record) => RawMessage::Put(Cow::Borrowed(record)),
+        };
+        serde_json::to_vec(&raw).expect("numbers and strings are JSON")
+    }
+
+    pub(super) fn change<G: Handles>(self, how: &impl Change<F, G>) -> Message<G> {
+        match self {
+            Self::Auth(message) => Message::Auth(message),
+            Self::Ask(ask) => Message::Ask(ask),
+            Self::Found { id, records } => Message::Found { id, records: all(records, how) },
+            Self::NotFound { id } => Message::NotFound { id },
+            Self::Put(record) => Message::Put(how.change(record)),
+        }
+    }
+}
+
+impl<R: Reference> Message<R> {
+    /// Reads a message. Nothing in it is verified.
+    ///
+    /// # Errors
+    ///
+    /// [`NotMessage`] when it is none.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotMessage> {
+        let raw = serde_json::from_slice(bytes).map_err(|error| NotMessage(error.to_string()))?;
+        Ok(match raw {
+            RawMessage::Auth(message) => Self::Auth(message.into_owned()),
+            RawMessage::Ask(ask) => Self::Ask(ask.into_owned()),
+            RawMessage::Found { id, records } => {
+                let records = records.into_iter().map(|record| R::new(record.into_owned()));
+                Self::Found { id, records: records.collect() }
+            }
+            RawMessage::NotFound { id } => Self::NotFound { id },
+            RawMessage::Put(record) => Self::Put(R::new(record.into_owned())),
+        })
+    }
+}
+
+/// A message as it is written.
+#[derive(Serialize, Deserialize)]
+enum RawMessage<'a> {
+    Auth(Cow<'a, AuthMessage>),
+    Ask(Cow<'a, Ask>),
+    Found { id: u64, records: Vec<Cow<'a, Record>> },
+    NotFound { id: u64 },
+    Put(Cow<'a, Record>),
 }
 
 /// These bytes are no message.
@@ -134,15 +204,18 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
-mod key {
+pub(super) mod key {
     use super::{Deserialize as _, PublicKey};
     use serde::de::Error as _;
 
-    pub(super) fn serialize<S: serde::Serializer>(key: &PublicKey, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(in super::super) fn serialize<S: serde::Serializer>(
+        key: &PublicKey,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
         serializer.collect_str(key)
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<PublicKey, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(D::Error::custom)

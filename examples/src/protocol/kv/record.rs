@@ -1,5 +1,4 @@
 use crust::PublicKey;
-use ring::signature::{ED25519, UnparsedPublicKey};
 
 /// A value under a name, as its author has signed it. Of several versions the highest counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,7 +11,7 @@ pub struct Record {
     pub value: Vec<u8>,
     /// Which of several.
     pub version: u64,
-    /// Over [`Record::signed_bytes`].
+    /// Over all that.
     pub signature: [u8; 64],
 }
 
@@ -34,7 +33,7 @@ pub enum RecordError {
 }
 
 impl Record {
-    /// Signs a value. `sign` signs with the author's key.
+    /// Signs a value. `sign` signs for a purpose with the author's key.
     ///
     /// # Errors
     ///
@@ -44,14 +43,14 @@ impl Record {
         key: &str,
         value: &[u8],
         version: u64,
-        sign: impl FnOnce(&[u8]) -> [u8; 64],
+        sign: impl FnOnce(&str, &[u8]) -> [u8; 64],
     ) -> Result<Self, RecordError> {
         if key.len() > MAX_KEY || value.len() > MAX_VALUE {
             return Err(RecordError::TooLong);
         }
         let mut record =
             Self { author, key: key.to_owned(), value: value.to_vec(), version, signature: [0; 64] };
-        record.signature = sign(&record.signed_bytes());
+        record.signature = sign(PURPOSE, &record.signed_bytes());
         Ok(record)
     }
 
@@ -64,14 +63,13 @@ impl Record {
         if self.key.len() > MAX_KEY || self.value.len() > MAX_VALUE {
             return Err(RecordError::TooLong);
         }
-        let author = UnparsedPublicKey::new(&ED25519, self.author.as_bytes());
-        author.verify(&self.signed_bytes(), &self.signature).map_err(|_| RecordError::Signature)
+        let signed = self.author.has_signed_for(PURPOSE, &self.signed_bytes(), &self.signature);
+        if signed { Ok(()) } else { Err(RecordError::Signature) }
     }
 
-    /// A label, so that no other protocol's signature fits, then everything, each with its length.
-    #[must_use]
-    pub fn signed_bytes(&self) -> Vec<u8> {
-        let mut bytes = b"crust examples kv record 1".to_vec();
+    /// What its author signs: everything, each with its length.
+    fn signed_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
         bytes.extend_from_slice(self.author.as_bytes());
         bytes.extend_from_slice(&self.version.to_be_bytes());
         for part in [self.key.as_bytes(), &self.value] {
@@ -82,6 +80,7 @@ impl Record {
     }
 }
 
+const PURPOSE: &str = "crust examples: kv record";
 /// The longest name, in bytes.
 pub const MAX_KEY: usize = 256;
 /// The longest value, in bytes: a few fit a message.

@@ -1,61 +1,144 @@
-//! Groups of nodes in virtual time.
+//! Groups of nodes in virtual time, with all their services but the streams.
 #![expect(clippy::disallowed_methods, reason = "virtual time needs a beginning, and all is relative to it")]
 
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::{Duration, Instant},
+};
+
+use crust::{Identity, PublicKey};
 
 use super::*;
 
-const HOP: Duration = Duration::from_millis(10);
+mod gate;
+mod queries;
 
-struct Group {
+/// A node's router and store, without a gate: its neighbours are who they are.
+struct Node<R: Reference> {
+    host: Host<R>,
+    out: Vec<Item<R>>,
+    next: u64,
+}
+
+impl<R: Reference> Node<R> {
+    fn new(place: usize, rules: &Rules) -> Self {
+        let mut host = Host::default();
+        host.add_router(Router::new(peer(place), [place as u8; 32], rules.clone()));
+        host.add_store(Store::new(Vec::new()));
+        Self { host, out: Vec::new(), next: 0 }
+    }
+
+    fn give(&mut self, now: Instant, item: Item<R>) {
+        self.host.handle(now, item, &mut self.out);
+    }
+
+    fn request(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn keep(&mut self, now: Instant, record: Record) -> Result<(), RecordError> {
+        let request = Some(self.request());
+        self.give(now, Item::Store(StoreInput::Keep { record: R::new(record), request }));
+        let kept = self.take(|item| match item {
+            Item::Api(ApiInput::Kept { result, .. }) => Some(*result),
+            _ => None,
+        });
+        kept[0]
+    }
+
+    /// What it has counted, by name.
+    fn count(&mut self, now: Instant, name: &str) -> u64 {
+        let request = self.request();
+        self.give(now, Item::Router(RouterInput::Count { request }));
+        self.give(now, Item::Store(StoreInput::Count { request }));
+        let counts = self.take(|item| match item {
+            Item::Api(ApiInput::Counted { counts, .. }) => Some(counts.clone()),
+            _ => None,
+        });
+        counts.concat().into_iter().find(|(one, _)| *one == name).unwrap().1
+    }
+
+    /// Takes some of the outputs.
+    fn take<T>(&mut self, which: impl Fn(&Item<R>) -> Option<T>) -> Vec<T> {
+        let (mut taken, out) = (Vec::new(), std::mem::take(&mut self.out));
+        for item in out {
+            match which(&item) {
+                Some(one) => taken.push(one),
+                None => self.out.push(item),
+            }
+        }
+        taken
+    }
+}
+
+/// A message under way.
+#[derive(Clone)]
+struct Wired {
+    at: Instant,
+    from: usize,
+    to: usize,
+    bytes: Vec<u8>,
+}
+
+struct Group<R: Reference> {
     now: Instant,
-    nodes: Vec<Kv>,
-    keys: Vec<PublicKey>,
-    wire: VecDeque<(Instant, usize, usize, Message)>,
-    /// Who sent to whom what, and whether over a connection of its own.
-    ledger: Vec<(usize, usize, bool)>,
+    nodes: Vec<Node<R>>,
+    wire: VecDeque<Wired>,
+    /// Everything that was sent.
+    ledger: Vec<Wired>,
     dead: BTreeSet<usize>,
 }
 
-fn pair(seed: u8) -> Ed25519KeyPair {
-    Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap()
-}
-
-fn record(author: u8, key: &str, version: u64) -> Record {
-    let pair = pair(author);
-    let author = PublicKey::from_bytes(pair.public_key().as_ref().try_into().unwrap());
-    let sign = |bytes: &[u8]| pair.sign(bytes).as_ref().try_into().unwrap();
-    Record::new(author, key, format!("{key} {version}").as_bytes(), version, sign).unwrap()
-}
-
-impl Group {
+impl<R: Reference> Group<R> {
     /// Nodes and whom each asks; numbers from 0.
-    fn new(neighbours: &[Vec<usize>], settings: &Settings) -> Self {
-        let keys: Vec<PublicKey> =
-            (0..neighbours.len()).map(|place| PublicKey::from_bytes([place as u8; 32])).collect();
-        let nodes = neighbours.iter().zip(&keys).enumerate().map(|(place, (all, key))| {
-            let mut node = Kv::new(*key, &place.to_string(), (place as u64) << 32, settings.clone());
-            all.iter().for_each(|peer| node.add_peer(keys[*peer]));
+    fn new(neighbours: &[Vec<usize>], rules: &Rules) -> Self {
+        let now = Instant::now();
+        let nodes = neighbours.iter().enumerate().map(|(place, all)| {
+            let mut node = Node::new(place, rules);
+            for other in all {
+                node.give(now, Item::Router(RouterInput::Online(R::new(peer(*other)))));
+            }
             node
         });
         let (nodes, wire, ledger) = (nodes.collect(), VecDeque::new(), Vec::new());
-        Self { now: Instant::now(), nodes, keys, wire, ledger, dead: BTreeSet::new() }
+        Self { now, nodes, wire, ledger, dead: BTreeSet::new() }
     }
 
-    fn line(length: usize, settings: &Settings) -> Self {
+    fn line(length: usize, rules: &Rules) -> Self {
         let next = |place| if place + 1 < length { vec![place + 1] } else { Vec::new() };
-        Self::new(&(0..length).map(next).collect::<Vec<_>>(), settings)
+        Self::new(&(0..length).map(next).collect::<Vec<_>>(), rules)
+    }
+
+    fn clique(length: usize, rules: &Rules) -> Self {
+        let others = |place| (0..length).filter(|other| *other != place).collect();
+        Self::new(&(0..length).map(others).collect::<Vec<Vec<usize>>>(), rules)
+    }
+
+    fn keep(&mut self, at: usize, record: Record) {
+        self.nodes[at].keep(self.now, record).unwrap();
+    }
+
+    fn count(&mut self, at: usize, name: &str) -> u64 {
+        self.nodes[at].count(self.now, name)
     }
 
     /// Runs until the node has an answer; tells how long it took.
     fn find(&mut self, at: usize, query: &Query) -> (Duration, Vec<Record>) {
         let (begin, end) = (self.now, self.now + Duration::from_secs(10));
-        let id = self.nodes[at].find(self.now, query);
+        let wanted = self.nodes[at].request();
+        let find = RouterInput::Find { request: wanted, query: query.clone() };
+        self.nodes[at].give(self.now, Item::Router(find));
         loop {
             self.collect();
-            if let Some(answer) = self.nodes[at].poll_answer() {
-                assert_eq!(answer.query, id);
-                return (self.now - begin, answer.records);
+            let answers = self.nodes[at].take(|item| match item {
+                Item::Api(ApiInput::Found { request, records }) if *request == wanted => {
+                    Some(records.clone())
+                }
+                _ => None,
+            });
+            if let [records] = &answers[..] {
+                return (self.now - begin, records.iter().map(|record| (**record).clone()).collect());
             }
             assert!(self.now < end);
             self.step();
@@ -73,189 +156,97 @@ impl Group {
     }
 
     fn next(&self) -> Option<Instant> {
-        let nodes = self.nodes.iter().filter_map(Kv::poll_timeout).min();
-        [nodes, self.wire.front().map(|(at, ..)| *at)].into_iter().flatten().min()
+        let nodes = self.nodes.iter().filter_map(|node| node.host.poll_timeout()).min();
+        [nodes, self.wire.front().map(|wired| wired.at)].into_iter().flatten().min()
     }
 
     fn step(&mut self) {
         self.now = self.next().unwrap().max(self.now);
-        while self.wire.front().is_some_and(|(at, ..)| *at <= self.now) {
-            let (_, from, to, message) = self.wire.pop_front().unwrap();
+        while self.wire.front().is_some_and(|wired| wired.at <= self.now) {
+            let Wired { from, to, bytes, .. } = self.wire.pop_front().unwrap();
             if !self.dead.contains(&to) {
-                self.nodes[to].handle_message(self.now, self.keys[from], message);
+                let message = Message::from_bytes(&bytes).unwrap();
+                let from = key(from);
+                self.nodes[to].give(self.now, Item::Router(RouterInput::Message { from, message }));
             }
         }
         for node in &mut self.nodes {
-            node.handle_timeout(self.now);
+            node.host.handle_timeout(self.now, &mut node.out);
         }
     }
 
     fn collect(&mut self) {
         for from in 0..self.nodes.len() {
-            while let Some(Transmit { to, contact, message }) = self.nodes[from].poll_transmit() {
-                let to = self.keys.iter().position(|key| *key == to).unwrap();
-                assert!(contact.is_none_or(|contact| contact == to.to_string()));
-                self.ledger.push((from, to, matches!(message, Message::Found { .. })));
-                let again = Message::from_bytes(&message.to_bytes()).unwrap();
-                assert_eq!(again, message);
-                self.wire.push_back((self.now + HOP, from, to, again));
+            let sent = self.nodes[from].take(|item| match item {
+                Item::Network(NetworkOutput::Send { to, contact, bytes }) => {
+                    Some((*to, contact.clone(), bytes.clone()))
+                }
+                _ => None,
+            });
+            for (to, contact, bytes) in sent {
+                let to = (0..self.nodes.len()).find(|place| key(*place) == to).unwrap();
+                assert!(contact.is_none_or(|contact| contact == peer(to).contact));
+                assert_eq!(Message::<R>::from_bytes(&bytes).unwrap().to_bytes(), bytes);
+                let wired = Wired { at: self.now + HOP, from, to, bytes };
+                self.ledger.push(wired.clone());
+                self.wire.push_back(wired);
             }
         }
     }
 
+    /// Who sent values to whom.
     fn found_sent(&self) -> Vec<(usize, usize)> {
-        self.ledger.iter().filter(|(.., found)| *found).map(|(from, to, _)| (*from, *to)).collect()
+        let found = self
+            .ledger
+            .iter()
+            .filter(|one| matches!(Message::<R>::from_bytes(&one.bytes), Ok(Message::Found { .. })));
+        found.map(|one| (one.from, one.to)).collect()
     }
+
+    /// Questions, from whom to whom.
+    fn asks(&self) -> Vec<(usize, usize, Ask)> {
+        let asks = self.ledger.iter().filter_map(|one| match Message::<R>::from_bytes(&one.bytes) {
+            Ok(Message::Ask(ask)) => Some((one.from, one.to, ask)),
+            _ => None,
+        });
+        asks.collect()
+    }
+}
+
+fn identity(place: usize) -> Identity {
+    Identity::from_seed([place as u8 + 1; 32])
+}
+
+fn key(place: usize) -> PublicKey {
+    identity(place).public_key()
+}
+
+fn peer(place: usize) -> Peer {
+    Peer { key: key(place), contact: format!("tcp://127.0.0.1:{}?pubkey={}", 1_000 + place, key(place)) }
+}
+
+fn record(author: usize, name: &str, version: u64) -> Record {
+    let identity = identity(author);
+    let sign = |purpose: &str, bytes: &[u8]| identity.sign_for(purpose, bytes);
+    Record::new(identity.public_key(), name, format!("{name} {version}").as_bytes(), version, sign).unwrap()
 }
 
 fn query(mode: Mode, hops: u8) -> Query {
     Query { key: "name".to_owned(), mode, hops, fan_out: 5, wanted: 1 }
 }
 
+const HOP: Duration = Duration::from_millis(10);
 const MODES: [Mode; 4] = [Mode::Proxy, Mode::Asynch, Mode::Mix(1), Mode::Mix(2)];
 
-#[test]
-fn a_value_three_hops_away_is_found_in_every_mode() {
-    for (mode, ways) in MODES.into_iter().zip([
-        vec![(3, 2), (2, 1), (1, 0)],
-        vec![(3, 0)],
-        vec![(3, 1), (1, 0)],
-        vec![(3, 2), (2, 1), (1, 0)],
-    ]) {
-        let mut group = Group::line(4, &Settings::default());
-        group.nodes[3].keep(record(1, "name", 1)).unwrap();
-        let (time, found) = group.find(0, &query(mode, 3));
-        assert_eq!(found, [record(1, "name", 1)], "{mode:?}");
-        assert!(time <= HOP * 6, "{mode:?}: {time:?}");
-        assert_eq!(group.found_sent(), ways, "{mode:?}");
-        if mode == Mode::Asynch {
-            assert!(group.nodes[1..3].iter().all(|node| node.waiting() == 0));
+/// Tests that hold for every kind of references.
+macro_rules! for_each_reference {
+    ($($name:ident),+ $(,)?) => {
+        mod with_arc {
+            $(#[test] fn $name() { super::$name::<crate::protocol::kv::ArcRef>(); })+
         }
-    }
-}
-
-#[test]
-fn the_hop_limit_is_kept_and_nothing_is_left_behind() {
-    for mode in MODES {
-        let settings = Settings::default();
-        let mut group = Group::line(6, &settings);
-        group.nodes[5].keep(record(1, "name", 1)).unwrap();
-        assert_eq!(group.find(0, &query(mode, 6)).1.len(), 1, "{mode:?}");
-        let mut group = Group::line(6, &settings);
-        group.nodes[5].keep(record(1, "name", 1)).unwrap();
-        let (time, found) = group.find(0, &query(mode, 3));
-        assert!(found.is_empty() && time <= settings.lifetime + HOP * 10, "{mode:?}: {time:?}");
-        group.run(settings.lifetime);
-        assert!(
-            group.nodes.iter().all(|node| node.waiting() == 0 && node.poll_timeout().is_none()),
-            "{mode:?}"
-        );
-    }
-}
-
-#[test]
-fn nobody_handles_a_query_twice() {
-    let ring: Vec<Vec<usize>> = (0..4).map(|place| vec![place, (place + 1) % 4]).collect();
-    let clique: Vec<Vec<usize>> =
-        (0..8).map(|place| (0..8).filter(|other| *other != place).collect()).collect();
-    for neighbours in [ring, clique] {
-        for mode in MODES {
-            let mut group = Group::new(&neighbours, &Settings::default());
-            let last = neighbours.len() - 1;
-            group.nodes[last].keep(record(1, "name", 1)).unwrap();
-            assert_eq!(group.find(0, &query(mode, 3)).1.len(), 1, "{mode:?}");
-            group.run(Duration::from_secs(3));
-            let asked: u64 = group.nodes.iter().map(|node| node.counters().asked).sum();
-            assert!(asked <= 5 * 5 * 5, "{asked}");
-            let handled = |node: &Kv| node.counters().asked - node.counters().asked_again;
-            assert!(group.nodes.iter().all(|node| handled(node) <= 1));
+        mod with_rc {
+            $(#[test] fn $name() { super::$name::<crate::protocol::kv::RcRef>(); })+
         }
-    }
+    };
 }
-
-#[test]
-fn as_many_values_come_as_are_wanted_and_no_author_twice() {
-    for mode in MODES {
-        let hub = vec![vec![1, 2, 3], vec![], vec![], vec![]];
-        let mut group = Group::new(&hub, &Settings::default());
-        for (node, author) in [(1, 1), (2, 2), (3, 2)] {
-            group.nodes[node].keep(record(author, "name", 1)).unwrap();
-        }
-        let (_, found) = group.find(0, &Query { wanted: 2, ..query(mode, 3) });
-        let authors: BTreeSet<PublicKey> = found.iter().map(|record| record.author).collect();
-        assert_eq!((found.len(), authors.len()), (2, 2), "{mode:?}");
-    }
-}
-
-#[test]
-fn nodes_on_the_way_keep_a_copy_for_a_while() {
-    let settings = Settings { cache_for: Duration::from_secs(30), ..Settings::default() };
-    let mut group = Group::line(4, &settings);
-    group.nodes[3].keep(record(1, "name", 1)).unwrap();
-    group.find(0, &query(Mode::Proxy, 3));
-    group.dead.insert(3);
-    let sent = group.ledger.len();
-    assert_eq!(group.find(1, &query(Mode::Proxy, 1)).1.len(), 1, "it is here");
-    assert_eq!(group.ledger.len(), sent, "so nobody is asked");
-    group.run(Duration::from_secs(31));
-    assert!(group.find(1, &query(Mode::Proxy, 2)).1.is_empty(), "it was here");
-}
-
-#[test]
-fn whoever_asked_a_dead_node_learns_in_time() {
-    let settings = Settings::default();
-    let mut group = Group::line(4, &settings);
-    group.nodes[3].keep(record(1, "name", 1)).unwrap();
-    group.dead.insert(2);
-    for mode in MODES {
-        let (time, found) = group.find(0, &query(mode, 3));
-        assert!(found.is_empty() && time <= settings.lifetime + HOP * 10, "{mode:?} {time:?}");
-    }
-}
-
-#[test]
-fn what_its_author_has_not_signed_is_neither_kept_nor_passed_on() {
-    let mut group = Group::line(2, &Settings::default());
-    let mut forged = record(1, "name", 1);
-    forged.value = b"something else".to_vec();
-    assert_eq!(group.nodes[0].keep(forged.clone()), Err(RecordError::Signature));
-    assert_eq!(group.nodes[0].put(&forged, 1), Err(RecordError::Signature));
-    let (now, liar) = (group.now, group.keys[0]);
-    group.nodes[1].handle_message(now, liar, Message::Put(forged.clone()));
-    assert_eq!(group.nodes[1].counters().refused_records, 1);
-    let id = group.nodes[1].find(now, &query(Mode::Asynch, 1));
-    group.nodes[1].poll_answer();
-    group.nodes[1].handle_message(now, liar, Message::Found { id, records: vec![forged] });
-    assert!(group.nodes[1].local("name", 9).is_empty());
-
-    group.nodes[0].keep(record(1, "name", 2)).unwrap();
-    assert_eq!(group.nodes[0].keep(record(1, "name", 1)), Err(RecordError::Old));
-    group.nodes[0].keep(record(1, "name", 3)).unwrap();
-    assert_eq!(group.nodes[0].local("name", 9), [record(1, "name", 3)]);
-}
-
-#[test]
-fn sixteen_nodes_find_a_thousand_values() {
-    let all: Vec<Vec<usize>> =
-        (0..16).map(|place| (0..16).filter(|other| *other != place).collect()).collect();
-    let mut group = Group::new(&all, &Settings::default());
-    for number in 0..1_000 {
-        let at = number % 16;
-        group.nodes[at].put(&record(1, &format!("name {number}"), 1), 2).unwrap();
-    }
-    group.run(Duration::from_secs(1));
-    for number in 0..1_000 {
-        let mode = MODES[number % 4];
-        let wanted = Query { key: format!("name {number}"), fan_out: 2, ..query(mode, 4) };
-        let (time, found) = group.find((number * 7) % 16, &wanted);
-        assert_eq!(found, [record(1, &format!("name {number}"), 1)]);
-        assert!(time <= Duration::from_millis(100), "{time:?}");
-    }
-}
-
-#[test]
-fn bytes_that_are_no_message_are_refused() {
-    for text in ["", "{}", r#"{"NotFound":{}}"#, r#"{"Put":{"author":"x"}}"#, r#"{"Ask":{"way":"Turn"}}"#] {
-        assert!(Message::from_bytes(text.as_bytes()).is_err(), "{text}");
-    }
-}
+use for_each_reference;
