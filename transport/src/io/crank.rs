@@ -75,6 +75,8 @@ struct Background {
     exists: AtomicBool,
     turning: AtomicBool,
     dozing: AtomicBool,
+    /// It ticks slowly, since callers have been at it for long; whoever takes this down wants it to look soon.
+    is_slow: AtomicBool,
     /// A caller wants the crank that the background thread holds.
     wanted: AtomicBool,
 }
@@ -285,6 +287,14 @@ impl<D: Turn> Crank<D> {
     /// Tells a sleeping leader of a timer, if it is earlier than those it knows. Set the timer first.
     pub(crate) fn poke(&self, timer: Instant) {
         self.sleep.poke(timer);
+        // The caller may not come back for long, and somebody must see to the timer.
+        if self.background.is_slow.load(SeqCst)
+            && !self.sleep.is_on()
+            && timer < clock::now() + LONGEST_TICK
+            && self.background.is_slow.swap(false, SeqCst)
+        {
+            self.background.unpark();
+        }
     }
 
     /// Ends every wait, now and in future.
@@ -312,15 +322,21 @@ impl<D: Turn> Crank<D> {
         *self.background.thread.hold() = Some(thread::current());
         self.background.exists.store(true, SeqCst);
         let mut looks = 0;
+        let mut tick = TICK;
         while !self.is_closed() {
             let seen = self.turns.load(SeqCst);
             if !self.crowded.load(SeqCst) {
-                thread::park_timeout(TICK);
+                if self.background.wait_for(tick) {
+                    tick = TICK;
+                    continue;
+                }
+                tick = (tick * 2).min(LONGEST_TICK);
                 if self.turns.load(SeqCst) != seen && !self.crowded.load(SeqCst) {
                     looks = 0;
                     continue; // Callers are at it.
                 }
             }
+            tick = TICK;
             match self.try_hold() {
                 Some(driven) if looks < LOOKS && !self.crowded.load(SeqCst) => {
                     looks += 1;
@@ -400,6 +416,14 @@ impl Drop for Following<'_> {
 }
 
 impl Background {
+    /// Waits for a tick; tells whether it ended early, since somebody wants shorter ones.
+    fn wait_for(&self, tick: Duration) -> bool {
+        let slow = tick > TICK;
+        self.is_slow.store(slow, SeqCst);
+        thread::park_timeout(tick);
+        slow && !self.is_slow.swap(false, SeqCst)
+    }
+
     fn unpark(&self) {
         let thread = self.thread.hold().clone();
         if let Some(thread) = thread {
@@ -448,6 +472,11 @@ impl Sleep {
         self.until_nanos.store(AWAKE, SeqCst);
     }
 
+    /// Whether a leader sleeps.
+    fn is_on(&self) -> bool {
+        self.until_nanos.load(SeqCst) != AWAKE
+    }
+
     fn poke(&self, timer: Instant) {
         fence(SeqCst);
         if self.nanos(timer) < self.until_nanos.load(SeqCst) {
@@ -472,6 +501,8 @@ const AWAKE: u64 = 0;
 const FOR_EVER: u64 = u64::MAX;
 /// How long nobody may turn before the background thread does: a caller between two reads is back long before.
 const TICK: Duration = Duration::from_millis(1);
+/// The same after callers have been at it for long, since each tick costs the one it interrupts a hundredth of a tick.
+const LONGEST_TICK: Duration = Duration::from_millis(5);
 /// In how many such ticks it only looks, before it takes the crank for good.
 const LOOKS: u32 = 4;
 /// From so many parked callers on, handing the crank from one to the next costs more than a thread that keeps it.
