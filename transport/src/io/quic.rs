@@ -33,6 +33,7 @@ use super::{
     accept_queue::AcceptQueue,
     clock, entropy,
     lock::Lock as _,
+    pool::SendBuffers,
     slot::Wakes,
     sources::Source,
     udp::{InterfaceMtus, Received, Receiver, StunMessage, UdpSocket},
@@ -61,6 +62,7 @@ pub(crate) struct QuicIo {
     /// Sockets for dialling only, one a family, bound when first needed.
     dialling: Mutex<Vec<Arc<UdpSocket>>>,
     mtus: Mutex<InterfaceMtus>,
+    buffers: SendBuffers,
 }
 
 struct Receiving {
@@ -99,6 +101,7 @@ impl QuicIo {
             }),
             dialling: Mutex::default(),
             mtus: Mutex::default(),
+            buffers: SendBuffers::default(),
         })
     }
 

@@ -1,5 +1,4 @@
 use std::{
-    cell::RefCell,
     collections::BTreeMap,
     fmt, io,
     sync::{Arc, Mutex},
@@ -297,22 +296,27 @@ impl Link {
         {
             return;
         }
-        BUFFER.with_borrow_mut(|buffer| {
-            for _ in 0..SENDS_PER_TOUCH {
-                let mtu = core.connection.mtu();
-                let most = core.ways.socket().max_segments(mtu);
-                let Some(outgoing) = core.connection.poll_transmit(turn.now, most, buffer) else { return };
-                if !self.send(core, outgoing, buffer, turn) {
-                    return;
-                }
-                // One short datagram holds all there was, so asking for more would be in vain.
-                let short = outgoing.segment_bytes.is_none() && outgoing.bytes < usize::from(mtu);
-                if short && core.connection.peer().is_some() {
-                    return;
-                }
+        let mut buffer = turn.shared.quic.buffers.take();
+        turn.left.unfinished |= self.transmit_by(core, &mut buffer, turn);
+        turn.shared.quic.buffers.give_back(buffer);
+    }
+
+    /// Tells whether there is more to send.
+    fn transmit_by(self: &Arc<Self>, core: &mut Core, buffer: &mut Vec<u8>, turn: &mut Turn<'_>) -> bool {
+        for _ in 0..SENDS_PER_TOUCH {
+            let mtu = core.connection.mtu();
+            let most = core.ways.socket().max_segments(mtu);
+            let Some(outgoing) = core.connection.poll_transmit(turn.now, most, buffer) else { return false };
+            if !self.send(core, outgoing, buffer, turn) {
+                return false;
             }
-            turn.left.unfinished = true;
-        });
+            // One short datagram holds all there was, so asking for more would be in vain.
+            let short = outgoing.segment_bytes.is_none() && outgoing.bytes < usize::from(mtu);
+            if short && core.connection.peer().is_some() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Tells whether the kernel took it.
@@ -377,11 +381,6 @@ impl Core {
     pub(super) fn end_error(&self) -> Option<StreamError> {
         self.connection.end().map(ConnectionEnd::stream_error)
     }
-}
-
-thread_local! {
-    /// Datagrams on their way to the kernel: one buffer a thread, not one a connection.
-    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 /// System calls in one go, up to 64 KiB each: others wait for the lock, and for the crank.
