@@ -204,6 +204,7 @@ impl StreamSet {
     }
 
     fn wait_for(&mut self, ready: &mut Vec<Readiness>, deadline: Option<Instant>) -> Result<(), StreamError> {
+        self.send_what_is_owed();
         loop {
             let mut woken = self.collect_unannounced(ready);
             if self.sockets == 0 {
@@ -251,6 +252,17 @@ impl StreamSet {
                 return Err(StreamError::TimedOut);
             }
         }
+    }
+
+    /// What the streams of the last wait have left to send, since more might have followed.
+    fn send_what_is_owed(&mut self) {
+        for &index in &self.keys {
+            let member = self.members.get(index).and_then(|member| member.stream.as_ref());
+            if let Some(Carrier::Quic(quic)) = member.map(Stream::carrier) {
+                quic.set_will_wait();
+            }
+        }
+        self.keys.clear();
     }
 
     /// Whether there are streams that only the crank serves, and no thread that surely turns it.

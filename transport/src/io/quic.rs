@@ -40,7 +40,7 @@ use super::{
 };
 use crate::{
     Identity, StartError,
-    config::TransportConfig,
+    config::{Driver, TransportConfig},
     protocol::{
         demux::is_stun,
         paths::{UdpSource, Way, peek_tag},
@@ -84,6 +84,7 @@ impl QuicIo {
             limits: config.limits.clone(),
             max_mtu: config.max_mtu,
             may_fragment: MAY_FRAGMENT,
+            may_gather: config.driver == Driver::Background,
             reset_key: identity.derive(b"crust quic stateless reset 1"),
             seed: entropy::bytes(),
         };

@@ -87,16 +87,14 @@ impl Slot {
         self.ready.load(SeqCst) && self.ready.swap(false, SeqCst)
     }
 
-    /// Whether the waiter, or the set that listens, turns the crank itself.
-    pub(crate) fn is_leading(&self) -> bool {
-        match self.waiting.load(SeqCst) {
-            LEADING => true,
-            LISTED => {
-                let list = self.place.hold().list.clone();
-                list.is_some_and(|(list, _)| list.slot().waiting.load(SeqCst) == LEADING)
-            }
-            _ => false,
-        }
+    /// Whether somebody waits, or a set listens.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(SeqCst) != NOBODY
+    }
+
+    /// Whether a set listens.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.waiting.load(SeqCst) == LISTED
     }
 
     pub(super) fn is_ready(&self) -> bool {

@@ -12,6 +12,7 @@
 
 mod connection;
 mod endpoint;
+mod gather;
 mod receive_budget;
 mod settings;
 mod stream;

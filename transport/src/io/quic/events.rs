@@ -23,13 +23,13 @@ use crate::{
     },
 };
 
-/// Tells whether the slot of the crank's present leader was told.
+/// Tells whether a reader was told who waited for it.
 pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, turn: &mut Turn<'_>) -> bool {
     match event {
         QuicEvent::Readable(stream) => {
             let Some(handle) = core.streams.get(&stream) else { return false };
             turn.wakes.push(&handle.reader);
-            return handle.reader.is_leading();
+            return handle.reader.is_waiting();
         }
         QuicEvent::Writable(stream) | QuicEvent::Acknowledged(stream) => {
             if let Some(handle) = core.streams.get(&stream) {

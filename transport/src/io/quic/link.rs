@@ -1,7 +1,10 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Instant,
 };
 
@@ -31,6 +34,8 @@ pub(crate) struct Link {
     number: u64,
     handle: QuicHandle,
     kind: Kind,
+    /// Something should be sent before anybody waits, as of the last change or read.
+    owes: AtomicBool,
     core: Mutex<Core>,
 }
 
@@ -64,6 +69,8 @@ pub(super) struct Core {
     owes: bool,
     /// By what its latest datagram is known again, until it is up.
     mark: Mark,
+    /// With the last transmission went all there was, so that nothing else waits for leave that came meanwhile.
+    all_sent: bool,
     /// It is forgotten; nothing is to be done for it any more.
     gone: bool,
 }
@@ -106,9 +113,10 @@ impl Link {
             unsent: None,
             owes: false,
             mark: Mark::default(),
+            all_sent: false,
             gone: false,
         };
-        Arc::new(Self { number, handle, kind, core: Mutex::new(core) })
+        Arc::new(Self { number, handle, kind, owes: AtomicBool::new(false), core: Mutex::new(core) })
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -140,6 +148,11 @@ impl Link {
         if let Some(peer) = peer {
             shared.quic.reunion.hold().ended(peer, self.number);
         }
+    }
+
+    /// Whether something was left that should be sent before a set waits for what the peer says.
+    pub(super) fn owes(&self) -> bool {
+        self.owes.load(Relaxed)
     }
 
     pub(super) fn is_sending(&self) -> bool {
@@ -234,6 +247,9 @@ impl Link {
         let mut core = self.core.hold();
         let result = read(&mut core);
         let owes = core.connection.owes_credit();
+        if core.owes() {
+            self.owes.store(true, Relaxed);
+        }
         (result, owes)
     }
 
@@ -242,15 +258,17 @@ impl Link {
             return;
         }
         core.ways.settle(&mut core.connection, turn);
-        if matches!(touch, Touch::Datagrams | Touch::Flush) {
-            core.connection.release_tail();
+        match touch {
+            Touch::Datagrams => core.connection.release_tail(),
+            Touch::Flush => core.connection.release_held(),
+            Touch::Timer | Touch::Write => {}
         }
-        let mut told_leader = false;
+        let mut told_waiter = false;
         while let Some(event) = core.connection.poll_event(turn.now) {
-            told_leader |= handle_event(self, core, event, turn);
+            told_waiter |= handle_event(self, core, event, turn);
         }
-        // Whoever leads and waited for this will read, then write or wait, and our acknowledgement goes along then.
-        if touch == Touch::Datagrams && told_leader {
+        // Whoever waited for this will read, then write or wait, and our acknowledgement goes along then.
+        if touch == Touch::Datagrams && told_waiter && core.all_sent {
             core.owes = true;
         } else {
             self.transmit(core, turn);
@@ -266,6 +284,7 @@ impl Link {
             turn.left.released.extend(core.ways.give_up());
         }
         self.arm(core, turn);
+        self.owes.store(core.connection.holds_back() || core.owes(), Relaxed);
     }
 
     fn arm(self: &Arc<Self>, core: &mut Core, turn: &mut Turn<'_>) {
@@ -290,7 +309,7 @@ impl Link {
 
     /// Sends what there is to send, as far as the kernel takes it.
     fn transmit(self: &Arc<Self>, core: &mut Core, turn: &mut Turn<'_>) {
-        core.owes = false;
+        (core.owes, core.all_sent) = (false, false);
         if let Some((outgoing, bytes)) = core.unsent.take()
             && !self.send(core, outgoing, &bytes, turn)
         {
@@ -313,6 +332,7 @@ impl Link {
             // One short datagram holds all there was, so asking for more would be in vain.
             let short = outgoing.segment_bytes.is_none() && outgoing.bytes < usize::from(mtu);
             if short && core.connection.peer().is_some() {
+                core.all_sent = true;
                 return false;
             }
         }
@@ -375,7 +395,7 @@ impl Core {
 
     /// Whether something should be sent before anybody waits.
     pub(super) fn owes(&self) -> bool {
-        self.owes || self.connection.owes()
+        self.connection.owes() || (self.owes && !self.connection.holds_back())
     }
 
     pub(super) fn end_error(&self) -> Option<StreamError> {

@@ -127,7 +127,6 @@ impl QuicStream {
     }
 
     fn try_read(&self, core: &mut Core, buffer: &mut [u8]) -> Result<Look, StreamError> {
-        let owes = core.owes();
         let Some(handle) = core.streams.get_mut(&self.id) else { return Err(StreamError::Closed) };
         if handle.read_shut {
             return Ok(Look::Done(0));
@@ -139,6 +138,11 @@ impl QuicStream {
             }
             Err(ReadEnd::Blocked) => {
                 let patience = patience(handle.nonblocking, handle.read_timeout);
+                if matches!(patience, Patience::Until(_)) {
+                    core.connection.will_wait(self.id);
+                }
+                // A set sees to it when it waits, for all its streams.
+                let owes = core.owes() && !self.reader.is_listed();
                 Ok(Look::Blocked { patience, owes })
             }
             Err(ReadEnd::Failed(error)) => Err(error),
@@ -332,6 +336,13 @@ impl QuicStream {
     /// Whether a read and a write are worth trying, since the last look.
     pub(crate) fn take_readiness(&self) -> (bool, bool) {
         (self.reader.take_ready(), self.writer.take_ready())
+    }
+
+    /// The set is about to wait: what its members have left to send goes.
+    pub(crate) fn set_will_wait(&self) {
+        if self.link.owes() {
+            self.flush_link();
+        }
     }
 
     fn flush_link(&self) {

@@ -14,6 +14,7 @@ use rustls::pki_types::CertificateDer;
 
 use super::{
     ToConnection, ToEndpoint,
+    gather::Gather,
     receive_budget::FLOOR_BYTES,
     settings::{FIRST_SEND_WINDOW, FIRST_STREAMS, QuicSettings, var_int},
     stream::Stream,
@@ -54,6 +55,7 @@ pub(crate) struct QuicConnection {
     last_heard: Instant,
     credit: Credit,
     tail: Tail,
+    gather: Gather,
     timers: Timers,
     handshake_timeout: Duration,
 }
@@ -133,6 +135,7 @@ impl QuicConnection {
             last_heard: now,
             credit: Credit::default(),
             tail: Tail::default(),
+            gather: Gather::new(settings.may_gather),
             timers: Timers {
                 dead_after,
                 silence: dead_after.map(|silence| now + silence),
@@ -149,13 +152,15 @@ impl QuicConnection {
     pub(crate) fn handle_input(&mut self, now: Instant, input: ToConnection) {
         self.last_heard = now;
         self.may_be_blocked = true;
+        self.gather.datagram_came(now);
         self.inner.handle_event(input);
     }
 
     /// Does whatever is due.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
-        if self.inner.poll_timeout().into_iter().chain(self.tail.due()).any(|due| due <= now) {
-            self.tail.release();
+        let due = self.inner.poll_timeout().into_iter().chain(self.tail.due()).chain(self.gather.due());
+        if due.min().is_some_and(|due| due <= now) {
+            self.release_held();
         }
         self.inner.handle_timeout(now);
         if self.end.is_some() {
@@ -204,7 +209,7 @@ impl QuicConnection {
             return engine;
         }
         let Timers { silence, admission, unused, prefaces, stalled, .. } = self.timers;
-        [silence, admission, unused, prefaces, stalled, self.tail.due()]
+        [silence, admission, unused, prefaces, stalled, self.tail.due(), self.gather.due()]
             .into_iter()
             .flatten()
             .chain(engine)
@@ -220,7 +225,7 @@ impl QuicConnection {
     ) -> Option<Outgoing> {
         buffer.clear();
         let batch = Batch { segments: max_segments, segment_bytes: self.inner.current_mtu() };
-        if self.tail.waits(now, batch) {
+        if self.gather.waits(now) || self.tail.waits(now, batch) {
             return None;
         }
         self.credit = Credit::default();
@@ -241,6 +246,17 @@ impl QuicConnection {
         self.tail.release();
     }
 
+    /// Lets go out whatever was held back.
+    pub(crate) fn release_held(&mut self) {
+        self.tail.release();
+        self.gather.end();
+    }
+
+    /// Whether answers wait for each other.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.gather.holds()
+    }
+
     /// Whether there is such a rest.
     pub(super) fn holds_tail(&self) -> bool {
         self.tail.due().is_some()
@@ -248,7 +264,7 @@ impl QuicConnection {
 
     /// Whether something waits for the next transmission that should go out before anybody waits for the peer.
     pub(crate) fn owes(&self) -> bool {
-        self.credit.due || self.holds_tail()
+        !self.gather.holds() && (self.credit.due || self.holds_tail() || self.gather.owes())
     }
 
     pub(crate) fn poll_endpoint_event(&mut self) -> Option<ToEndpoint> {
@@ -262,6 +278,7 @@ impl QuicConnection {
             }
             let Some(event) = self.inner.poll() else {
                 self.make_room_beside_stalled_streams();
+                self.gather.looked(now);
                 return self.events.pop_front();
             };
             self.digest(now, event);
@@ -332,6 +349,7 @@ impl QuicConnection {
     fn close_as(&mut self, now: Instant, code: u32, end: ConnectionEnd) {
         if self.end.is_none() {
             self.inner.close(now, VarInt::from_u32(code), Bytes::new());
+            self.release_held();
             self.ended(end);
         }
     }

@@ -235,6 +235,7 @@ impl Side {
             limits: Limits::default(),
             max_mtu: 1_452,
             may_fragment: false,
+            may_gather: true,
             reset_key: [seed; 32],
             seed: [seed; 32],
         };

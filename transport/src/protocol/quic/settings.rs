@@ -24,6 +24,8 @@ pub(crate) struct QuicSettings {
     pub(crate) max_mtu: u16,
     /// Whether the system might split our datagrams, so that probing for larger ones would lie.
     pub(crate) may_fragment: bool,
+    /// Whether answers that are likely to come together may wait for each other: only if somebody always looks at timers.
+    pub(crate) may_gather: bool,
     /// Secret, and the same after a restart: a peer that goes on sending to an earlier life of ours is told by a stateless
     /// reset (RFC 9000 §10.3) instead of waiting in vain.
     pub(crate) reset_key: [u8; 32],

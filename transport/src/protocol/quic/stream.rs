@@ -5,6 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use quinn_proto::{Connection, FinishError, ReadError, StreamId, VarInt, WriteError};
 
+use super::gather::NO_ROUND;
 use crate::{
     Refusal, StreamError,
     protocol::{preface::Preface, verdict::Verdict},
@@ -27,6 +28,10 @@ pub(super) struct Stream {
     receive: Receive,
     /// Told of bytes to read, and not yet come back for all of them.
     pub(super) told_readable: bool,
+    /// Nothing has come since a read found no more.
+    pub(super) is_drained: bool,
+    /// The round of answers that it takes part in, see [`super::gather::Gather`].
+    pub(super) round: u32,
     /// Somebody has a handle to it, or is about to.
     pub(super) held: bool,
 }
@@ -101,7 +106,17 @@ impl Stream {
     }
 
     fn new(id: StreamId, head: Head, unsent: Vec<u8>) -> Self {
-        Self { id, head, unsent, send: Send::Open, receive: Receive::Open, told_readable: false, held: false }
+        Self {
+            id,
+            head,
+            unsent,
+            send: Send::Open,
+            receive: Receive::Open,
+            told_readable: false,
+            is_drained: false,
+            round: NO_ROUND,
+            held: false,
+        }
     }
 
     /// Until when its preface must be there.
@@ -110,6 +125,11 @@ impl Stream {
             Head::AwaitPreface { deadline, .. } => Some(*deadline),
             _ => None,
         }
+    }
+
+    /// Whether the exchange at its head is over, so that its reader may have something.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self.head, Head::Open)
     }
 
     /// Whether it can be forgotten: both directions are over.
@@ -142,6 +162,8 @@ impl Stream {
                 self.told_readable = false;
                 return Err(ReadEnd::Blocked);
             }
+            // It has come for all there was, and would have been told of more.
+            Receive::Open if self.is_drained => return Err(ReadEnd::Blocked),
             Receive::Open => {}
         }
         let mut filled = 0;
@@ -150,7 +172,7 @@ impl Stream {
             Ok(()) if filled < buffer.len() => self.receive = Receive::Done(None),
             Ok(()) => {}
             Err(ReadEnd::Blocked) => {
-                self.told_readable = false;
+                (self.told_readable, self.is_drained) = (false, true);
                 if filled == 0 {
                     return Err(ReadEnd::Blocked);
                 }

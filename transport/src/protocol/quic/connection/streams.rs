@@ -66,8 +66,12 @@ impl QuicConnection {
             }
             None => {}
         }
+        stream.is_drained = false;
         if !stream.told_readable {
             stream.told_readable = true;
+            if stream.is_open() {
+                stream.round = self.gather.woke();
+            }
             self.events.push_back(QuicEvent::Readable(id));
         }
     }
@@ -94,6 +98,7 @@ impl QuicConnection {
             let mut stream = Box::new(Stream::dialled(id, preface));
             stream.send_head(&mut self.inner);
             self.streams.insert(id, stream);
+            self.gather.end();
             self.events.push_back(QuicEvent::Opened { ticket, stream: id });
         }
     }
@@ -110,6 +115,7 @@ impl QuicConnection {
         }
         if let Some(stream) = self.streams.get_mut(&stream) {
             stream.answer(&mut self.inner, verdict);
+            self.gather.end();
         }
         self.forget_streams(now);
     }
@@ -146,15 +152,28 @@ impl QuicConnection {
     }
 
     /// Takes as much as there is room for. A short rest of it may wait up to a millisecond for the next write, see
-    /// [`super::super::tail::Tail`]; [`Self::release_tail`] sends it.
+    /// [`super::super::tail::Tail`], and a small one for those of other streams, see [`super::super::gather::Gather`];
+    /// [`Self::release_held`] sends it.
     pub(crate) fn write(&mut self, stream: StreamId, bytes: &[u8]) -> Result<usize, WriteEnd> {
         let result = self.write_now(stream, bytes);
         match &result {
-            Ok(taken) => self.tail.wrote(*taken),
+            Ok(taken) => {
+                self.tail.wrote(*taken);
+                if let Some(stream) = self.streams.get_mut(&stream) {
+                    self.gather.wrote(&mut stream.round, *taken);
+                }
+            }
             // The writer is about to wait for what the peer says to what it has.
-            Err(_) => self.tail.release(),
+            Err(_) => self.release_held(),
         }
         result
+    }
+
+    /// Whoever reads the stream has all there is, and is about to wait.
+    pub(crate) fn will_wait(&mut self, stream: StreamId) {
+        if let Some(stream) = self.streams.get_mut(&stream) {
+            self.gather.came_back(&mut stream.round);
+        }
     }
 
     fn write_now(&mut self, stream: StreamId, bytes: &[u8]) -> Result<usize, WriteEnd> {
