@@ -109,11 +109,11 @@ const OPENING_PACE: Duration = Duration::from_millis(2);
 /// NAT how far away it is: what tells that needs a port that stays.
 pub(super) const SPRAY_HOPS: u8 = 5;
 
-/// So long the dying openers have for themselves: by then 49 in 50 have met whose NAT they reached. For a NAT that is farther
+/// So long the dying openers have for themselves: by then 99 in 100 have met whose NAT they reached. For a NAT that is farther
 /// away all go out once more, over the rest of the time; so many ports were knocked at by then that half of these peers meet
-/// within two seconds.
-const DYING: Duration = Duration::from_secs(10);
-const ARRIVING_PACE: Duration = Duration::from_millis(40);
+/// within two seconds. A router that takes strangers' packets for itself is met no more by what comes then.
+const DYING: Duration = Duration::from_secs(14);
+const ARRIVING_PACE: Duration = Duration::from_millis(25);
 
 /// Knocks in all. More would look like a port scan, and gain little: see [`SprayTimer`].
 pub(super) const KNOCKS: u32 = 2_048;
