@@ -2,6 +2,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nat_traversal::protocol::nat_profile::BindingLifetime;
 use nat_traversal::{
     AddrKind, HolePunchServer, HolePunchServerAddr, MapError, MapFailure, MappedTcpSocket, MappedUdpSocket,
     MappingConfig, MappingContext,
@@ -69,6 +70,30 @@ fn an_interruption_ends_a_mapping_that_waits() {
         assert!(matches!(waiting.join().unwrap(), Err(MapError::Interrupted)));
     });
     assert!(start.elapsed() < Duration::from_secs(20), "long before its deadline of a minute");
+}
+
+#[test]
+fn an_interruption_ends_a_measurement_of_lifetimes() {
+    let server = bound_udp();
+    let context = context(&[server.local_addr().unwrap()]);
+    let start = Instant::now();
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| context.binding_lifetime(Duration::from_secs(600)));
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        server.recv_from(&mut [0; 256]).unwrap();
+        context.interrupter().interrupt();
+        assert!(matches!(waiting.join().unwrap(), Err(MapError::Interrupted)));
+    });
+    assert!(start.elapsed() < Duration::from_secs(20), "long before its ten minutes");
+}
+
+#[test]
+fn without_a_server_that_helps_no_lifetime_is_known() {
+    assert_eq!(
+        context(&[]).binding_lifetime(Duration::from_secs(600)).unwrap(),
+        BindingLifetime::Unknown,
+        "and nothing is waited for"
+    );
 }
 
 #[test]
