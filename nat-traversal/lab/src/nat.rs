@@ -1,7 +1,11 @@
 use std::time::Duration;
 
-/// How a NAT behaves, in the words of [RFC 4787](https://www.rfc-editor.org/rfc/rfc4787) and with the names of
-/// `nat_traversal::testing::Nat`, so that one description serves in memory and in the kernel.
+use nat_traversal::testing;
+pub use nat_traversal::testing::{PortChoice, Rule, Unsolicited};
+
+/// How a NAT behaves, in the words of [RFC 4787](https://www.rfc-editor.org/rfc/rfc4787): a
+/// [`testing::Nat`], so that one description serves in memory and in the kernel, and what only
+/// the kernel can do.
 ///
 /// ```
 /// use nat_lab::{Nat, Rule};
@@ -19,7 +23,7 @@ pub struct Nat {
     pub mapping: Rule,
     /// Whose packets come in through an outside port.
     pub filtering: Rule,
-    /// Which outside port a new mapping gets.
+    /// Which outside port a new mapping gets. The kernel counts by one, whatever the step.
     pub ports: PortChoice,
     /// How long a mapping lives after the last packet.
     pub lifetime: Duration,
@@ -34,43 +38,6 @@ pub struct Nat {
     pub isolates: bool,
 }
 
-/// On what of the other end a NAT's choice depends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rule {
-    /// On nothing.
-    EndpointIndependent,
-    /// On its address.
-    AddressDependent,
-    /// On its address and port.
-    AddressAndPortDependent,
-}
-
-/// Which outside port a new mapping gets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PortChoice {
-    /// The inside port if it is free.
-    Preserved,
-    /// The last port given plus one.
-    Sequential,
-    /// Any other port.
-    Random,
-}
-
-/// What becomes of a packet that nothing inside has asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unsolicited {
-    /// It is dropped.
-    Drop,
-    /// It is answered with an ICMP error or a TCP reset.
-    Reject,
-    /// The router takes it for itself and notes the flow, so that the next packet an inside host sends to that stranger
-    /// from the same outside port gets another port.
-    Accept,
-    /// It is dropped, and for half a minute nothing of that stranger comes in through that port, even if an inside host
-    /// sends to it by then. Some routers do so against port scans.
-    Blacklist,
-}
-
 /// What a NAT does not let out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Blocks {
@@ -83,20 +50,26 @@ pub enum Blocks {
 }
 
 impl Nat {
+    /// A NAT of the network in memory, as the kernel has it.
+    #[must_use]
+    pub const fn like(nat: testing::Nat) -> Self {
+        Self {
+            translates: true,
+            mapping: nat.mapping,
+            filtering: nat.filtering,
+            ports: nat.ports,
+            lifetime: nat.lifetime,
+            hairpin: nat.hairpin,
+            unsolicited: nat.unsolicited,
+            blocks: if nat.blocks_udp { Blocks::Udp } else { Blocks::Nothing },
+            isolates: false,
+        }
+    }
+
     /// `easy`: most home routers. Endpoint-independent mapping with preserved ports, address- and port-dependent filtering.
     #[must_use]
     pub const fn easy() -> Self {
-        Self {
-            translates: true,
-            mapping: Rule::EndpointIndependent,
-            filtering: Rule::AddressAndPortDependent,
-            ports: PortChoice::Preserved,
-            lifetime: Duration::from_secs(120),
-            hairpin: false,
-            unsolicited: Unsolicited::Drop,
-            blocks: Blocks::Nothing,
-            isolates: false,
-        }
+        Self::like(testing::Nat::easy())
     }
 
     /// `fw`: public addresses behind a firewall that remembers who was asked.
@@ -108,37 +81,37 @@ impl Nat {
     /// `easyrand`: as [`easy`](Self::easy), but the outside port is another than the inside one.
     #[must_use]
     pub const fn easy_random() -> Self {
-        Self { ports: PortChoice::Random, ..Self::easy() }
+        Self::like(testing::Nat::easy_random())
     }
 
     /// `cone`: full cone. Endpoint-independent mapping and filtering, for UDP and TCP.
     #[must_use]
     pub const fn cone() -> Self {
-        Self { filtering: Rule::EndpointIndependent, ..Self::easy() }
+        Self::like(testing::Nat::cone())
     }
 
     /// `acone`: restricted cone. Endpoint-independent mapping, address-dependent filtering.
     #[must_use]
     pub const fn address_cone() -> Self {
-        Self { filtering: Rule::AddressDependent, ..Self::easy() }
+        Self::like(testing::Nat::address_cone())
     }
 
     /// `hard`: symmetric. A random port for every destination.
     #[must_use]
     pub const fn hard() -> Self {
-        Self { mapping: Rule::AddressAndPortDependent, ports: PortChoice::Random, ..Self::easy() }
+        Self::like(testing::Nat::hard())
     }
 
     /// `hardad`: symmetric by address. A random port for every destination address.
     #[must_use]
     pub const fn hard_by_address() -> Self {
-        Self { mapping: Rule::AddressDependent, ports: PortChoice::Random, ..Self::easy() }
+        Self::like(testing::Nat::hard_by_address())
     }
 
     /// `hardseq`: symmetric with consecutive ports.
     #[must_use]
     pub const fn hard_sequential() -> Self {
-        Self { mapping: Rule::AddressAndPortDependent, ports: PortChoice::Sequential, ..Self::easy() }
+        Self::like(testing::Nat::hard_sequential())
     }
 
     fn with_option(mut self, option: &str) -> Option<Self> {

@@ -141,7 +141,7 @@ impl Router<'_> {
             (PortChoice::Random, Rule::AddressAndPortDependent) => {
                 return format!("snat ip to {wan} fully-random");
             }
-            (PortChoice::Sequential, _) => format!("numgen inc mod {CHOICES}"),
+            (PortChoice::Sequential(_), _) => format!("numgen inc mod {CHOICES}"),
             (PortChoice::Random, mapping) => {
                 let remote = if mapping == Rule::AddressDependent { " . ip daddr" } else { "" };
                 let seed = self.seed;
@@ -157,7 +157,7 @@ impl Router<'_> {
     /// The outside port of a choice; no two have the same.
     fn port(&self, choice: u32) -> u32 {
         match self.nat.ports {
-            PortChoice::Sequential => 20_000 + choice,
+            PortChoice::Sequential(_) => 20_000 + choice,
             _ => 4_096 + (choice ^ (self.seed % CHOICES)) * 15,
         }
     }
