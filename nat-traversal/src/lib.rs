@@ -4,6 +4,7 @@ mod config;
 mod error;
 mod hole_punch_server;
 mod io;
+mod late_addresses;
 mod mapped_tcp_socket;
 mod mapped_udp_socket;
 mod mapping_context;
@@ -30,6 +31,7 @@ pub use error::{ContextError, MapError, PunchError, ServerError};
 pub use hole_punch_server::HolePunchServer;
 pub use igd;
 pub use io::interrupt::Interrupter;
+pub use late_addresses::LateAddresses;
 pub use mapped_tcp_socket::MappedTcpSocket;
 pub use mapped_udp_socket::MappedUdpSocket;
 pub use mapping_context::{HolePunchServerAddr, MappingContext};
@@ -45,7 +47,7 @@ pub use relay_host::RelayHost;
 #[cfg(feature = "turn")]
 pub use relayed_udp_socket::RelayedUdpSocket;
 pub use rendezvous_info::{PrivRendezvousInfo, gen_rendezvous_info};
-pub use tcp_punch::tcp_punch_hole;
+pub use tcp_punch::{tcp_punch_hole, tcp_punch_hole_with};
 #[cfg(feature = "turn")]
 pub use turn_server::{ParseTurnServerError, TurnServer, TurnTransport};
 #[cfg(feature = "turn")]

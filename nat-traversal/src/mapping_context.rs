@@ -70,6 +70,22 @@ impl MappingContext {
         }
     }
 
+    /// Another context with the servers and settings of this one as they are now, that can be interrupted by itself: for calls that may
+    /// have to end before the rest. It ends with this one. Asks routers anew.
+    #[must_use]
+    pub fn part(&self) -> Self {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        Self {
+            config: self.config.clone(),
+            servers: Mutex::new(servers),
+            routers: Routers::default(),
+            nat_distance: Mutex::new(*self.nat_distance.lock().unwrap_or_else(PoisonError::into_inner)),
+            interrupter: self.interrupter.part(),
+            #[cfg(feature = "turn")]
+            relays: self.relays.clone(),
+        }
+    }
+
     /// What ends the calls that use this context.
     #[must_use]
     pub fn interrupter(&self) -> Interrupter {

@@ -72,13 +72,18 @@ impl PunchedUdpSocket {
             puncher = puncher.opener_hops(hops);
         }
         let mut sockets = Sockets::new(socket);
-        match run(&mut puncher, &mut sockets, deadline, context.waits(), ControlFlow::Break) {
-            Ok(PunchEvent::Punched { socket, peer }) => {
+        let ended = |event| match event {
+            PunchEvent::Punched { socket, peer } => ControlFlow::Break(Ok((socket, peer))),
+            PunchEvent::Hopeless(obstacle) => ControlFlow::Break(Err(obstacle)),
+            PunchEvent::Heard { .. } => ControlFlow::Continue(()),
+        };
+        match run(&mut puncher, &mut sockets, deadline, context.waits(), ended) {
+            Ok(Ok((socket, peer))) => {
                 tracing::debug!(%peer, elapsed = ?clock::now().duration_since(start), "punched a hole");
                 let socket = sockets.take(socket).map_err(PunchError::Socket)?;
                 Ok(Self { socket, peer_addr: peer, leads })
             }
-            Ok(PunchEvent::Hopeless(obstacle)) => Err(PunchError::Hopeless(obstacle)),
+            Ok(Err(obstacle)) => Err(PunchError::Hopeless(obstacle)),
             Err(RunError::TimedOut) => Err(PunchError::TimedOut {
                 waited: clock::now().duration_since(start),
                 obstacle: puncher.obstacle(),

@@ -7,6 +7,7 @@ use crate::error::PunchError;
 use crate::io::run::RunError;
 use crate::io::run_tcp::{TcpOutcome, run_tcp};
 use crate::io::{clock, entropy};
+use crate::late_addresses::LateAddresses;
 use crate::protocol::{PubRendezvousInfo, TcpPuncher};
 use crate::{MappingContext, PrivRendezvousInfo};
 
@@ -28,11 +29,42 @@ pub fn tcp_punch_hole(
     context: &MappingContext,
     deadline: Instant,
 ) -> Result<TcpStream, PunchError> {
+    punch(socket, ours, theirs, None, context, deadline)
+}
+
+/// The same, while either side may still learn addresses: those that `late` is [told](LateAddresses::tell) are tried from then
+/// on, and nothing is hopeless before it has had the last.
+///
+/// # Errors
+///
+/// As for [`tcp_punch_hole`].
+pub fn tcp_punch_hole_with(
+    socket: Socket,
+    ours: PrivRendezvousInfo,
+    theirs: &PubRendezvousInfo,
+    late: &LateAddresses,
+    context: &MappingContext,
+    deadline: Instant,
+) -> Result<TcpStream, PunchError> {
+    punch(socket, ours, theirs, Some(late), context, deadline)
+}
+
+fn punch(
+    socket: Socket,
+    ours: PrivRendezvousInfo,
+    theirs: &PubRendezvousInfo,
+    late: Option<&LateAddresses>,
+    context: &MappingContext,
+    deadline: Instant,
+) -> Result<TcpStream, PunchError> {
     let start = clock::now();
     let endpoints = ours.endpoints().to_vec();
     let keys = ours.agree(theirs)?;
     let mut puncher = TcpPuncher::new(start, &endpoints, theirs.endpoints(), keys, entropy::seed());
-    match run_tcp(&mut puncher, socket, deadline, context.waits()) {
+    if late.is_some() {
+        puncher = puncher.more_to_come();
+    }
+    match run_tcp(&mut puncher, socket, late, deadline, context.waits()) {
         Ok(TcpOutcome::Punched(stream)) => {
             tracing::debug!(elapsed = ?clock::now().duration_since(start), "punched a hole for TCP");
             Ok(stream)

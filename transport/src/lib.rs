@@ -48,7 +48,8 @@ pub use protocol::offer::OfferError;
 #[cfg(feature = "turn")]
 pub use relay::Relay;
 pub use rendezvous::{
-    Rendezvous, RendezvousError, RendezvousFailure, RendezvousOffer, RendezvousOptions, RendezvousRoad,
+    Rendezvous, RendezvousChannel, RendezvousError, RendezvousFailure, RendezvousOffer, RendezvousOptions,
+    RendezvousRoad,
 };
 pub use stats::StreamStats;
 pub use stream::{ReadStream, Stream, WriteStream};

@@ -10,7 +10,7 @@ use nat_traversal::{
 };
 
 use crate::{
-    Transport,
+    Interrupter, Transport,
     io::{clock, crank::Waited, rendezvous::Hold, udp::UdpSocket},
     transport::Shared,
 };
@@ -51,11 +51,26 @@ impl Relay {
         server: &TurnServer,
         deadline: Instant,
     ) -> Result<Self, RelayError> {
+        Self::allocate_until(transport, server, &Interrupter::default(), deadline)
+    }
+
+    /// The same, until somebody interrupts: of several servers that are asked at a time, say, the first that answers may be
+    /// enough. Only the lookup of a name goes on until it is answered.
+    ///
+    /// # Errors
+    ///
+    /// As for [`allocate`](Relay::allocate), and [`RelayError::Interrupted`] by the interrupter.
+    pub fn allocate_until(
+        transport: &Transport,
+        server: &TurnServer,
+        interrupter: &Interrupter,
+        deadline: Instant,
+    ) -> Result<Self, RelayError> {
         let shared = transport.shared();
         let begun = clock::now();
         let mut error = None;
         for address in look_up(shared, server, begun, deadline)? {
-            match Self::allocate_at(shared, server, address, begun, deadline) {
+            match Self::allocate_at(shared, server, address, interrupter, begun, deadline) {
                 Ok(relay) => return Ok(relay),
                 Err(RelayError::Interrupted) => return Err(RelayError::Interrupted),
                 Err(failed) => error = Some(failed),
@@ -71,10 +86,12 @@ impl Relay {
         shared: &Arc<Shared>,
         server: &TurnServer,
         address: SocketAddr,
+        interrupter: &Interrupter,
         begun: Instant,
         deadline: Instant,
     ) -> Result<Self, RelayError> {
         let slot = shared.crank.slot();
+        let _watch = interrupter.watch(&slot);
         let start = |source| RelayError::Start { server: server.to_string(), source };
         let socket = shared.quic.relay(shared, server, address, &slot).map_err(start)?;
         let hold = Hold::new(shared, socket.clone());
@@ -88,6 +105,7 @@ impl Relay {
                         None => RelayError::Server { server, source },
                     });
                 }
+                None if interrupter.is_interrupted() => return Err(RelayError::Interrupted),
                 None => {}
             }
             match shared.crank.wait(&slot, Some(deadline)) {

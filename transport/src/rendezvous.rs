@@ -7,9 +7,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nat_traversal::{
-    MapFailure, MappedSocketAddr, MappingContext, PortLease, PrivRendezvousInfo, PubRendezvousInfo,
-};
+use nat_traversal::{MapFailure, MappedSocketAddr, MappingContext, PrivRendezvousInfo, PubRendezvousInfo};
+
+mod channel;
+
+pub use channel::RendezvousChannel;
 
 use crate::{
     Path, PathKind, Stream, StreamError, Transport,
@@ -19,12 +21,12 @@ use crate::{
     identity::PublicKey,
     interrupter::Interrupter,
     io::{
-        rendezvous::{self, Hold, PunchSocket},
+        rendezvous::{self, Half},
         udp::UdpSocket,
     },
     listener_set::ListenerSet,
     path::PathKinds,
-    protocol::offer::{Hole, Offer, OfferError},
+    protocol::offer::{Offer, OfferError},
     stream::Carrier,
     transport::Shared,
 };
@@ -65,22 +67,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Rendezvous {
-    pub(crate) shared: Arc<Shared>,
-    pub(crate) offer: Offer,
-    pub(crate) meeting: PrivRendezvousInfo,
-    pub(crate) udp: Vec<(Hole, PrivRendezvousInfo, Hold)>,
-    pub(crate) tcp: Vec<(Hole, PrivRendezvousInfo, socket2::Socket)>,
-    /// At relays, for IPv4.
-    pub(crate) relays: Vec<Hold>,
-    /// What may be tried.
-    pub(crate) ways: PathKinds,
-    pub(crate) relay_at_once: bool,
-    /// Servers were asked by UDP, and none answered.
-    udp_silent: bool,
-    /// Sources of addresses that did not help.
-    failures: Vec<MapFailure>,
-    /// Ports that a router forwards until the meeting is over.
-    _leases: Vec<PortLease>,
+    half: Arc<Half>,
 }
 
 impl Rendezvous {
@@ -91,7 +78,8 @@ impl Rendezvous {
     ///
     /// Blocks while the servers of `context`, and routers for a TCP port, are asked, for UDP and TCP at the same time: a round
     /// trip or two, at most
-    /// [`MappingConfig::map_timeout`](nat_traversal::MappingConfig::map_timeout); not at all without servers.
+    /// [`MappingConfig::map_timeout`](nat_traversal::MappingConfig::map_timeout); not at all without servers. Who has a way to tell the
+    /// peer more later need not wait: see [`open`](Rendezvous::open).
     ///
     /// # Errors
     ///
@@ -102,49 +90,43 @@ impl Rendezvous {
         context: &MappingContext,
         options: &RendezvousOptions,
     ) -> Result<(RendezvousOffer, Self), RendezvousError> {
-        let shared = transport.shared();
-        let listening = shared.listening();
-        Self::prepare_with(shared, listening, context, options)
+        Self::open(transport, options)?.prepared(context, options)
     }
 
-    pub(crate) fn prepare_with(
+    /// Opens what a meeting needs, and returns at once. How the sockets are seen from outside is learned by
+    /// [`RendezvousChannel::gather`] of its [`channel`](Rendezvous::channel), before or while it connects; the peer is told all that is known
+    /// by [`RendezvousChannel::offer`], as often as there is news, and the first time before it can connect.
+    ///
+    /// # Errors
+    ///
+    /// [`RendezvousError::Socket`] if no socket can be bound and [`RendezvousError::Closed`].
+    pub fn open(transport: &Transport, options: &RendezvousOptions) -> Result<Self, RendezvousError> {
+        let shared = transport.shared();
+        Self::open_with(shared, &shared.listening(), options)
+    }
+
+    fn open_with(
         shared: &Arc<Shared>,
-        listening: Listening,
+        listening: &Listening,
+        options: &RendezvousOptions,
+    ) -> Result<Self, RendezvousError> {
+        Ok(Self { half: rendezvous::open(shared, listening, options)? })
+    }
+
+    fn prepared(
+        self,
         context: &MappingContext,
         options: &RendezvousOptions,
     ) -> Result<(RendezvousOffer, Self), RendezvousError> {
-        let prepared = rendezvous::prepare(shared, listening, context, options)?;
-        let (meeting, public) = nat_traversal::gen_rendezvous_info(Vec::new());
-        let mut holes = [const { None }; Hole::ALL.len()];
-        let (mut udp, mut tcp) = (Vec::new(), Vec::new());
-        for (hole, socket, endpoints) in prepared.sockets {
-            let (ours, told) = nat_traversal::gen_rendezvous_info(endpoints);
-            holes[hole as usize] = Some(told);
-            match socket {
-                PunchSocket::Udp(socket) => udp.push((hole, ours, socket)),
-                PunchSocket::Tcp(socket) => tcp.push((hole, ours, socket)),
-            }
-        }
-        let listeners = prepared.listeners;
-        let offer = Offer { public_key: shared.public_key, meeting: public, holes, listeners };
-        let told = RendezvousOffer { offer: offer.clone() };
-        let (failures, leases) = (prepared.failures, prepared.leases);
-        let relays = options.relays.iter().filter(|_| options.ways.contains(PathKind::Relayed));
-        let relays = relays.map(|(socket, _)| Hold::new(shared, socket.clone())).collect();
-        let ours = Self {
-            shared: shared.clone(),
-            offer,
-            meeting,
-            udp,
-            tcp,
-            relays,
-            ways: options.ways,
-            relay_at_once: options.relay_at_once,
-            udp_silent: prepared.udp_silent,
-            failures,
-            _leases: leases,
-        };
-        Ok((told, ours))
+        let channel = self.channel();
+        channel.gather(context, options.interrupter.as_ref(), |_| ())?;
+        Ok((channel.complete(), self))
+    }
+
+    /// What carries news between the two sides while the meeting goes on.
+    #[must_use]
+    pub fn channel(&self) -> RendezvousChannel {
+        RendezvousChannel::new(self.half.clone())
     }
 
     /// Meets the peer, which must do the same with our offer within a few seconds. Blocks until there is a stream: both keys
@@ -165,7 +147,7 @@ impl Rendezvous {
         theirs: &RendezvousOffer,
         options: &ConnectOptions,
     ) -> Result<Stream, RendezvousError> {
-        rendezvous::connect(self, &theirs.offer, options)
+        rendezvous::connect(&self.half, &theirs.offer, options)
     }
 
     /// Gives a stream that is there already a better path, such as one that began over a relay: punches holes for UDP as
@@ -189,25 +171,25 @@ impl Rendezvous {
         let Carrier::Quic(stream) = stream.carrier() else {
             return Err(RendezvousError::Stream(StreamError::Io { kind: io::ErrorKind::Unsupported }));
         };
-        rendezvous::improve(self, &theirs.offer, stream, options)
+        rendezvous::improve(&self.half, &theirs.offer, stream, options)
     }
 
     /// Whether servers were asked by UDP and none answered, as where UDP is blocked.
     #[must_use]
-    pub const fn udp_is_silent(&self) -> bool {
-        self.udp_silent
+    pub fn udp_is_silent(&self) -> bool {
+        self.half.udp_is_silent()
     }
 
     /// Sources of addresses that did not help, and why.
     #[must_use]
-    pub fn failures(&self) -> &[MapFailure] {
-        &self.failures
+    pub fn failures(&self) -> Vec<MapFailure> {
+        self.half.failures()
     }
 }
 
 impl fmt::Debug for Rendezvous {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Rendezvous").field("offer", &self.offer).finish_non_exhaustive()
+        formatter.debug_struct("Rendezvous").field("half", &self.half).finish_non_exhaustive()
     }
 }
 
@@ -281,8 +263,17 @@ impl ListenerSet {
         context: &MappingContext,
         options: &RendezvousOptions,
     ) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
+        self.open_rendezvous(options)?.prepared(context, options)
+    }
+
+    /// [`Rendezvous::open`] with the listeners of this set only.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn open_rendezvous(&self, options: &RendezvousOptions) -> Result<Rendezvous, RendezvousError> {
         let (shared, listening) = self.listening();
-        Rendezvous::prepare_with(shared, listening, context, options)
+        Rendezvous::open_with(shared, &listening, options)
     }
 
     /// [`Rendezvous::connect`]: the stream may come in by one of the listeners, and is returned here, never by
@@ -297,7 +288,7 @@ impl ListenerSet {
         theirs: &RendezvousOffer,
         options: &ConnectOptions,
     ) -> Result<Stream, RendezvousError> {
-        if !Arc::ptr_eq(self.listening().0, &ours.shared) {
+        if !Arc::ptr_eq(self.listening().0, ours.half.shared()) {
             return Err(RendezvousError::Closed);
         }
         ours.connect(theirs, options)
@@ -309,7 +300,7 @@ impl ListenerSet {
 /// Whoever carries it can read the addresses but cannot take part in the meeting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RendezvousOffer {
-    offer: Offer,
+    pub(crate) offer: Offer,
 }
 
 impl RendezvousOffer {
@@ -317,6 +308,12 @@ impl RendezvousOffer {
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
         self.offer.public_key
+    }
+
+    /// Whether the sender is going to say more, in another offer of the same meeting.
+    #[must_use]
+    pub fn has_more_to_come(&self) -> bool {
+        self.offer.more
     }
 
     /// The byte form, drawn in `docs/wire.md`: at most 3 KiB, mostly some hundred bytes.
@@ -345,23 +342,28 @@ pub struct RendezvousOptions {
     pub(crate) interrupter: Option<Interrupter>,
     /// Sockets at relays, and their addresses there.
     pub(crate) relays: Vec<(Arc<UdpSocket>, MappedSocketAddr)>,
+    /// How sockets were seen from outside before.
+    pub(crate) known: Vec<(SocketAddr, MappedSocketAddr)>,
+    pub(crate) second: bool,
+    pub(crate) relay_follows: bool,
     pub(crate) ways: PathKinds,
     pub(crate) relay_at_once: bool,
 }
 
 impl Default for RendezvousOptions {
     fn default() -> Self {
-        let (also_at, relays) = (Vec::new(), Vec::new());
-        let ways = PathKinds::ALL;
         Self {
             udp: true,
             tcp: true,
             listeners: true,
-            also_at,
+            also_at: Vec::new(),
             interrupter: None,
-            relays,
-            ways,
+            relays: Vec::new(),
+            known: Vec::new(),
+            second: false,
+            relay_follows: false,
             relay_at_once: false,
+            ways: PathKinds::ALL,
         }
     }
 }
@@ -422,9 +424,32 @@ impl RendezvousOptions {
     #[cfg(feature = "turn")]
     #[must_use]
     pub fn relay(mut self, relay: &crate::Relay) -> Self {
-        if self.relays.len() < MAX_RELAYS {
-            self.relays.push((relay.socket().clone(), relay.endpoint()));
-        }
+        self.relays.push((relay.socket().clone(), relay.endpoint()));
+        self
+    }
+
+    /// Says that a relay is [added](RendezvousChannel::add_relay) later, so that without `Punched` among the [ways](RendezvousOptions::ways) the
+    /// peer is told nothing but that. Default: no.
+    #[must_use]
+    pub fn relay_follows(mut self, follows: bool) -> Self {
+        self.relay_follows = follows;
+        self
+    }
+
+    /// Takes for granted how the socket with the local address `socket` is seen from outside, as
+    /// [`RendezvousChannel::mapped`] told of a meeting shortly before. At most sixteen addresses a socket count.
+    #[must_use]
+    pub fn known(mut self, socket: SocketAddr, seen: impl IntoIterator<Item = MappedSocketAddr>) -> Self {
+        self.known.extend(seen.into_iter().map(|endpoint| (socket, endpoint)));
+        self
+    }
+
+    /// Says that this side gets the other's offer last, as whoever is called does, and that the other begins as soon as it has sent it.
+    /// This side then need not open its NAT first, and leads, which saves two round trips. If both say so it is as if none did.
+    /// Default: no.
+    #[must_use]
+    pub fn second(mut self, second: bool) -> Self {
+        self.second = second;
         self
     }
 
@@ -435,10 +460,6 @@ impl RendezvousOptions {
         self
     }
 }
-
-/// Each costs a check a peer's address.
-#[cfg(feature = "turn")]
-const MAX_RELAYS: usize = 2;
 
 /// The sockets on which streams come in.
 #[derive(Debug, Default)]

@@ -1,5 +1,5 @@
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use mio::Waker;
 
@@ -22,16 +22,31 @@ pub struct Interrupter {
 impl Interrupter {
     /// Ends the calls. They return an error named `Interrupted` within milliseconds. Never blocks.
     pub fn interrupt(&self) {
-        let wakers = {
+        let (wakers, parts) = {
             let mut waits = self.lock();
             waits.interrupted = true;
-            waits.wakers.iter().map(|(_, waker)| Arc::clone(waker)).collect::<Vec<_>>()
+            let wakers = waits.wakers.iter().map(|(_, waker)| Arc::clone(waker)).collect::<Vec<_>>();
+            (wakers, std::mem::take(&mut waits.parts))
         };
+        for waits in parts.iter().filter_map(Weak::upgrade) {
+            Self { waits }.interrupt();
+        }
         for waker in wakers {
             if let Err(error) = waker.wake() {
                 tracing::warn!(%error, "cannot wake a waiting call; it goes on until its deadline");
             }
         }
+    }
+
+    /// One for a part of the calls: it is interrupted with this one, but not the other way round.
+    pub(crate) fn part(&self) -> Self {
+        let part = Self::default();
+        let mut waits = self.lock();
+        waits.parts.retain(|known| known.strong_count() > 0);
+        waits.parts.push(Arc::downgrade(&part.waits));
+        part.lock().interrupted = waits.interrupted;
+        drop(waits);
+        part
     }
 
     /// Whether [`interrupt`](Self::interrupt) has been called.
@@ -81,8 +96,25 @@ impl Drop for Watch {
 struct Waits {
     interrupted: bool,
     wakers: Vec<(u64, Arc<Waker>)>,
+    /// Each belongs to a context that somebody holds.
+    parts: Vec<Weak<Mutex<Self>>>,
     next: u64,
 }
 
 /// Calls at a time. Each has a thread of its own, so that more are a leak.
 const MAX_WAITS: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_ends_with_the_whole_and_not_the_other_way_round() {
+        let whole = Interrupter::default();
+        let (one, other) = (whole.part(), whole.part());
+        one.interrupt();
+        assert!(one.is_interrupted() && !other.is_interrupted() && !whole.is_interrupted());
+        whole.interrupt();
+        assert!(other.is_interrupted() && whole.part().is_interrupted(), "those that come later too");
+    }
+}

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::{TcpListener, TcpStream};
@@ -12,6 +13,7 @@ use super::interrupt::Interrupter;
 use super::run::RunError;
 use super::socket::reusable_tcp;
 use super::stun_tcp::is_under_way;
+use crate::late_addresses::LateAddresses;
 use crate::protocol::{ConnectionId, Dial, TcpPunchEvent, TcpPuncher};
 
 /// What came of a punch for TCP.
@@ -24,13 +26,21 @@ pub(crate) enum TcpOutcome {
 pub(crate) fn run_tcp(
     puncher: &mut TcpPuncher,
     socket: Socket,
+    late: Option<&LateAddresses>,
     deadline: Instant,
     interrupter: &Interrupter,
 ) -> Result<TcpOutcome, RunError> {
     let mut driver = Driver::new(socket)?;
-    let _watch = interrupter.watch(Waker::new(driver.poll.registry(), WAKER)?)?;
+    let waker = Arc::new(Waker::new(driver.poll.registry(), WAKER)?);
+    let _watch = interrupter.watch(waker.clone())?;
+    if let Some(late) = late {
+        late.watch(waker);
+    }
     let mut events = Events::with_capacity(64);
     loop {
+        if let Some(news) = late.and_then(LateAddresses::take) {
+            puncher.learn(now(), &news.ours, &news.theirs, news.more);
+        }
         driver.carry_out(puncher);
         match puncher.poll_event() {
             Some(TcpPunchEvent::Punched(id)) => return Ok(TcpOutcome::Punched(driver.take(id)?)),

@@ -92,6 +92,13 @@ impl Mapper {
     /// Two answers tell what there is to know; others get this much longer.
     pub const GRACE: Duration = Duration::from_millis(300);
 
+    /// What is known before the end, once enough servers have answered to tell something. Others may correct it.
+    #[must_use]
+    pub fn so_far(&self) -> Option<Vec<MappedSocketAddr>> {
+        let enough = self.state == State::Asking && self.answers.seen.len() >= ENOUGH;
+        enough.then(|| self.answers.clone().conclude().addresses)
+    }
+
     fn take_answers(&mut self, now: Instant) {
         let before = self.answers.seen.len();
         while let Some(event) = self.stun.poll_event() {
@@ -151,7 +158,7 @@ enum State {
 }
 
 /// What servers have said so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Answers {
     /// All servers in the order in which they were asked.
     asked: Vec<SocketAddr>,

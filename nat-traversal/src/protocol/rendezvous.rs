@@ -56,6 +56,19 @@ impl PubRendezvousInfo {
         &self.endpoints
     }
 
+    /// The same with other addresses, such as when more are known than those it was made with. The peer must use the keys of
+    /// the first that it was told, for they are made of the addresses as well.
+    #[must_use]
+    pub fn with_endpoints(&self, endpoints: Vec<MappedSocketAddr>) -> Self {
+        Self::new(endpoints, self.public_key)
+    }
+
+    /// Whether it was made for the same meeting.
+    #[must_use]
+    pub fn is_same_meeting(&self, other: &Self) -> bool {
+        self.public_key == other.public_key
+    }
+
     pub(crate) const fn public_key(&self) -> &[u8; 32] {
         &self.public_key
     }

@@ -6,6 +6,7 @@ mod adversary;
 mod coturn;
 #[cfg(target_os = "linux")]
 mod home_router;
+mod late;
 mod mapping;
 mod nat_matrix;
 #[cfg(target_os = "linux")]

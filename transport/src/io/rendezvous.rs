@@ -2,16 +2,21 @@
 
 mod connect;
 mod doors;
+mod gather;
+mod half;
 mod improve;
-mod prepare;
+mod open;
+mod punches;
 mod traces;
 
 use std::sync::Arc;
 
 pub(crate) use self::{
     connect::{connect, connect_from},
+    gather::gather,
+    half::Half,
     improve::improve,
-    prepare::{PunchSocket, prepare},
+    open::open,
 };
 use super::{quic::QuicIo, udp::UdpSocket};
 use crate::{protocol::offer::Hole, rendezvous::RendezvousRoad, transport::Shared};

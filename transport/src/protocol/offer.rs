@@ -7,11 +7,14 @@
 //! 2  UDP over IPv4: rendezvous information     3  UDP over IPv6
 //! 4  TCP over IPv4: rendezvous information     5  TCP over IPv6
 //! 6  listeners, each: scheme and family (1): 0 quic 1 tcp, + 2 for IPv6 | address (4 or 16) | port (2)
+//! 7  flags (1): 1 more addresses follow, 2 the sender gets the other's offer last; 0 if the record is missing
 //! ```
+//!
+//! What is learned after an offer was given follows as another offer with the same keys and more addresses.
 
 use std::net::{IpAddr, SocketAddr};
 
-use nat_traversal::PubRendezvousInfo;
+use nat_traversal::{AddrKind, MappedSocketAddr, PubRendezvousInfo};
 
 use super::wire::{Reader, WireError};
 use crate::{PublicKey, Scheme};
@@ -26,6 +29,10 @@ pub(crate) struct Offer {
     pub(crate) holes: [Option<PubRendezvousInfo>; Hole::ALL.len()],
     /// Where streams can simply be dialled.
     pub(crate) listeners: Vec<(Scheme, SocketAddr)>,
+    /// More addresses follow.
+    pub(crate) more: bool,
+    /// The sender gets the other's offer last, so that the other has begun by then.
+    pub(crate) second: bool,
 }
 
 /// A kind of hole to punch.
@@ -62,7 +69,34 @@ impl Offer {
         if !listeners.is_empty() {
             push_record(&mut bytes, LISTENERS, &listeners);
         }
+        let flags = (u8::from(self.more) * MORE) | (u8::from(self.second) * SECOND);
+        if flags != 0 {
+            push_record(&mut bytes, FLAGS, &[flags]);
+        }
         bytes
+    }
+
+    /// Whether the other is the same offer with what its sender has learned since.
+    pub(crate) fn is_continued_by(&self, other: &Self) -> bool {
+        let same = |ours: &Option<PubRendezvousInfo>, theirs: &Option<PubRendezvousInfo>| match (ours, theirs)
+        {
+            (Some(ours), Some(theirs)) => ours.is_same_meeting(theirs),
+            _ => true,
+        };
+        self.public_key == other.public_key
+            && self.meeting.is_same_meeting(&other.meeting)
+            && self.holes.iter().zip(&other.holes).all(|(ours, theirs)| same(ours, theirs))
+    }
+
+    /// The sender's addresses for one kind of hole.
+    pub(crate) fn endpoints(&self, hole: Hole) -> &[MappedSocketAddr] {
+        self.holes[hole as usize].as_ref().map_or(&[][..], PubRendezvousInfo::endpoints)
+    }
+
+    /// Whether the sender has that address at a relay.
+    pub(crate) fn is_relayed(&self, addr: SocketAddr) -> bool {
+        let all = self.holes.iter().flatten().flat_map(PubRendezvousInfo::endpoints);
+        all.into_iter().any(|endpoint| endpoint.addr == addr && endpoint.kind == AddrKind::Relayed)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, OfferError> {
@@ -76,6 +110,7 @@ impl Offer {
         }
         let public_key = PublicKey::from_bytes(reader.array()?);
         let (mut meeting, mut holes, mut listeners) = (None, [const { None }; Hole::ALL.len()], Vec::new());
+        let mut flags = 0;
         while !reader.is_empty() {
             let (kind, length) = (reader.u8()?, reader.u16()?);
             let value = reader.take(usize::from(length))?;
@@ -83,6 +118,7 @@ impl Offer {
             match kind {
                 MEETING => meeting = Some(info()?),
                 LISTENERS => listeners = read_listeners(value)?,
+                FLAGS => flags = *value.first().ok_or(OfferError::Content)?,
                 kind => {
                     let index = usize::from(kind).checked_sub(usize::from(FIRST_HOLE));
                     if let Some(hole) = index.and_then(|index| holes.get_mut(index)) {
@@ -92,7 +128,8 @@ impl Offer {
             }
         }
         let meeting = meeting.ok_or(OfferError::Content)?;
-        Ok(Self { public_key, meeting, holes, listeners })
+        let (more, second) = (flags & MORE != 0, flags & SECOND != 0);
+        Ok(Self { public_key, meeting, holes, listeners, more, second })
     }
 }
 
@@ -173,6 +210,9 @@ const VERSION: u8 = 1;
 const MEETING: u8 = 1;
 const FIRST_HOLE: u8 = 2;
 const LISTENERS: u8 = 6;
+const FLAGS: u8 = 7;
+const MORE: u8 = 1;
+const SECOND: u8 = 2;
 const IS_V6: u8 = 2;
 /// As many as are in a rendezvous information.
 pub(crate) const MAX_LISTENERS: usize = 16;
@@ -181,7 +221,7 @@ const MAX_BYTES: usize = 3 << 10;
 
 #[cfg(test)]
 mod tests {
-    use nat_traversal::{MappedSocketAddr, gen_rendezvous_info};
+    use nat_traversal::gen_rendezvous_info;
     use proptest::prelude::*;
 
     use super::*;
@@ -194,7 +234,14 @@ mod tests {
         let meeting = PubRendezvousInfo::from_bytes(&info).unwrap();
         let listeners = vec![(Scheme::Tcp, "192.0.2.1:443".parse().unwrap())];
         let holes = [const { None }; Hole::ALL.len()];
-        let offer = Offer { public_key: PublicKey::from_bytes([9; 32]), meeting, holes, listeners };
+        let offer = Offer {
+            public_key: PublicKey::from_bytes([9; 32]),
+            meeting,
+            holes,
+            listeners,
+            more: false,
+            second: false,
+        };
         let mut bytes = vec![1];
         bytes.extend([9; 32]);
         bytes.extend([1, 0, 34]);
@@ -219,6 +266,21 @@ mod tests {
         }
         offer.listeners.push((Scheme::Quic, "[2001:db8::1]:7".parse().unwrap()));
         assert_eq!(Offer::decode(&offer.encode()), Ok(offer));
+    }
+
+    #[test]
+    fn what_follows_an_offer_has_its_keys_and_more_addresses() {
+        let (mut offer, _) = golden();
+        (offer.more, offer.second) = (true, true);
+        let told = gen_rendezvous_info(Vec::new()).1;
+        offer.holes[0] = Some(told.clone());
+        assert_eq!(Offer::decode(&offer.encode()).as_ref(), Ok(&offer));
+        let mut later = Offer { more: false, ..offer.clone() };
+        let endpoint = MappedSocketAddr::host("192.0.2.7:1".parse().unwrap());
+        later.holes[0] = Some(told.with_endpoints(vec![endpoint]));
+        assert!(offer.is_continued_by(&later));
+        later.holes[0] = Some(gen_rendezvous_info(vec![endpoint]).1);
+        assert!(!offer.is_continued_by(&later), "of another meeting");
     }
 
     #[test]

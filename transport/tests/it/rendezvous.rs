@@ -305,3 +305,38 @@ fn a_stream_that_is_there_moves_to_a_hole_that_both_punch_later() {
     let error = fourth.improve(&dialled, &third_offer, &within(2)).unwrap_err();
     assert!(matches!(error, RendezvousError::Offer), "another peer's offer: {error}");
 }
+
+#[test]
+fn what_is_learned_after_the_offers_is_told_and_used() {
+    let peers = [0, 1].map(|_| Peer::new(&["quic://127.0.0.1:0"]));
+    let server = nat_traversal::HolePunchServer::bind_pair("127.0.0.1:0".parse().unwrap()).unwrap();
+    let context = context();
+    let addresses = server.addresses();
+    let stuns = addresses.iter().map(|address| nat_traversal::HolePunchServerAddr::Stun(address.addr));
+    context.add_servers(stuns);
+    let options = [RendezvousOptions::new(), RendezvousOptions::new().second(true)];
+    let halves = [0, 1].map(|side: usize| peers[side].set.open_rendezvous(&options[side]).unwrap());
+    let channels = [halves[0].channel(), halves[1].channel()];
+    let offers = [channels[0].offer(), channels[1].offer()];
+    assert!(offers.iter().all(RendezvousOffer::has_more_to_come));
+    for side in [0, 1] {
+        let told = std::sync::Mutex::new(0);
+        let tell = |offer: RendezvousOffer| {
+            *told.lock().unwrap() += 1;
+            let offer = RendezvousOffer::from_bytes(&offer.to_bytes()).unwrap();
+            channels[1 - side].receive(&offer);
+        };
+        channels[side].gather(&context, None, tell).unwrap();
+        assert!(*told.lock().unwrap() >= 1, "UDP or TCP, or both");
+        let last = channels[side].complete();
+        assert!(!last.has_more_to_come() && last.public_key() == peers[side].transport.public_key());
+        channels[1 - side].receive(&last);
+    }
+    let [first, second] = halves;
+    thread::scope(|scope| {
+        let other = scope.spawn(|| second.connect(&offers[0], &within(20)).unwrap());
+        let stream = first.connect(&offers[1], &within(20)).unwrap();
+        exchange(&stream, &other.join().unwrap());
+    });
+    assert!(peers.iter().all(Peer::saw_nobody));
+}

@@ -8,6 +8,7 @@ use crate::protocol::{MappedSocketAddr, Random, Seed};
 
 mod connection;
 mod dial;
+mod late;
 
 use connection::{Connection, Progress};
 use dial::Target;
@@ -35,6 +36,8 @@ pub struct TcpPuncher {
     transmits: VecDeque<(ConnectionId, Vec<u8>)>,
     events: VecDeque<TcpPunchEvent>,
     done: bool,
+    /// Addresses may follow, so that nothing is hopeless yet.
+    more: bool,
 }
 
 /// One connection, or one attempt at it.
@@ -85,6 +88,7 @@ impl TcpPuncher {
             transmits: VecDeque::new(),
             events: events.into_iter().collect(),
             done: plan.obstacle.is_some(),
+            more: false,
         }
     }
 

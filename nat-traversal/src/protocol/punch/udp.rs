@@ -9,8 +9,10 @@ use super::{Obstacle, PunchKeys};
 use crate::protocol::stun::TransactionId;
 use crate::protocol::{Datagram, Due, Machine, MappedSocketAddr, Random, Retry, Seed, SocketIndex, Transmit};
 
+mod late;
 mod path;
 
+use late::Late;
 use path::Path;
 
 /// Punches a hole for UDP.
@@ -43,6 +45,7 @@ pub struct UdpPuncher {
     state: State,
     transmits: VecDeque<Transmit>,
     events: VecDeque<PunchEvent>,
+    late: Late,
 }
 
 /// What a [`UdpPuncher`] tells.
@@ -50,6 +53,14 @@ pub struct UdpPuncher {
 pub enum PunchEvent {
     /// There is a hole: packets between this socket and this address of the peer pass both ways.
     Punched {
+        /// The socket.
+        socket: SocketIndex,
+        /// The peer's address.
+        peer: SocketAddr,
+    },
+    /// A packet of the peer came by this way, so that packets to there will likely arrive: what this machine does not
+    /// wait for may be tried at once. The punch goes on. Only told if [asked for](UdpPuncher::tell_heard), of the first few ways.
+    Heard {
         /// The socket.
         socket: SocketIndex,
         /// The peer's address.
@@ -94,6 +105,7 @@ impl UdpPuncher {
             state: State::Checking,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
+            late: Late::default(),
         };
         if let Some(obstacle) = plan.obstacle {
             puncher.events.push_back(PunchEvent::Hopeless(obstacle));
@@ -109,26 +121,6 @@ impl UdpPuncher {
     pub fn opener_hops(mut self, hops: u8) -> Self {
         self.opener_hops = hops.max(OPENER_HOPS);
         self.spray = self.spray.map(|spray| spray.opener_hops(self.opener_hops));
-        self
-    }
-
-    /// Checks the same addresses from another socket as well, beginning at `first`: from an address at a relay, say, that
-    /// is used only if nothing better has worked by then. All addresses count, also those that are of no use from an
-    /// ordinary socket. The driver must have that socket. Call it before anything else.
-    #[must_use]
-    pub fn also_from(mut self, socket: SocketIndex, theirs: &[MappedSocketAddr], first: Instant) -> Self {
-        let targets = theirs.iter().map(|endpoint| endpoint.addr).take(RELAYED_PATHS);
-        for to in targets {
-            if !self.paths.iter().any(|known| known.socket == socket && known.remote == to) {
-                self.paths.push(Path::to_candidate(socket, to, first));
-            }
-        }
-        // What is hopeless for our own sockets is none for this one.
-        self.obstacle = None;
-        self.events.clear();
-        if matches!(self.state, State::Done) {
-            self.state = State::Checking;
-        }
         self
     }
 
@@ -156,7 +148,9 @@ impl UdpPuncher {
         let Some(index) = self.path_for(datagram.socket, datagram.source) else { return };
         self.send_answer(datagram.socket, datagram.source, id);
         if matches!(self.state, State::Checking) {
-            self.paths[index].hear(now);
+            if self.paths[index].hear(now) {
+                self.tell_way(index);
+            }
             if nominates && !self.keys.leads {
                 tracing::debug!(peer = %datagram.source, "the peer has chosen");
                 let copies = Retry::with(now + COPY_GAP, COPY_GAP, COPIES, Duration::ZERO);
@@ -365,9 +359,6 @@ const COPY_GAP: Duration = Duration::from_millis(10);
 
 /// Ways known: those to candidates and predicted ports, and those that the peer shows us.
 const MAX_PATHS: usize = 256;
-
-/// Addresses of the peer tried from each further socket.
-const RELAYED_PATHS: usize = 16;
 
 /// Requests of the peer remembered; it sends fewer within the life of a punch, but for a spray of which one counts.
 const REMEMBERED: usize = 512;

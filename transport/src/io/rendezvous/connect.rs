@@ -1,16 +1,14 @@
 mod udp;
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use nat_traversal::{
-    MappingConfig, MappingContext, PunchError,
-    protocol::{PunchEvent, SocketIndex, UdpPuncher},
-    tcp_punch_hole,
+    LateAddresses, MappingConfig, MappingContext, PunchError, protocol::UdpPuncher, tcp_punch_hole_with,
 };
 
 pub(crate) use udp::connect_from;
@@ -18,6 +16,7 @@ pub(crate) use udp::connect_from;
 use super::{
     Hold,
     doors::{Door, doors},
+    half::{Half, PunchSocket},
     road_of,
     traces::{EndPunches, Expected, TcpFinds, describe},
 };
@@ -39,48 +38,60 @@ use crate::{
         offer::{Hole, Offer},
         preface::{Preface, Purpose},
     },
-    rendezvous::{Rendezvous, RendezvousError, RendezvousFailure, RendezvousRoad},
+    rendezvous::{RendezvousError, RendezvousFailure, RendezvousRoad},
     stream::Carrier,
     transport::Shared,
 };
 
 /// Meets the peer by whatever way works first.
 pub(crate) fn connect(
-    ours: Rendezvous,
+    half: &Arc<Half>,
     theirs: &Offer,
     options: &ConnectOptions,
 ) -> Result<Stream, RendezvousError> {
-    let Rendezvous { shared, offer, meeting, udp, tcp, relays, ways, relay_at_once, .. } = ours;
+    let shared = &half.shared;
     let begun = clock::now();
     let deadline = options.deadline_of(begun, shared.config.connect_timeout);
-    let keys = meeting.agree(&theirs.meeting).map_err(|_| RendezvousError::Offer)?;
+    let slot = shared.crank.slot();
+    let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
+    let ours = half.begin(&slot).ok_or(RendezvousError::Full)?;
+    let keys = ours.meeting.agree(&theirs.meeting).map_err(|_| RendezvousError::Offer)?;
     if theirs.public_key == shared.public_key {
         return Err(RendezvousError::Offer);
     }
-    let slot = shared.crank.slot();
-    let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
-    let expected = Expected::begin(&shared, &keys, theirs.public_key, options, deadline)?;
+    // Whoever is second leads: its packets pass the other's NAT at once, and what the first gets is a stream without a further
+    // round trip for the verdict.
+    let leads = if ours.second == theirs.second { keys.leads() } else { ours.second };
+    let expected = Expected::begin(shared, &keys, leads, theirs.public_key, options, deadline)?;
     let context = MappingContext::new(MappingConfig::new()).map_err(std::io::Error::other)?;
     let finds = TcpFinds { slot: slot.clone(), found: Mutex::default() };
     thread::scope(|scope| {
         // However this ends, so do they.
         let _ending = EndPunches(&context);
-        let mut call = Call::new(&shared, &slot, &expected, theirs, begun, deadline, options);
-        call.dialable = !offer.listeners.is_empty();
-        call.relays = relays;
-        call.relays_after = if relay_at_once { Duration::ZERO } else { RELAYS_AFTER };
-        call.doors.retain(|door| ways.contains(PathKind::of(door.remote, false)));
-        for (hole, info, socket) in tcp {
+        let mut call = Call::new(shared, &slot, &expected, theirs, begun, deadline, options);
+        (call.half, call.more, call.dialable) = (Some(half), true, ours.is_dialable);
+        call.doors.retain(|door| half.ways.contains(PathKind::of(door.remote, false)));
+        for (open, info) in ours.holes {
+            let hole = open.hole;
             let Some(told) = &theirs.holes[hole as usize] else { continue };
+            let socket = match open.socket {
+                PunchSocket::Udp(hold) => {
+                    let how = (open.is_direct, ours.second && !theirs.second);
+                    call.begin_udp(hole, info, hold, how, half.ways)?;
+                    continue;
+                }
+                PunchSocket::Tcp(socket) => socket,
+            };
+            let (late, told) = (LateAddresses::new(), told.clone());
+            call.late.push((hole, late.clone()));
             let (context, finds) = (&context, &finds);
-            let punch = move || finds.report(hole, tcp_punch_hole(socket, info, told, context, deadline));
+            let punch = move || {
+                finds.report(hole, tcp_punch_hole_with(socket, info, &told, &late, context, deadline));
+            };
             match thread::Builder::new().name("transport-punch".into()).spawn_scoped(scope, punch) {
                 Ok(_) => call.tcp_punches += 1,
                 Err(error) => call.fail(RendezvousRoad::TcpPunch { v6: hole == Hole::TcpV6 }, begun, &error),
             }
-        }
-        for (hole, info, hold) in udp {
-            call.begin_udp(hole, info, hold, theirs, ways)?;
         }
         call.run(&finds)
     })
@@ -88,10 +99,14 @@ pub(crate) fn connect(
 
 /// One call, on the caller's thread.
 struct Call<'c> {
+    /// `None` where nothing is told but what was at the beginning.
+    half: Option<&'c Arc<Half>>,
     shared: &'c Arc<Shared>,
     slot: &'c Arc<Slot>,
     expected: &'c Expected<'c>,
     options: &'c ConnectOptions,
+    /// What the peer has told so far.
+    theirs: Offer,
     peer: PublicKey,
     leads: bool,
     begun: Instant,
@@ -99,14 +114,15 @@ struct Call<'c> {
     outcomes: Arc<Outcomes>,
     punches: Vec<Punch>,
     tcp_punches: usize,
+    /// Ours, in the order of their numbers.
+    relays: Vec<Hold>,
+    /// What the punches for TCP are told.
+    late: Vec<(Hole, LateAddresses)>,
     /// Where the peer listens.
     doors: Vec<Door>,
     attempts: Vec<Attempt>,
     /// Handshakes in which the peer asks.
     awaited: Vec<TcpDial>,
-    /// Ours, until the punch that uses them begins.
-    relays: Vec<Hold>,
-    relays_after: Duration,
     /// Kept until the call is over: streams may come in on them.
     holds: Vec<Hold>,
     failures: Vec<RendezvousFailure>,
@@ -114,13 +130,13 @@ struct Call<'c> {
     dialable: bool,
     /// There is a hole for QUIC on which the peer may ask.
     may_be_asked: bool,
+    /// One of the two may learn more.
+    more: bool,
 }
 
 struct Punch {
     hole: Hole,
     machine: SharedMachine<UdpPuncher>,
-    /// The peer's addresses at relays.
-    relayed: Vec<SocketAddr>,
 }
 
 /// One connection on which a stream may be asked for.
@@ -128,6 +144,8 @@ struct Attempt {
     road: RendezvousRoad,
     /// The door it dials.
     door: Option<usize>,
+    /// The number of the socket that it was told to go from.
+    via: Option<usize>,
     begun: Instant,
     dial: Option<Dial>,
 }
@@ -143,10 +161,12 @@ impl<'c> Call<'c> {
         options: &'c ConnectOptions,
     ) -> Self {
         Self {
+            half: None,
             shared,
             slot,
             expected,
             options,
+            theirs: theirs.clone(),
             peer: theirs.public_key,
             leads: expected.leads,
             begun,
@@ -154,15 +174,16 @@ impl<'c> Call<'c> {
             outcomes: Outcomes::new(slot.clone()),
             punches: Vec::new(),
             tcp_punches: 0,
+            relays: Vec::new(),
+            late: Vec::new(),
             doors: doors(begun, theirs),
             attempts: Vec::new(),
             awaited: Vec::new(),
-            relays: Vec::new(),
-            relays_after: RELAYS_AFTER,
             holds: Vec::new(),
             failures: Vec::new(),
             dialable: false,
             may_be_asked: false,
+            more: false,
         }
     }
 
@@ -171,6 +192,7 @@ impl<'c> Call<'c> {
         let _watch = expected.queue.watch(self.slot);
         loop {
             let now = clock::now();
+            self.take_news(now);
             for index in 0..self.doors.len() {
                 if self.doors[index].due.is_some_and(|due| due <= now) {
                     self.knock(index);
@@ -204,45 +226,6 @@ impl<'c> Call<'c> {
         door.due = None;
         let (scheme, remote) = (door.scheme, door.remote);
         self.dial(RendezvousRoad::Listener { scheme, remote }, Some(index), None, None);
-    }
-
-    /// Takes in what came for the punches, and what they found.
-    fn turn_punches(&mut self, now: Instant) {
-        let mut index = 0;
-        while index < self.punches.len() {
-            let punch = &mut self.punches[index];
-            let Some(event) = punch.machine.turn(now) else {
-                index += 1;
-                continue;
-            };
-            let Punch { hole, machine, relayed } = self.punches.swap_remove(index);
-            match event {
-                PunchEvent::Punched { socket, peer } => {
-                    self.udp_found(&machine, socket, peer, relayed.contains(&peer));
-                }
-                PunchEvent::Hopeless(obstacle) => self.fail(road_of(hole), self.begun, &obstacle),
-            }
-        }
-    }
-
-    fn udp_found(
-        &mut self,
-        machine: &SharedMachine<UdpPuncher>,
-        index: SocketIndex,
-        remote: SocketAddr,
-        relayed: bool,
-    ) {
-        let Some(socket) = machine.socket(index).cloned() else { return };
-        tracing::debug!(%remote, local = %socket.local(), leads = self.leads, "punched a hole for QUIC");
-        socket.note_punched(remote, relayed);
-        let hold = Hold::new(self.shared, socket.clone());
-        self.holds.push(hold);
-        // The leader asks; it comes to the follower, on this very socket.
-        self.may_be_asked |= !self.leads;
-        if self.leads {
-            let road = RendezvousRoad::Punched { scheme: Scheme::Quic, remote: Some(remote) };
-            self.dial(road, None, Some(socket), None);
-        }
     }
 
     fn tcp_found(&mut self, hole: Hole, found: Result<TcpStream, PunchError>) {
@@ -307,6 +290,7 @@ impl<'c> Call<'c> {
             again: true,
             outcomes: self.outcomes.clone(),
         };
+        let via = order.via.as_ref().map(|socket| socket.number());
         let begun = clock::now();
         let dial = match connected {
             Some(stream) => TcpHandshake::dial_over(self.shared, stream, order)
@@ -317,7 +301,7 @@ impl<'c> Call<'c> {
             Ok(dial) => (Some(dial), None),
             Err(error) => (None, Some(DialError::Socket(error))),
         };
-        self.attempts.push(Attempt { road, door, begun, dial });
+        self.attempts.push(Attempt { road, door, via, begun, dial });
         if let Some(error) = error {
             self.attempt_failed(attempt, &error);
         }
@@ -341,10 +325,11 @@ impl<'c> Call<'c> {
         Ok(None)
     }
 
-    /// The leader's stream may be here before our own end of the punch has heard that there is a hole.
+    /// The leader's stream may be here before our own end of the punch has heard that there is a hole, or by another one.
     fn note_kind(&self, stream: &Stream) {
-        if let (Carrier::Quic(stream), false) = (stream.carrier(), self.leads || self.punches.is_empty()) {
-            stream.note_punched(|remote| self.punches.iter().any(|punch| punch.relayed.contains(&remote)));
+        let by_hole = !self.leads && (self.may_be_asked || !self.punches.is_empty());
+        if let (Carrier::Quic(stream), true) = (stream.carrier(), by_hole) {
+            stream.note_punched(|remote| self.is_relayed(remote));
         }
     }
 
@@ -368,7 +353,8 @@ impl<'c> Call<'c> {
     fn is_hopeless(&self) -> bool {
         let dialling = self.attempts.iter().any(|attempt| attempt.dial.is_some());
         let will_dial = self.doors.iter().any(|door| door.due.is_some());
-        !dialling
+        !self.more
+            && !dialling
             && !will_dial
             && !self.may_be_asked
             && !self.dialable
@@ -408,7 +394,3 @@ impl<'c> Call<'c> {
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Dials in all; a rendezvous is no port scan.
 const MAX_ATTEMPTS: usize = 128;
-/// What is direct gets so much time before a relay is tried.
-const RELAYS_AFTER: Duration = Duration::from_millis(300);
-/// Far beyond the numbers that a punch gives to sockets of its own.
-const FIRST_RELAY: u16 = 0xff00;

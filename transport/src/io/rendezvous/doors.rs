@@ -23,6 +23,13 @@ pub(super) fn doors(begun: Instant, theirs: &Offer) -> Vec<Door> {
         .collect()
 }
 
+/// Listeners that the peer named later; as many as one offer names at most.
+pub(super) fn new_doors(now: Instant, known: &Offer, later: &Offer) -> Vec<Door> {
+    let new = later.listeners.iter().filter(|listener| !known.listeners.contains(listener));
+    let doors = new.map(|&(scheme, remote)| Door { scheme, remote, due: Some(now), pause: FIRST_PAUSE });
+    doors.collect()
+}
+
 const PACE: Duration = Duration::from_millis(250);
 /// Before a listener is dialled again: the peer may be a moment behind us.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

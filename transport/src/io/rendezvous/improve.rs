@@ -2,49 +2,58 @@
 
 use std::{fmt::Display, sync::Arc, time::Instant};
 
-use nat_traversal::{
-    AddrKind,
-    protocol::{PunchEvent, Seed, UdpPuncher},
-};
+use nat_traversal::protocol::{PunchEvent, UdpPuncher};
 
-use super::{Hold, road_of};
+use super::{
+    Hold,
+    half::{Half, News, PunchSocket},
+    punches::{begin_punch, reachable},
+    road_of,
+};
 use crate::{
-    StreamError,
+    PathKind, StreamError,
     connect_options::ConnectOptions,
-    io::{clock, crank::Waited, entropy, quic::QuicStream, slot::Slot, udp::SharedMachine},
+    io::{clock, crank::Waited, quic::QuicStream, slot::Slot, udp::SharedMachine},
     path::Path,
     protocol::{
         offer::{Hole, Offer},
         paths::UdpSource,
     },
-    rendezvous::{Rendezvous, RendezvousError, RendezvousFailure},
+    rendezvous::{RendezvousError, RendezvousFailure},
 };
 
 pub(crate) fn improve(
-    ours: Rendezvous,
+    half: &Half,
     theirs: &Offer,
     stream: &QuicStream,
     options: &ConnectOptions,
 ) -> Result<Path, RendezvousError> {
+    let shared = &half.shared;
     let begun = clock::now();
-    let deadline = options.deadline_of(begun, ours.shared.config.connect_timeout);
+    let deadline = options.deadline_of(begun, shared.config.connect_timeout);
     if theirs.public_key != stream.public_key() {
         return Err(RendezvousError::Offer);
     }
-    let slot = ours.shared.crank.slot();
+    let slot = shared.crank.slot();
     let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
-    let mut search =
-        Search { stream, theirs, begun, punches: Vec::new(), offered: Vec::new(), failures: Vec::new() };
-    let (mut holds, shared) = (Vec::new(), ours.shared.clone());
-    for (hole, info, hold) in ours.udp {
-        if let Some(told) = &theirs.holes[hole as usize] {
-            let endpoints = info.endpoints().to_vec();
-            let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
-            let seed = Seed::from_bytes(entropy::bytes());
-            let direct = told.endpoints().iter().filter(|endpoint| endpoint.kind != AddrKind::Relayed);
-            let direct: Vec<_> = direct.copied().collect();
-            let puncher = UdpPuncher::new(begun, &endpoints, &direct, keys, seed);
-            search.punches.push((hole, SharedMachine::new(&shared, &slot, hold.socket(), puncher)));
+    let ours = half.begin(&slot).ok_or(RendezvousError::Full)?;
+    let mut search = Search {
+        half,
+        stream,
+        theirs: theirs.clone(),
+        begun,
+        more: true,
+        punches: Vec::new(),
+        offered: Vec::new(),
+        failures: Vec::new(),
+    };
+    let mut holds = Vec::new();
+    for (open, info) in ours.holes {
+        let PunchSocket::Udp(hold) = open.socket else { continue };
+        if let Some(told) = &theirs.holes[open.hole as usize] {
+            let how = (open.is_direct, ours.second && !theirs.second);
+            let puncher = begin_punch(begun, info, told, how, DIRECT.into_iter().collect())?;
+            search.punches.push((open.hole, SharedMachine::new(shared, &slot, hold.socket(), puncher)));
         }
         holds.push(hold);
     }
@@ -55,14 +64,19 @@ pub(crate) fn improve(
 }
 
 struct Search<'s> {
+    half: &'s Half,
     stream: &'s QuicStream,
-    theirs: &'s Offer,
+    theirs: Offer,
     begun: Instant,
+    more: bool,
     punches: Vec<(Hole, SharedMachine<UdpPuncher>)>,
     /// What was found and may be taken.
     offered: Vec<UdpSource>,
     failures: Vec<RendezvousFailure>,
 }
+
+/// A path over a relay is what the stream has.
+const DIRECT: [PathKind; 3] = [PathKind::Lan, PathKind::Direct, PathKind::Punched];
 
 impl Search<'_> {
     fn run(
@@ -74,6 +88,7 @@ impl Search<'_> {
     ) -> Result<Path, RendezvousError> {
         loop {
             let now = clock::now();
+            self.take_news(now);
             self.turn_punches(now, holds);
             if self.offered.contains(&self.stream.way()) {
                 return Ok(self.stream.path());
@@ -84,13 +99,26 @@ impl Search<'_> {
             if options.is_interrupted() {
                 return Err(RendezvousError::Interrupted);
             }
-            if now >= deadline || self.punches.is_empty() && self.offered.is_empty() {
+            if now >= deadline || !self.more && self.punches.is_empty() && self.offered.is_empty() {
                 return Err(self.failed(now));
             }
             let due = self.punches.iter().filter_map(|(_, machine)| machine.timeout());
             if let Waited::Closed = self.stream.shared().crank.wait(slot, due.chain([deadline]).min()) {
                 return Err(RendezvousError::Stream(StreamError::Closed));
             }
+        }
+    }
+
+    fn take_news(&mut self, now: Instant) {
+        let Some(News { ours, theirs, more, .. }) = self.half.news() else { return };
+        if let Some(theirs) = theirs.filter(|theirs| self.theirs.is_continued_by(theirs)) {
+            self.theirs = theirs;
+        }
+        self.more = more || self.theirs.more;
+        for (hole, machine) in &mut self.punches {
+            let theirs = reachable(self.theirs.endpoints(*hole), DIRECT.into_iter().collect());
+            let ours = ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
+            machine.machine_mut().learn(now, ours, &theirs, self.more);
         }
     }
 
@@ -101,8 +129,12 @@ impl Search<'_> {
                 index += 1;
                 continue;
             };
+            if let PunchEvent::Heard { .. } = event {
+                continue;
+            }
             let (hole, machine) = self.punches.swap_remove(index);
             match event {
+                PunchEvent::Heard { .. } => {}
                 PunchEvent::Punched { socket, peer } => {
                     let Some(socket) = machine.socket(socket).cloned() else { continue };
                     tracing::debug!(remote = %peer, "punched a hole for a stream that is there");

@@ -55,6 +55,7 @@ impl<'s> Expected<'s> {
     pub(super) fn begin(
         shared: &'s Shared,
         keys: &PunchKeys,
+        leads: bool,
         peer: PublicKey,
         options: &ConnectOptions,
         deadline: Instant,
@@ -62,7 +63,7 @@ impl<'s> Expected<'s> {
         let mut tag = RendezvousTag([0; 16]);
         tag.0.copy_from_slice(&keys.export(b"rendezvous tag")[..16]);
         let queue = AcceptQueue::new(1);
-        let (label, leads) = (options.label.clone(), keys.leads());
+        let label = options.label.clone();
         let meeting = Meeting { peer, label, leads, deadline, place: queue.clone() };
         if !shared.meetings.hold().begin(tag, meeting) {
             return Err(RendezvousError::Full);

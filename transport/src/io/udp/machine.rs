@@ -36,8 +36,11 @@ impl<M: Machine> SharedMachine<M> {
         Self { shared: shared.clone(), machine, sockets: vec![socket.clone()], further: Vec::new(), inbox }
     }
 
-    /// Gives the machine another socket, under a number that it does not give itself.
+    /// Gives the machine another socket, under a number that it does not give itself; nothing if it has it already.
     pub(crate) fn add_socket(&mut self, index: SocketIndex, socket: &Arc<UdpSocket>) {
+        if self.further.iter().any(|(known, _)| *known == index) {
+            return;
+        }
         socket.add_inbox(&self.inbox);
         self.further.push((index, socket.clone()));
     }
@@ -65,6 +68,11 @@ impl<M: Machine> SharedMachine<M> {
 
     pub(crate) fn machine(&self) -> &M {
         &self.machine
+    }
+
+    /// To tell it something; it is to be turned then.
+    pub(crate) fn machine_mut(&mut self) -> &mut M {
+        &mut self.machine
     }
 
     pub(crate) fn socket(&self, index: SocketIndex) -> Option<&Arc<UdpSocket>> {

@@ -11,6 +11,24 @@ fn a_connection_that_the_follower_dialled_is_taken_by_both() {
 }
 
 #[test]
+fn addresses_that_come_late_are_dialled_and_nothing_is_hopeless_before() {
+    let keys = PunchKeys::derive(b"secret", b"a", b"b").unwrap();
+    let (now, mut puncher) =
+        (epoch(), TcpPuncher::new(epoch(), &[], &[], keys, Seed::from(7)).more_to_come());
+    puncher.handle_timeout(now);
+    assert_eq!((puncher.poll_event(), puncher.poll_dial()), (None, None));
+    let host = |address: &str| MappedSocketAddr::host(address.parse().unwrap());
+    let (ours, theirs) = ([host("198.51.100.1:1")], [host("192.0.2.1:2")]);
+    puncher.learn(now, &ours, &theirs, true);
+    puncher.learn(now, &ours, &theirs, false);
+    puncher.handle_timeout(now);
+    assert_eq!(puncher.poll_dial().map(|dial| dial.remote), Some(theirs[0].addr));
+    assert_eq!((puncher.poll_event(), puncher.poll_dial()), (None, None), "once");
+    puncher.learn(now, &ours, &[], false);
+    assert_eq!(puncher.poll_event(), Some(TcpPunchEvent::Hopeless(Obstacle::NoAddress)));
+}
+
+#[test]
 fn of_two_connections_both_take_the_one_that_the_leader_chose() {
     let mut pair = Pair::new();
     let leader = usize::from(!pair.sides[0].keys.leads());

@@ -32,12 +32,19 @@ impl Path {
     }
 
     /// An authentic packet of the peer came by this way. The first one is worth new checks, as they will pass the
-    /// peer's NAT now.
-    pub(super) fn hear(&mut self, now: Instant) {
-        if !self.heard {
+    /// peer's NAT now. Tells whether it is the first.
+    pub(super) fn hear(&mut self, now: Instant) -> bool {
+        let first = !self.heard;
+        if first {
             self.heard = true;
-            self.checks = Some(Retry::with(now, FIRST_WAIT, CHECKS, FIRST_WAIT));
+            self.begin_at(now);
         }
+        first
+    }
+
+    /// Its checks begin then, anew.
+    pub(super) fn begin_at(&mut self, first: Instant) {
+        self.checks = Some(Retry::with(first, FIRST_WAIT, CHECKS, FIRST_WAIT));
     }
 
     /// When a check is due.

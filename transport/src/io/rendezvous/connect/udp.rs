@@ -1,31 +1,36 @@
 //! The part of a call that punches holes for UDP, which is all of it where the caller brings the socket.
 
 use std::{
-    net,
+    net::{self, SocketAddr},
     sync::{Arc, Mutex},
+    time::Instant,
 };
 
 use nat_traversal::{
-    AddrKind, MappedSocketAddr, PrivRendezvousInfo, PubRendezvousInfo,
-    protocol::{PunchKeys, Seed, SocketIndex, UdpPuncher},
+    PrivRendezvousInfo, PubRendezvousInfo,
+    protocol::{PunchEvent, Seed, UdpPuncher},
 };
 
-use super::{Call, FIRST_RELAY, Punch};
+use super::{Attempt, Call, Punch};
 use crate::{
-    PathKind, Stream,
+    PathKind, Scheme, Stream,
     connect_options::ConnectOptions,
     identity::PublicKey,
     io::{
         clock, entropy,
         rendezvous::{
             Hold,
+            doors::new_doors,
+            half::News,
+            punches::{add_relays, begin_punch, reachable},
+            road_of,
             traces::{Expected, TcpFinds},
         },
-        udp::SharedMachine,
+        udp::{SharedMachine, UdpSocket},
     },
     path::PathKinds,
     protocol::offer::{Hole, Offer},
-    rendezvous::RendezvousError,
+    rendezvous::{RendezvousError, RendezvousRoad},
     transport::Shared,
 };
 
@@ -50,13 +55,16 @@ pub(crate) fn connect_from(
     }
     let slot = shared.crank.slot();
     let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
-    let expected = Expected::begin(shared, &keys, peer, options, deadline)?;
+    let expected = Expected::begin(shared, &keys, keys.leads(), peer, options, deadline)?;
     let hold = Hold::new(shared, shared.quic.adopt(shared, socket)?);
     let hole = if hold.socket().local().is_ipv4() { Hole::UdpV4 } else { Hole::UdpV6 };
     let holes = [const { None }; Hole::ALL.len()];
-    let offer = Offer { public_key: peer, meeting: theirs.clone(), holes, listeners: Vec::new() };
+    let (listeners, more, second) = (Vec::new(), false, false);
+    let offer = Offer { public_key: peer, meeting: theirs.clone(), holes, listeners, more, second };
     let mut call = Call::new(shared, &slot, &expected, &offer, begun, deadline, options);
-    call.punch(hole, &endpoints, keys, &hold, theirs.endpoints());
+    let seed = Seed::from_bytes(entropy::bytes());
+    let puncher = UdpPuncher::new(begun, &endpoints, theirs.endpoints(), keys, seed);
+    call.punch(hole, &hold, puncher);
     call.holds.push(hold);
     call.run(&TcpFinds { slot: slot.clone(), found: Mutex::default() })
 }
@@ -67,51 +75,99 @@ impl Call<'_> {
         hole: Hole,
         info: PrivRendezvousInfo,
         hold: Hold,
-        theirs: &Offer,
+        how: (bool, bool),
         ways: PathKinds,
     ) -> Result<(), RendezvousError> {
-        if let Some(told) = &theirs.holes[hole as usize] {
-            let endpoints = info.endpoints().to_vec();
-            let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
-            let mut theirs = told.endpoints().to_vec();
-            // From our relay every address is a relayed way.
-            theirs.retain(|one| {
-                let relayed = one.kind == AddrKind::Relayed;
-                let kind = if relayed { PathKind::Relayed } else { PathKind::Punched };
-                hold.socket().is_relay() || ways.contains(kind)
-            });
-            self.punch(hole, &endpoints, keys, &hold, &theirs);
+        if let Some(told) = &self.theirs.holes[hole as usize] {
+            let puncher = begin_punch(self.begun, info, told, how, ways)?;
+            self.punch(hole, &hold, puncher);
         }
         self.holds.push(hold);
         Ok(())
     }
 
-    fn punch(
-        &mut self,
-        hole: Hole,
-        endpoints: &[MappedSocketAddr],
-        keys: PunchKeys,
-        hold: &Hold,
-        theirs: &[MappedSocketAddr],
-    ) {
-        let seed = Seed::from_bytes(entropy::bytes());
-        let mut puncher = UdpPuncher::new(self.begun, endpoints, theirs, keys, seed);
-        let mut relays = if hole == Hole::UdpV4 { std::mem::take(&mut self.relays) } else { Vec::new() };
-        relays.retain(|relay| relay.socket().number() != hold.socket().number());
-        if hold.socket().is_relay() {
-            puncher = puncher.also_from(SocketIndex::MAIN, theirs, self.begun);
+    /// Takes in what either side has learned since.
+    pub(super) fn take_news(&mut self, now: Instant) {
+        let Some((half, news)) = self.half.and_then(|half| Some((half, half.news()?))) else { return };
+        let News { ours, theirs, relays, more } = news;
+        if let Some(theirs) = theirs {
+            if self.theirs.is_continued_by(&theirs) {
+                let doors = new_doors(now, &self.theirs, &theirs).into_iter();
+                self.doors.extend(doors.filter(|door| half.ways.contains(PathKind::of(door.remote, false))));
+                self.theirs = theirs;
+            } else {
+                tracing::debug!("what the peer said later does not belong to what it said first");
+            }
         }
-        let first = self.begun + self.relays_after;
-        for (index, _) in (FIRST_RELAY..).zip(&relays) {
-            puncher = puncher.also_from(SocketIndex(index), theirs, first);
+        self.more = more || self.theirs.more;
+        self.relays.extend(relays);
+        let known = |of: Hole| ours.iter().find(|(hole, _)| *hole == of).map_or(&[][..], |(_, all)| all);
+        for Punch { hole, machine } in &mut self.punches {
+            let theirs = self.theirs.endpoints(*hole);
+            if *hole == Hole::UdpV4 {
+                add_relays(machine, now, &self.relays, theirs, self.begun + half.relays_after);
+            }
+            machine.machine_mut().learn(now, known(*hole), &reachable(theirs, half.ways), self.more);
         }
-        let mut machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
-        for (index, relay) in (FIRST_RELAY..).zip(relays) {
-            machine.add_socket(SocketIndex(index), relay.socket());
-            self.holds.push(relay);
+        for (hole, late) in &self.late {
+            late.tell(known(*hole), self.theirs.endpoints(*hole), self.more);
         }
-        let relayed = theirs.iter().filter(|endpoint| endpoint.kind == AddrKind::Relayed);
-        let relayed = relayed.map(|endpoint| endpoint.addr).collect();
-        self.punches.push(Punch { hole, machine, relayed });
+    }
+
+    /// Whether the peer has that address at a relay.
+    pub(super) fn is_relayed(&self, remote: SocketAddr) -> bool {
+        self.theirs.is_relayed(remote)
+    }
+
+    /// Takes in what came for the punches, and what they found.
+    pub(super) fn turn_punches(&mut self, now: Instant) {
+        let mut index = 0;
+        while index < self.punches.len() {
+            let punch = &mut self.punches[index];
+            let Some(event) = punch.machine.turn(now) else {
+                index += 1;
+                continue;
+            };
+            match event {
+                PunchEvent::Heard { socket, peer } => {
+                    let socket = punch.machine.socket(socket).cloned();
+                    self.udp_found(socket, peer);
+                }
+                PunchEvent::Punched { socket, peer } => {
+                    let Punch { machine, .. } = self.punches.swap_remove(index);
+                    // The leader asks; it comes to the follower, on this very socket.
+                    self.may_be_asked |= !self.leads;
+                    self.udp_found(machine.socket(socket).cloned(), peer);
+                }
+                PunchEvent::Hopeless(obstacle) => {
+                    let Punch { hole, .. } = self.punches.swap_remove(index);
+                    self.fail(road_of(hole), self.begun, &obstacle);
+                }
+            }
+        }
+    }
+
+    /// There is a hole, or all but certainly one.
+    fn udp_found(&mut self, socket: Option<Arc<UdpSocket>>, remote: SocketAddr) {
+        let Some(socket) = socket else { return };
+        let road = RendezvousRoad::Punched { scheme: Scheme::Quic, remote: Some(remote) };
+        let same = |attempt: &Attempt| {
+            attempt.road == road && attempt.via == Some(socket.number()) && attempt.dial.is_some()
+        };
+        if self.attempts.iter().any(same) {
+            return;
+        }
+        tracing::debug!(%remote, local = %socket.local(), leads = self.leads, "punched a hole for QUIC");
+        socket.note_punched(remote, self.is_relayed(remote));
+        self.holds.push(Hold::new(self.shared, socket.clone()));
+        if self.leads {
+            self.dial(road, None, Some(socket), None);
+        }
+    }
+
+    fn punch(&mut self, hole: Hole, hold: &Hold, puncher: UdpPuncher) {
+        let puncher = if self.leads { puncher.tell_heard() } else { puncher };
+        let machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
+        self.punches.push(Punch { hole, machine });
     }
 }
