@@ -405,7 +405,7 @@ impl ServiceController {
     ///
     /// [`RendezvousError`] when no socket can be bound, or the service is closed.
     pub fn prepare_rendezvous(&self) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
-        let options = self.shared.meeting(self.shared.dialling().roads);
+        let options = self.shared.meeting_with_relay(self.shared.dialling().roads);
         let (offer, meeting) = self.shared.listeners.prepare_rendezvous(&self.shared.mapping, &options)?;
         Ok((offer, Rendezvous::new(meeting, self.shared.dialling().deadline)))
     }

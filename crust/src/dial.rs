@@ -7,8 +7,8 @@ use std::{
 
 use crossbeam::channel::{RecvTimeoutError, Sender, unbounded};
 use transport::{
-    AccessToken, ConnectOptions as DialOptions, Endpoint, Interrupter, NamedEndpoint, PathKind,
-    ProtocolLabel, PublicKey, Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad, Scheme, Stream,
+    AccessToken, ConnectOptions as DialOptions, Endpoint, NamedEndpoint, PathKind, ProtocolLabel, PublicKey,
+    Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad, Scheme, Stream,
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     io::{
         clock,
         introduce::{Interrupt, IntroductionError, Request},
+        outlet::{EndCall, Outlet},
     },
     protocol::{
         introduction::Particulars,
@@ -23,7 +24,7 @@ use crate::{
         plan::{Leg, Plan},
     },
     road::Roads,
-    shared::Shared,
+    shared::{Learning, Shared},
 };
 
 /// What one call of connect knows.
@@ -116,6 +117,7 @@ impl Dial<'_> {
                             return Err(failed);
                         }
                         plan.handle_failure(clock::now(), leg);
+                        self.interrupt.hurry();
                     }
                     Err(RecvTimeoutError::Timeout) if clock::now() < self.deadline + GRACE => {}
                     Err(_) => {
@@ -162,7 +164,7 @@ impl Dial<'_> {
     /// Ends what is under way.
     fn give_up(&self) {
         self.interrupt.interrupt();
-        self.shared.lan.nudge();
+        self.shared.nudge();
     }
 
     fn dial(&self, endpoints: &[NamedEndpoint], started: Instant) -> Outcome {
@@ -190,47 +192,69 @@ impl Dial<'_> {
     }
 
     /// Asks an introducer for the peer, and meets it: by punching, or at the places where one of us listens.
+    ///
+    /// Nothing waits for what takes its time: how we are seen from outside and an address at a relay are learned meanwhile, and the
+    /// peer is told of them when they are known.
     fn introduced(&self, introducer: &Introducer, started: Instant) -> Outcome {
         let failed = |error: AttemptError| vec![self.attempt(introducer, started, error)];
         self.shared.ask_for_addresses(introducer);
-        let own_part = self.interrupt.part();
-        // What we need to know of ourselves takes as long as the peer's answer, so both go on at a time.
-        let (prepared, knocked) = thread::scope(|scope| {
-            let preparing = thread::Builder::new()
-                .name("crust-prepare".into())
-                .spawn_scoped(scope, || self.prepare(&own_part));
-            let request = Request {
-                shared: self.shared,
-                peer: self.peer,
-                token: self.token,
-                label: &self.label,
-                deadline: self.deadline,
-                interrupt: &self.interrupt,
-            };
-            let knocked = request.knock(introducer);
-            if knocked.is_err() {
-                own_part.interrupt();
+        let rendezvous = self.open().map_err(|error| failed(error.into()))?;
+        let channel = rendezvous.channel();
+        let ends = Learning { mapping: self.interrupt.part(), relaying: self.interrupt.part() };
+        let outlet = Outlet::new(&channel);
+        thread::scope(|scope| {
+            let _ending = EndCall { ends: &ends, shared: self.shared, outlet: &outlet };
+            let learning = thread::Builder::new()
+                .name("crust-learn".into())
+                .spawn_scoped(scope, || self.shared.learn(&channel, self.roads, &ends, &|| outlet.tell()));
+            learning.map_err(|error| failed(RendezvousError::Socket(error).into()))?;
+            let (call, theirs) = self.request().knock(introducer).map_err(|error| failed(error.into()))?;
+            if !self.interrupt.claim() {
+                let reason = "the peer had answered by another introducer".to_owned();
+                return Err(failed(AttemptError::Skipped { reason }));
             }
-            let prepared = match preparing {
-                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                Err(error) => Err(RendezvousError::Socket(error)),
+            let theirs = self.read_offer(&theirs).map_err(|error| failed(error.into()))?;
+            let (speaking, sealing, mut hearing) = call.split().map_err(|error| failed(error.into()))?;
+            let said = outlet.begin(sealing, None, move |note| speaking.say(note));
+            said.map_err(|error| failed(IntroductionError::from(&error).into()))?;
+            let channel = &channel;
+            let heard = move || {
+                while let Ok(more) = hearing.next(self.deadline) {
+                    match self.read_offer(&more) {
+                        Ok(more) => channel.receive(&more),
+                        Err(error) => tracing::debug!(%error, "what the peer said later is of no use"),
+                    }
+                }
             };
-            (prepared, knocked)
-        });
-        let (call, theirs) = knocked.map_err(|error| failed(error.into()))?;
-        if !self.interrupt.claim() {
-            let reason = "the peer had answered by another introducer".to_owned();
-            return Err(failed(AttemptError::Skipped { reason }));
+            let hearing = thread::Builder::new().name("crust-hear".into()).spawn_scoped(scope, heard);
+            hearing.map_err(|error| failed(RendezvousError::Socket(error).into()))?;
+            let met = self.meet(rendezvous, &theirs);
+            met.map_err(|error| self.not_met(introducer, started, error))
+        })
+    }
+
+    fn request(&self) -> Request<'_> {
+        // On a local network a peer answers before that, and the introducer need not learn that we look for it.
+        let holds_back = !self.endpoints.is_empty() && !self.was_introduced();
+        let head_start = if holds_back { HEAD_START } else { Duration::ZERO };
+        Request {
+            shared: self.shared,
+            peer: self.peer,
+            token: self.token,
+            label: &self.label,
+            not_before: self.begun + head_start,
+            deadline: self.deadline,
+            interrupt: &self.interrupt,
         }
-        let (ours, rendezvous) = prepared.map_err(|error| failed(error.into()))?;
-        call.offer(&Particulars::meeting(ours.to_bytes())).map_err(|error| failed(error.into()))?;
-        let theirs = self.read_offer(&theirs).map_err(|error| failed(error.into()))?;
+    }
+
+    fn meet(&self, rendezvous: Rendezvous, theirs: &RendezvousOffer) -> Result<Stream, RendezvousError> {
         let options = DialOptions::new()
             .protocol(self.label.clone())
             .deadline(self.deadline)
             .interrupter(self.interrupt.dials());
-        let udp_silent = rendezvous.udp_is_silent();
-        let met = rendezvous.connect(&theirs, &options);
+        let channel = rendezvous.channel();
+        let met = rendezvous.connect(theirs, &options);
         let now = clock::now();
         self.shared.with_budget(self.peer, |budget| match &met {
             Ok(_) => budget.reset(),
@@ -242,14 +266,14 @@ impl Dial<'_> {
             Ok(_) if self.is_without_udp() => {}
             Ok(stream) => {
                 let took = self.since_begun(now);
-                self.shared.remembered.met(self.network, stream, took, udp_silent);
+                self.shared.remembered.met(self.network, stream, took, channel.udp_is_silent());
             }
             Err(_) => self.shared.remembered.not_met(self.network, self.peer),
         }
-        met.map_err(|error| self.not_met(introducer, started, error))
+        met
     }
 
-    fn prepare(&self, interrupter: &Interrupter) -> Result<(RendezvousOffer, Rendezvous), RendezvousError> {
+    fn open(&self) -> Result<Rendezvous, RendezvousError> {
         let punch = self.shared.with_budget(self.peer, |budget| budget.may_punch(clock::now()));
         if let Err(at) = punch {
             let wait = at.saturating_duration_since(clock::now());
@@ -258,12 +282,11 @@ impl Dial<'_> {
         let options = self
             .shared
             .meeting(self.roads)
-            // Where no server answered by UDP and TCP led there, UDP is not waited for again.
+            // Where no server answered by UDP and TCP led there, UDP is not tried again.
             .udp(punch.is_ok() && self.schemes.contains(&Scheme::Quic) && !self.is_without_udp())
             .relay_at_once(self.before.is_some_and(|met| met.way == Way::Relayed))
-            .tcp(punch.is_ok() && self.schemes.contains(&Scheme::Tcp))
-            .interrupter(interrupter);
-        Rendezvous::prepare(&self.shared.transport, &self.shared.mapping, &options)
+            .tcp(punch.is_ok() && self.schemes.contains(&Scheme::Tcp));
+        Rendezvous::open(&self.shared.transport, &options)
     }
 
     fn read_offer(&self, theirs: &Particulars) -> Result<RendezvousOffer, IntroductionError> {
@@ -347,6 +370,8 @@ pub(crate) fn in_order(endpoints: &[NamedEndpoint], schemes: &[Scheme]) -> Vec<N
     schemes.iter().flat_map(|&scheme| of(scheme)).cloned().collect()
 }
 
+/// What a local network takes to answer, and more.
+const HEAD_START: Duration = Duration::from_millis(50);
 /// Each road ends at the deadline by itself, and then tells how far it got.
 const GRACE: Duration = Duration::from_millis(100);
 /// A beacon asks six times within two seconds; who has not answered then is not there.

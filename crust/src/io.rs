@@ -11,4 +11,5 @@ pub(crate) mod lock;
 #[cfg(feature = "mdns")]
 pub(crate) mod mdns;
 mod meeting;
+pub(crate) mod outlet;
 pub(crate) mod worker;

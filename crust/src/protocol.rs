@@ -12,6 +12,7 @@ pub(crate) mod introduction;
 pub(crate) mod kept;
 pub(crate) mod neighbours;
 pub(crate) mod network_memory;
+pub(crate) mod outside;
 pub(crate) mod plan;
 
 /// Any bytes as an announcement, for the fuzz target alone.

@@ -3,6 +3,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::{Arc, Condvar, LazyLock, Mutex, PoisonError},
+    thread,
     time::Instant,
 };
 
@@ -10,7 +11,8 @@ use std::{
 use nat_traversal::TurnServer;
 use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease};
 use transport::{
-    ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, RendezvousOptions, Transport,
+    Interrupter, ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, RendezvousChannel,
+    RendezvousOptions, Transport,
 };
 
 #[cfg(feature = "turn")]
@@ -22,7 +24,7 @@ use crate::{
     event::Events,
     gate::Gate,
     io::{clock, lan::LanBeacon, lock::Lock as _},
-    protocol::{network_memory::NetworkId, plan::PunchBudget},
+    protocol::{network_memory::NetworkId, outside::Outside, plan::PunchBudget},
     remembered::Remembered,
     road::Roads,
 };
@@ -44,6 +46,8 @@ pub(crate) struct Shared {
     pub(crate) context: MappingContext,
     pub(crate) remembered: Remembered,
     leases: Mutex<Vec<(ListenEndpoint, PortLease)>>,
+    /// How our sockets were seen from outside.
+    outside: Mutex<Outside>,
     #[cfg(feature = "turn")]
     relaying: Relaying,
     /// Where we tell others their addresses, if we do.
@@ -55,6 +59,21 @@ pub(crate) struct Shared {
     punches: Mutex<BTreeMap<PublicKey, PunchBudget>>,
     // Dropped last: its drop waits for streams that are still ending.
     pub(crate) transport: Transport,
+}
+
+/// What ends [`Shared::learn`], each part for itself.
+#[derive(Debug, Default)]
+pub(crate) struct Learning {
+    pub(crate) mapping: Interrupter,
+    pub(crate) relaying: Interrupter,
+}
+
+impl Learning {
+    /// Ends it; who waits for a relay that others ask for needs [`Shared::nudge`] as well.
+    pub(crate) fn interrupt(&self) {
+        self.mapping.interrupt();
+        self.relaying.interrupt();
+    }
 }
 
 /// An introducer that we keep in touch with.
@@ -91,6 +110,7 @@ impl Shared {
             mapping: parts.mapping,
             context: parts.context,
             leases: Mutex::default(),
+            outside: Mutex::default(),
             #[cfg(feature = "turn")]
             relaying: parts.relaying,
             hole_punching: parts.hole_punching,
@@ -109,16 +129,89 @@ impl Shared {
         self.context.add_servers(servers);
     }
 
-    /// How to meet: by every way that may be used. Blocks while an address at a relay is asked for, if one is to be used.
+    /// How to meet: by every way that may be used and is known of. Does not block.
     pub(crate) fn meeting(&self, roads: Roads) -> RendezvousOptions {
-        let options = RendezvousOptions::new().ways(roads.kinds());
+        let mut options = RendezvousOptions::new().ways(roads.kinds());
+        for (socket, seen) in self.outside.hold().known(clock::now(), &self.host_addresses()) {
+            options = options.known(socket, seen);
+        }
         #[cfg(feature = "turn")]
-        if roads.contains(Road::Relayed)
-            && let Some(relay) = self.relaying.relay(&self.transport, &self.events)
-        {
-            return options.relay(&relay);
+        if roads.contains(Road::Relayed) {
+            options = match self.relaying.held() {
+                Some(relay) => options.relay(&relay),
+                None => options.relay_follows(self.relaying.has_servers()),
+            };
         }
         options
+    }
+
+    /// The same, after an address at a relay was asked for if one is to be used.
+    pub(crate) fn meeting_with_relay(&self, roads: Roads) -> RendezvousOptions {
+        #[cfg(feature = "turn")]
+        if roads.contains(Road::Relayed) {
+            drop(self.relaying.relay(&self.transport, &self.events, &Interrupter::default()));
+        }
+        self.meeting(roads)
+    }
+
+    /// Learns what there is to know for a meeting: how we are seen from outside, and an address at a relay. `tell` is called, from any
+    /// thread, whenever the peer is to be told something. Blocks until everything is known or has had its time.
+    pub(crate) fn learn(
+        &self,
+        channel: &RendezvousChannel,
+        roads: Roads,
+        ends: &Learning,
+        tell: &(dyn Fn() + Sync),
+    ) {
+        thread::scope(|scope| {
+            #[cfg(feature = "turn")]
+            if roads.contains(Road::Relayed) && self.relaying.has_servers() && self.relaying.held().is_none()
+            {
+                let relay = || {
+                    let found = self.relaying.relay(&self.transport, &self.events, &ends.relaying);
+                    if found.is_some_and(|relay| channel.add_relay(&relay).is_some()) {
+                        tell();
+                    }
+                };
+                if let Err(error) =
+                    thread::Builder::new().name("crust-relay".into()).spawn_scoped(scope, relay)
+                {
+                    tracing::warn!(%error, "no thread to ask for a relay");
+                }
+            }
+            match channel.gather(&self.mapping, Some(&ends.mapping), |_| tell()) {
+                Ok(()) => {
+                    let hosts = self.host_addresses();
+                    self.outside.hold().learned(clock::now(), hosts, channel.mapped());
+                }
+                Err(error) => tracing::debug!(%error, "how we are seen from outside was not learned"),
+            }
+        });
+        drop(channel.complete());
+        tell();
+    }
+
+    /// Learns in advance what peers that knock would have to wait for. Blocks as [`Shared::learn`] does.
+    pub(crate) fn learn_in_advance(&self) {
+        let roads = self.dialling().roads;
+        match self.listeners.open_rendezvous(&self.meeting(roads).tcp(false)) {
+            Ok(rendezvous) => self.learn(&rendezvous.channel(), roads, &Learning::default(), &|| ()),
+            Err(error) => tracing::debug!(%error, "nothing is learned in advance"),
+        }
+    }
+
+    /// This host's own addresses: while they are the same, so is the network.
+    fn host_addresses(&self) -> Vec<SocketAddr> {
+        let anywhere = [SocketAddr::from(([0; 4], 1)), SocketAddr::from(([0_u16; 8], 1))];
+        let found = anywhere.iter().filter_map(|all| self.mapping.host_endpoints(*all).ok());
+        found.flatten().map(|host| host.addr).collect()
+    }
+
+    /// Has those who wait for a relay or a beacon look whether they are interrupted.
+    pub(crate) fn nudge(&self) {
+        self.lan.nudge();
+        #[cfg(feature = "turn")]
+        self.relaying.nudge();
     }
 
     /// Where a router forwards the port of a listener from.
@@ -208,6 +301,8 @@ impl Shared {
         if let Some(ip) = seen {
             self.add_servers(introducer.stun_servers(ip));
         }
+        // It may have several addresses, and answer at another than that by which we have it.
+        self.ask_for_addresses(&introducer);
         let endpoint = introducer.endpoints[0].clone();
         let mut introducers = self.introducers.hold();
         if let Some(known) = introducers.iter_mut().find(|known| known.introducer.key() == introducer.key()) {

@@ -1,8 +1,8 @@
 //! The dialer's side of an introduction, on the caller's thread or one that the call started.
 
 use std::{
-    io::{Read as _, Write as _},
-    sync::Mutex,
+    io::{self, Read as _, Write as _},
+    sync::{Condvar, Mutex, PoisonError},
     time::Instant,
 };
 
@@ -20,7 +20,7 @@ use crate::{
             DIALLED,
             frame::{EndReason, Frame, FrameError, Frames},
         },
-        introduction::{Flaw, Knocking, Particulars, Session},
+        introduction::{Flaw, Knocking, Opening, Particulars, Sealing, Session},
     },
     shared::{INTRODUCE, Shared},
 };
@@ -32,6 +32,8 @@ pub(crate) struct Request<'c> {
     pub(crate) peer: PublicKey,
     pub(crate) token: Option<&'c AccessToken>,
     pub(crate) label: &'c ProtocolLabel,
+    /// The introducer is dialled at once, and asked for the peer not before.
+    pub(crate) not_before: Instant,
     pub(crate) deadline: Instant,
     pub(crate) interrupt: &'c Interrupt,
 }
@@ -80,6 +82,9 @@ pub(crate) struct Interrupt {
     parts: Mutex<Vec<Interrupter>>,
     /// Whether the peer has answered by one introducer; meeting it by another as well would give two streams.
     answered: Mutex<bool>,
+    /// Nobody need hold back any more.
+    hurried: Mutex<bool>,
+    hurries: Condvar,
 }
 
 impl Interrupt {
@@ -97,6 +102,24 @@ impl Interrupt {
         part
     }
 
+    /// Blocks until then, unless somebody [hurries](Interrupt::hurry) or interrupts.
+    fn hold_back(&self, until: Instant) {
+        let mut hurried = self.hurried.hold();
+        while !*hurried {
+            let left = until.saturating_duration_since(clock::now());
+            if left.is_zero() {
+                return;
+            }
+            hurried = self.hurries.wait_timeout(hurried, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Has nobody hold back any more.
+    pub(crate) fn hurry(&self) {
+        *self.hurried.hold() = true;
+        self.hurries.notify_all();
+    }
+
     /// Tells whether the caller is the first who has an answer.
     pub(crate) fn claim(&self) -> bool {
         !std::mem::replace(&mut *self.answered.hold(), true)
@@ -104,6 +127,7 @@ impl Interrupt {
 
     pub(crate) fn interrupt(&self) {
         self.dials.interrupt();
+        self.hurry();
         for part in self.parts.hold().drain(..) {
             part.interrupt();
         }
@@ -122,10 +146,18 @@ impl Interrupt {
 }
 
 /// A call to a peer through an introducer, answered.
-#[derive(Debug)]
 pub(crate) struct Call {
-    stream: Stream,
+    line: Line,
     session: Session,
+}
+
+/// What we say on a call. Its drop ends the call.
+pub(crate) struct Speaking(Stream);
+
+/// What the peer says on a call.
+pub(crate) struct Hearing {
+    line: Line,
+    opening: Opening,
 }
 
 impl Request<'_> {
@@ -144,6 +176,7 @@ impl Request<'_> {
             },
         )?;
         self.interrupt.watch(&stream)?;
+        self.interrupt.hold_back(self.not_before);
         let sign = |text: &[u8]| transport.sign(text);
         let network = &self.shared.dialling().network;
         let secret = entropy::ephemeral();
@@ -156,7 +189,7 @@ impl Request<'_> {
         if let Some(code) = particulars.refusal {
             return Err(IntroductionError::Refused(refusal_of(code)));
         }
-        Ok((Call { stream: line.stream, session }, particulars))
+        Ok((Call { line, session }, particulars))
     }
 
     fn unless_interrupted(&self, error: IntroductionError) -> IntroductionError {
@@ -165,12 +198,34 @@ impl Request<'_> {
 }
 
 impl Call {
-    /// Tells the peer where we are. The stream to the introducer is of no more use then.
-    pub(crate) fn offer(mut self, particulars: &Particulars) -> Result<(), IntroductionError> {
-        let note = self.session.seal(particulars);
-        let mut bytes = Frame::Note { call: CALL, note }.encode();
-        bytes.extend(Frame::End { call: CALL, reason: EndReason::Done }.encode());
-        self.stream.write_all(&bytes).map_err(|error| gone(&error))
+    /// Takes the directions apart, for two threads.
+    pub(crate) fn split(self) -> Result<(Speaking, Sealing, Hearing), IntroductionError> {
+        let speaking = self.line.stream.try_clone();
+        let speaking = speaking.map_err(|error| IntroductionError::Gone { reason: error.to_string() })?;
+        let (sealing, opening) = self.session.split();
+        Ok((Speaking(speaking), sealing, Hearing { line: self.line, opening }))
+    }
+}
+
+impl Speaking {
+    pub(crate) fn say(&self, note: Vec<u8>) -> io::Result<()> {
+        (&self.0).write_all(&Frame::Note { call: CALL, note }.encode())
+    }
+}
+
+impl Drop for Speaking {
+    fn drop(&mut self) {
+        // Where the introducer is gone, nobody waits for it.
+        let _ = (&self.0).write_all(&Frame::End { call: CALL, reason: EndReason::Done }.encode());
+        let _ = self.0.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl Hearing {
+    /// Blocks until the peer has said more of where it is, or the call is over.
+    pub(crate) fn next(&mut self, deadline: Instant) -> Result<Particulars, IntroductionError> {
+        let note = self.line.note(deadline)?;
+        Ok(self.opening.open(&note)?)
     }
 }
 
@@ -234,6 +289,12 @@ impl From<Flaw> for IntroductionError {
 impl From<FrameError> for IntroductionError {
     fn from(error: FrameError) -> Self {
         Self::Gone { reason: error.to_string() }
+    }
+}
+
+impl From<&io::Error> for IntroductionError {
+    fn from(error: &io::Error) -> Self {
+        gone(error)
     }
 }
 

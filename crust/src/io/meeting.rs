@@ -1,14 +1,15 @@
 //! The receiver's side of an introduction: the thread `crust-meet`, from a knock to a stream.
 
-use std::{sync::Arc, time::Duration};
+use std::{sync::Arc, thread, time::Duration};
 
-use crossbeam::channel::Receiver;
+use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
     ConnectOptions, OfferError, PublicKey, Refusal, RendezvousError, RendezvousOffer, StreamKey,
 };
 
 use super::{
     clock, entropy,
+    outlet::{EndCall, Outlet},
     worker::{Command, Commands},
 };
 use crate::{
@@ -16,9 +17,9 @@ use crate::{
     gate::code_of,
     protocol::{
         introducer::frame::{EndReason, Frame},
-        introduction::{Flaw, Knock, Particulars, Session},
+        introduction::{Flaw, Knock, Particulars},
     },
-    shared::Shared,
+    shared::{Learning, Shared},
 };
 
 /// One peer that knocks.
@@ -75,28 +76,48 @@ impl Meeting {
                 return Err(Failure::Refused(refusal));
             }
         };
-        let (ours, rendezvous) =
-            shared.listeners.prepare_rendezvous(&shared.mapping, &shared.meeting(shared.dialling().roads))?;
-        let dialer = knock.dialer();
-        let (mut session, answer) =
-            knock.answer(entropy::ephemeral(), &Particulars::meeting(ours.to_bytes()), sign)?;
-        self.note(answer);
-        let theirs = self.offer(&mut session)?.rendezvous.ok_or(Flaw::Malformed)?;
-        let theirs = RendezvousOffer::from_bytes(&theirs)?;
-        if theirs.public_key() != dialer {
-            return Err(Flaw::Forged.into());
-        }
-        let options = ConnectOptions::new().protocol(label).timeout(MEETING);
-        let stream = shared.listeners.rendezvous_connect(rendezvous, &theirs, &options)?;
-        shared.listeners.deliver(stream).map_err(|_| Failure::Refused(Refusal::Full))?;
-        shared.events.tell(ServiceEvent::Introduced { peer: dialer });
-        Ok(())
-    }
-
-    fn offer(&self, session: &mut Session) -> Result<Particulars, Failure> {
-        let until = clock::now() + PATIENCE;
-        let sealed = self.notes.recv_deadline(until).map_err(|_| Failure::Silence)?;
-        Ok(session.open(&sealed)?)
+        let roads = shared.dialling().roads;
+        let rendezvous = shared.listeners.open_rendezvous(&shared.meeting(roads).second(true))?;
+        let channel = rendezvous.channel();
+        let (ends, outlet) = (Learning::default(), Outlet::new(&channel));
+        let (over, is_over) = bounded(0);
+        thread::scope(|scope| {
+            let _ending = (EndCall { ends: &ends, shared, outlet: &outlet }, over);
+            thread::Builder::new()
+                .name("crust-learn".into())
+                .spawn_scoped(scope, || shared.learn(&channel, roads, &ends, &|| outlet.tell()))
+                .map_err(RendezvousError::Socket)?;
+            // All that is known now; what is learned follows.
+            let said = channel.offer().to_bytes();
+            let dialer = knock.dialer();
+            let (session, answer) =
+                knock.answer(entropy::ephemeral(), &Particulars::meeting(said.clone()), sign)?;
+            self.note(answer);
+            let (sealing, mut opening) = session.split();
+            let told = outlet.begin(sealing, Some(said), |note| {
+                self.note(note);
+                Ok(())
+            });
+            told.map_err(RendezvousError::Socket)?;
+            let first = self.notes.recv_deadline(clock::now() + PATIENCE).map_err(|_| Failure::Silence)?;
+            let theirs = read_offer(&opening.open(&first)?, dialer)?;
+            let (notes, channel, is_over) = (&self.notes, &channel, &is_over);
+            let hear = move || {
+                hear(notes, is_over, |note| {
+                    channel.receive(&read_offer(&opening.open(note)?, dialer)?);
+                    Ok(())
+                });
+            };
+            thread::Builder::new()
+                .name("crust-hear".into())
+                .spawn_scoped(scope, hear)
+                .map_err(RendezvousError::Socket)?;
+            let options = ConnectOptions::new().protocol(label).timeout(MEETING);
+            let stream = shared.listeners.rendezvous_connect(rendezvous, &theirs, &options)?;
+            shared.listeners.deliver(stream).map_err(|_| Failure::Refused(Refusal::Full))?;
+            shared.events.tell(ServiceEvent::Introduced { peer: dialer });
+            Ok(())
+        })
     }
 
     fn note(&self, note: Vec<u8>) {
@@ -108,7 +129,30 @@ impl Meeting {
     }
 }
 
-/// The dialer maps its sockets meanwhile, which takes three seconds at most.
+fn read_offer(said: &Particulars, dialer: PublicKey) -> Result<RendezvousOffer, Failure> {
+    let offer = RendezvousOffer::from_bytes(said.rendezvous.as_ref().ok_or(Flaw::Malformed)?)?;
+    if offer.public_key() == dialer { Ok(offer) } else { Err(Flaw::Forged.into()) }
+}
+
+/// Takes in what the peer says, until the call or the meeting is over.
+fn hear(
+    notes: &Receiver<Vec<u8>>,
+    is_over: &Receiver<()>,
+    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
+) {
+    loop {
+        let note = select! {
+            recv(notes) -> note => note,
+            recv(is_over) -> _ => return,
+        };
+        let Ok(note) = note else { return };
+        if let Err(error) = take(&note) {
+            return tracing::debug!(%error, "what the peer said later is of no use");
+        }
+    }
+}
+
+/// The dialer offers as soon as it has our answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A NAT that draws ports at random takes several seconds.
 const MEETING: Duration = Duration::from_secs(15);

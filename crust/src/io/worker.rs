@@ -362,7 +362,7 @@ impl Turning {
                 self.shared.attached(introducer, remote.map(|remote| remote.ip()));
                 // So that nobody who knocks waits for it.
                 let shared = self.shared.clone();
-                self.help("crust-relay", move || drop(shared.meeting(shared.dialling().roads)), |_| ());
+                self.help("crust-learn", move || shared.learn_in_advance(), |_| ());
             }
             Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
             Frame::Note { call, note } => {
@@ -454,7 +454,7 @@ impl Turning {
 /// Introducers kept in touch with at a time: two that go down leave two.
 pub(crate) const ATTACHMENTS: usize = 4;
 /// Peers met at a time, each on a thread of its own for some seconds.
-const MEETINGS: usize = 16;
+const MEETINGS: usize = 32;
 /// What a call carries to one side.
 const NOTES: usize = 8;
 /// Each meeting gives a handful.

@@ -45,8 +45,8 @@ impl Default for Bounds {
             clients: 4_096,
             // Half a company may sit behind one address.
             clients_per_address: 128,
-            // An honest receiver answers in half a second, so this is thirty calls a second.
-            calls_per_receiver: 16,
+            // A call lasts as long as the meeting, mostly half a second.
+            calls_per_receiver: 32,
             knocks_per_key: Rate { burst: 8, every: Duration::from_secs(1) },
             knocks_per_address: Rate { burst: 64, every: Duration::from_millis(125) },
         }

@@ -76,7 +76,7 @@ impl Knocking {
             return Err(Flaw::Forged);
         }
         let [answers, offers] = self.names.agree(self.secret, second)?;
-        let mut session = Session { sending: Direction::new(offers), receiving: Direction::new(answers) };
+        let mut session = Session::new(offers, answers);
         let particulars = session.open(sealed)?;
         Ok((session, particulars))
     }
@@ -167,7 +167,7 @@ impl Knock {
         answer.extend_from_slice(&second);
         answer.extend_from_slice(&sign(&self.names.answer_text(&second)));
         let [answers, offers] = self.names.agree_as_receiver(secret, &second)?;
-        let mut session = Session { sending: Direction::new(answers), receiving: Direction::new(offers) };
+        let mut session = Session::new(answers, offers);
         answer.extend(session.seal(particulars));
         Ok((session, answer))
     }
@@ -176,27 +176,56 @@ impl Knock {
 /// What two introduced peers say to each other from the answer on; each message once, in order.
 #[derive(Debug)]
 pub(crate) struct Session {
-    sending: Direction,
-    receiving: Direction,
+    sending: Sealing,
+    receiving: Opening,
 }
 
 impl Session {
+    fn new(sending: [u8; 32], receiving: [u8; 32]) -> Self {
+        Self { sending: Sealing(Direction::new(sending)), receiving: Opening(Direction::new(receiving)) }
+    }
+
+    /// The two directions, for two threads.
+    pub(crate) fn split(self) -> (Sealing, Opening) {
+        (self.sending, self.receiving)
+    }
+
+    pub(crate) fn seal(&mut self, particulars: &Particulars) -> Vec<u8> {
+        self.sending.seal(particulars)
+    }
+
+    pub(crate) fn open(&mut self, sealed: &[u8]) -> Result<Particulars, Flaw> {
+        self.receiving.open(sealed)
+    }
+}
+
+/// What we say.
+#[derive(Debug)]
+pub(crate) struct Sealing(Direction);
+
+impl Sealing {
     pub(crate) fn seal(&mut self, particulars: &Particulars) -> Vec<u8> {
         let mut bytes = particulars.encode();
-        self.sending
+        self.0
             .key
-            .seal_in_place_append_tag(self.sending.count.next(), Aad::empty(), &mut bytes)
+            .seal_in_place_append_tag(self.0.count.next(), Aad::empty(), &mut bytes)
             .expect("a few hundred bytes are not too long for the cipher");
         bytes
     }
+}
 
+/// What the peer says.
+#[derive(Debug)]
+pub(crate) struct Opening(Direction);
+
+impl Opening {
     pub(crate) fn open(&mut self, sealed: &[u8]) -> Result<Particulars, Flaw> {
         if sealed.len() > MAX_NOTE_BYTES {
             return Err(Flaw::Malformed);
         }
         let mut bytes = sealed.to_vec();
-        let nonce = self.receiving.count.next();
-        let plain = self.receiving.key.open_in_place(nonce, Aad::empty(), &mut bytes);
+        let nonce = self.0.count.next();
+        let plain = self.0.key.open_in_place(nonce, Aad::empty(), &mut bytes);
         Particulars::decode(plain.map_err(|_| Flaw::Forged)?)
     }
 }

@@ -26,6 +26,10 @@ pub(crate) fn main() -> ExitCode {
         && figures == "figures"
         && Lab::check().is_ok()
     {
+        if rest.iter().any(|word| word == "trace") {
+            let level = tracing_subscriber::filter::LevelFilter::DEBUG;
+            tracing_subscriber::fmt().with_max_level(level).with_thread_names(true).init();
+        }
         let trials = rest.first().map_or(5, |trials| trials.parse().unwrap());
         let pairs: Vec<_> = rest.iter().filter(|word| word.contains(':')).cloned().collect();
         print_figures(trials, rest.iter().any(|word| word == "relayed"), &pairs);
