@@ -254,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn what_is_signed_for_a_purpose_is_as_the_document_draws_it() {
+        let golden = b"crust signature 1\n\0\0\0\0\0\0\0\x05chesse4";
+        assert_eq!(signed_bytes("chess", b"e4"), golden);
+        let identity = Identity::from_seed([7; 32]);
+        assert!(identity.public_key().has_signed(golden, &identity.sign_for("chess", b"e4")));
+    }
+
+    #[test]
     fn the_secret_is_not_in_debug() {
         let text = format!("{:?}", Identity::from_seed([0xab; 32]));
         assert!(!text.contains("171") && !text.to_lowercase().contains("abab"), "{text}");

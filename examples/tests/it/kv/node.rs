@@ -127,8 +127,7 @@ impl Node {
         assert!(Command::new("kill").args([signal, &process]).status().unwrap().success());
     }
 
-    /// A number of `/proc/PID/status`.
-    #[cfg(target_os = "linux")]
+    /// A number of `/proc/PID/status`, which Linux has.
     pub(super) fn status(&self, name: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
