@@ -22,6 +22,10 @@ use crate::{
 /// Calls block; [`set_read_timeout`](Stream::set_read_timeout) and [`set_write_timeout`](Stream::set_write_timeout) bound them, and
 /// [`shutdown`](Stream::shutdown) or dropping the transport ends them. Errors are [`io::Error`]s around a [`StreamError`].
 ///
+/// What is written leaves with the call. Over QUIC some of it may leave a millisecond or two later, for few full datagrams cost less than
+/// many: the rest of a large write, and a small write while three others at the least on the same connection are being
+/// answered. [`flush`](io::Write::flush) sends it at once.
+///
 /// Dropping it ends it cleanly in the background: everything written arrives, then the peer reads the end.
 ///
 /// ```

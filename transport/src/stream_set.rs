@@ -20,7 +20,8 @@ use crate::{
 /// A stream that is added becomes non-blocking: its calls return [`StreamError::WouldBlock`] instead of waiting.
 /// [`wait`](StreamSet::wait) tells of each change once. So read a readable stream until it would block, and when a write
 /// would block, go on when the stream is writable; bytes that are left unread, or that wait in a half-sent record, are
-/// not told of again until something new happens.
+/// not told of again until something new happens. Over QUIC, answers on several streams of one connection leave together, with
+/// the last of them or with the next `wait`.
 ///
 /// ```
 /// use std::io::{ErrorKind, Read, Write};
