@@ -15,7 +15,8 @@ use crate::protocol::{
         frame::{EndReason, Frame, Frames},
     },
     introduction::{self, Knock},
-    kept::Kept as _,
+    kept::Kept,
+    network_memory::NetworkMemory,
 };
 
 /// Any bytes as frames, however they are cut: what is read is written so that it reads the same.
@@ -96,14 +97,18 @@ pub fn switchboard(bytes: &[u8]) {
     }
 }
 
-/// Any bytes as the endpoint cache, also under a right checksum.
+/// Any bytes as the endpoint cache and as the network memory, also under a right checksum.
 pub fn cache(bytes: &[u8]) {
-    let mut whole = b"crustend\x01".to_vec();
-    whole.extend_from_slice(bytes);
+    kept::<Cache>(b"crustend\x01", bytes);
+    kept::<NetworkMemory>(b"crustnet\x01", bytes);
+}
+
+fn kept<T: Kept + PartialEq + std::fmt::Debug>(head: &[u8], bytes: &[u8]) {
+    let mut whole = [head, bytes].concat();
     whole.extend_from_slice(&digest::digest(&digest::SHA256, &whole).as_ref()[..8]);
     for bytes in [bytes, &whole] {
-        if let Ok(cache) = Cache::decode(bytes) {
-            assert_eq!(Cache::decode(&cache.encode()), Ok(cache));
+        if let Ok(kept) = T::decode(bytes) {
+            assert_eq!(T::decode(&kept.encode()), Ok(kept));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Any bytes as the endpoint cache.
+//! Any bytes as the endpoint cache and as the network memory.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
