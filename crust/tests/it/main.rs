@@ -1,6 +1,7 @@
 //! What users of a service rely on, over real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod faults;
 mod introducing;
 mod lan;
 mod local_network;
