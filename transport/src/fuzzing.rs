@@ -27,6 +27,11 @@ pub fn preface(bytes: &[u8]) {
     }
 }
 
+/// Any operations on both ends of a QUIC connection; see there.
+pub fn quic_operations(bytes: &[u8]) {
+    let _ = crate::protocol::quic::operations::operations(bytes);
+}
+
 /// Any bytes as a verdict.
 pub fn verdict(bytes: &[u8]) {
     if let Ok(Some((verdict, used))) = Verdict::decode(bytes) {

@@ -19,7 +19,9 @@ mod stream;
 mod tail;
 mod window;
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
+pub(crate) mod operations;
+#[cfg(any(test, fuzzing))]
 mod pair;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,6 @@
 //! Two endpoints and the wire between them, in virtual time: for tests.
+#![allow(clippy::unwrap_used, reason = "for tests")]
+#![cfg_attr(not(test), allow(dead_code, reason = "fuzz targets use a part of it"))]
 
 use std::{
     collections::BTreeMap,
@@ -161,6 +163,18 @@ impl Pair {
         let jitter_nanos = u64::try_from(self.link.jitter.as_nanos()).unwrap().max(1);
         let at = self.now + self.link.delay + Duration::from_nanos(self.draw() % jitter_nanos);
         self.wire.insert((at, self.count), (from, to, bytes));
+    }
+
+    /// Puts the next datagram on the wire once more, with a bit changed or as it is.
+    pub(super) fn repeat(&mut self, change: Option<u8>) {
+        let Some((from, to, mut bytes)) = self.wire.values().next().cloned() else { return };
+        if let Some(change) = change {
+            let place = usize::from(change) * 7 % bytes.len().max(1);
+            if let Some(byte) = bytes.get_mut(place) {
+                *byte ^= 1 << (change & 7);
+            }
+        }
+        self.send(from, to, bytes);
     }
 
     /// The datagram that was put on the wire last.
