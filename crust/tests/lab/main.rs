@@ -1,7 +1,7 @@
 //! Services behind kernel NATs that meet by an introducer on the public host (Linux, root; see `nat-lab`).
 //!
-//! Without arguments a short list of cases runs; `figures [TRIALS]` prints the table of how many pairs of NATs meet, how fast,
-//! and by which road.
+//! Without arguments a short list of cases runs; `figures [TRIALS] [relayed] [trace] [PAIR…]` prints the table of how many pairs of
+//! NATs meet, how fast, and by which road: with a relay on the public host, with the log, and only pairs such as `easy:hard`.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::ExitCode;
