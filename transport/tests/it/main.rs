@@ -5,6 +5,7 @@ mod connect;
 mod endings;
 mod labels;
 mod paths;
+mod promptness;
 mod proxy;
 #[cfg(feature = "turn")]
 mod relay;

@@ -1,7 +1,9 @@
 //! Two hosts on one wire: two namespaces and a pair of virtual interfaces, gone on drop.
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, Stdio},
     sync::{
         atomic::{AtomicU32, Ordering},
@@ -67,6 +69,17 @@ impl Network {
         ["10.71.0.1", "10.71.0.2"][side]
     }
 
+    /// Has a host ask that server for names, by the file that `ip netns exec` shows it as its own.
+    pub(crate) fn set_name_server(&self, side: usize, server: &str) {
+        let folder = self.own_files(side);
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("resolv.conf"), format!("nameserver {server}\n")).unwrap();
+    }
+
+    fn own_files(&self, side: usize) -> PathBuf {
+        Path::new("/etc/netns").join(&self.names[side])
+    }
+
     /// Loses so many of a hundred packets from now on, each way.
     pub(crate) fn lose(&self, percent: u32) {
         self.drop_those(&format!("numgen random mod 100 < {percent}"));
@@ -119,10 +132,12 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        for name in &self.names {
+        for (side, name) in self.names.iter().enumerate() {
             if let Err(error) = run("ip", &["netns", "delete", name]) {
                 eprintln!("{error}");
             }
+            // Mostly there are none.
+            let _ = fs::remove_dir_all(self.own_files(side));
         }
     }
 }

@@ -6,7 +6,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use transport::{Identity, Listener, Stream, StreamError, Transport, TransportConfig};
+use transport::{
+    ConnectError, ConnectOptions, Identity, Listener, Stream, StreamError, Transport, TransportConfig,
+};
 
 pub(crate) fn run(role: &str, arguments: &[String]) {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -23,7 +25,42 @@ pub(crate) fn run(role: &str, arguments: &[String]) {
         ("dial-and-stream", [endpoint]) => {
             write_paced(&mut Stream::direct_connect(&transport(), *endpoint).unwrap())
         }
+        ("look-up", []) => look_up(),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Says how late dials to a name end that is never found: after their deadline, and after their transport was closed. Ten
+/// tries each, the median and the worst, in milliseconds.
+fn look_up() {
+    let key = Identity::generate().public_key();
+    let name = format!("tcp://nobody.example:1?pubkey={key}");
+    let deadline = || {
+        let (transport, deadline) = (transport(), Instant::now() + PAUSE);
+        let options = ConnectOptions::new().deadline(deadline);
+        let error = Stream::connect_with(&transport, name.as_str(), &options).unwrap_err();
+        assert!(matches!(error, ConnectError::TimedOut { .. }), "{error:?}");
+        Instant::now().saturating_duration_since(deadline)
+    };
+    let closed = || {
+        let transport = transport();
+        let (closer, name) = (transport.clone(), name.clone());
+        let dial = thread::spawn(move || {
+            let error = Stream::direct_connect(&transport, name.as_str()).unwrap_err();
+            assert!(matches!(error, ConnectError::Closed), "{error:?}");
+            Instant::now()
+        });
+        thread::sleep(PAUSE);
+        let begun = Instant::now();
+        closer.close();
+        dial.join().unwrap().saturating_duration_since(begun)
+    };
+    let cases: [(&str, &dyn Fn() -> Duration); 2] =
+        [("connect, deadline", &deadline), ("connect, transport closed", &closed)];
+    for (what, measure) in cases {
+        let mut millis: Vec<_> = (0..10).map(|_| measure().as_secs_f64() * 1e3).collect();
+        millis.sort_by(f64::total_cmp);
+        println!("name|{what}|{:.1}|{:.1}", millis[5], millis[9]);
     }
 }
 
@@ -127,3 +164,6 @@ const PACED_BYTES: usize = 16 << 10;
 fn pattern(bytes: usize) -> Vec<u8> {
     (0..bytes).map(|index| (index % 251) as u8 ^ (index >> 16) as u8).collect()
 }
+
+/// Long enough for a dial to settle into its wait.
+const PAUSE: Duration = Duration::from_millis(100);
