@@ -8,6 +8,7 @@ pub(crate) mod dial;
 pub(crate) mod driver;
 pub(crate) mod ending;
 pub(crate) mod entropy;
+pub(crate) mod forget;
 pub(crate) mod handshake;
 pub(crate) mod lock;
 pub(crate) mod pool;

@@ -220,6 +220,10 @@ impl Stream {
     /// Sends the end of the stream and blocks until the peer has everything, at most until the deadline. What the peer still
     /// sends is thrown away.
     ///
+    /// The peer has what its system or its transport has acknowledged; that its application has read it, only an answer of
+    /// the application tells. Over TCP only Linux tells what was acknowledged: elsewhere it blocks until the peer has ended
+    /// its own direction too.
+    ///
     /// # Errors
     ///
     /// [`StreamError::TimedOut`] when the deadline passed first: what was written is still delivered if the peer lives. Else what
@@ -428,9 +432,7 @@ impl Carrier {
 impl Drop for ReadHalf {
     fn drop(&mut self) {
         match &self.0 {
-            // The last handle of both directions drops the connection, which ends by itself; TCP cannot tell a peer that
-            // one direction is not read any more.
-            Carrier::Tcp(_) => {}
+            Carrier::Tcp(connection) => connection.drop_reader(),
             Carrier::Quic(stream) => stream.drop_reader(),
         }
     }

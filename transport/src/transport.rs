@@ -331,6 +331,11 @@ impl Shared {
         }
     }
 
+    /// Whether a stream that has joined is still there.
+    pub(crate) fn is_open(&self, number: u64) -> bool {
+        self.connections.hold().open.contains_key(&number)
+    }
+
     /// Where streams come in now.
     pub(crate) fn listening(&self) -> Listening {
         let mut listening = Listening::default();

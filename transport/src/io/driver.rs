@@ -26,7 +26,7 @@ pub(crate) struct Driver {
     wakes: Wakes,
     /// Listeners that have more to accept than there is room for: looked at again without an event, once there is.
     again: Vec<Token>,
-    /// UDP sockets that have more to give than one turn takes.
+    /// Sockets that have more to give than one turn takes.
     unread: Vec<Token>,
 }
 
@@ -85,8 +85,17 @@ impl Driver {
                     self.again.push(token);
                 }
             }
-            Source::Ending(ending) => ending.handle_ready(shared, last),
+            Source::Ending(ending) => {
+                if ending.handle_ready(shared, last) {
+                    self.unread.push(token);
+                }
+            }
             Source::Handshake(handshake) => handshake.handle_ready(shared, last, &mut self.wakes),
+            Source::Reader(end) => {
+                if end.handle_ready(shared) {
+                    self.unread.push(token);
+                }
+            }
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {
                 if shared.quic.handle_ready(shared, &socket, last, &mut self.wakes) {
@@ -118,7 +127,7 @@ impl Driver {
                 Source::Ending(_) => drop(shared.sources.hold().remove(token)),
                 Source::Acceptor(_) => self.again.push(token),
                 Source::Udp(socket) => self.look_again(&socket, token),
-                Source::Writer(_) => {}
+                Source::Reader(_) | Source::Writer(_) => {}
             }
         }
     }

@@ -1,7 +1,7 @@
 //! TCP streams that nobody holds any more, until the peer has everything.
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     net::Shutdown,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
@@ -10,7 +10,13 @@ use std::{
 use mio::{Interest, Token, net::TcpStream};
 use socket2::SockRef;
 
-use super::{clock, lock::Lock as _, sources::Source, tcp::send_now};
+use super::{
+    clock,
+    forget::{Forgotten, forget},
+    lock::Lock as _,
+    sources::Source,
+    tcp::send_last,
+};
 use crate::transport::Shared;
 
 /// Sends what is left of a stream and its end, then reads and forgets until the peer ends too: closing a socket with
@@ -30,27 +36,37 @@ struct State {
     forgotten_bytes: usize,
 }
 
+/// What is to be done after a look at the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// The peer has ended too, or cannot be reached any more.
+    Done,
+    Wait,
+    /// There is more to read.
+    Again,
+}
+
 impl Ending {
     /// Takes a socket over; `unsent` are bytes that must still go out before the end of the stream. Returns at once.
-    pub(crate) fn begin(shared: &Shared, socket: std::net::TcpStream, unsent: Vec<u8>, peer_ended: bool) {
+    pub(crate) fn begin(shared: &Shared, socket: std::net::TcpStream, unsent: Vec<u8>, closes: bool) {
         // Usually everything goes at once, so that the peer sees the end without another turn of the crank.
         let Ok(sent) = send_at_once(&socket, &unsent) else { return };
         let write_ended = sent == unsent.len();
         if write_ended {
-            if peer_ended {
-                return; // Nothing can come that the close would answer with a RST.
+            if closes {
+                return; // Nothing can come that the close would answer with a RST, and it sends the end as well.
             }
             // It fails when the stream was shut down before, which is as good.
             let _ = socket.shutdown(Shutdown::Write);
         }
-        if socket.set_nonblocking(true).is_err() {
+        if !write_ended && socket.set_nonblocking(true).is_err() {
             return; // The socket is gone already.
         }
         let unsent = if write_ended { Vec::new() } else { unsent };
         let socket = TcpStream::from_std(socket);
         let mut state = State { socket, unsent, sent, write_ended, forgotten_bytes: 0 };
         if shared.is_closed() {
-            if !state.advance(false) {
+            if state.advance(false) != Step::Done {
                 state.linger(clock::now() + shared.config.linger);
             }
             return;
@@ -78,12 +94,14 @@ impl Ending {
         Ok(())
     }
 
-    /// Does what can be done without waiting, and goes when all is done; `last` when the end of the input may have come.
-    pub(crate) fn handle_ready(&self, shared: &Shared, last: bool) {
-        let done = self.state.hold().advance(last);
-        if done {
+    /// Does what can be done without waiting, and goes when all is done; `last` when the end of the input may have come. Tells
+    /// whether to look again without an event.
+    pub(crate) fn handle_ready(&self, shared: &Shared, last: bool) -> bool {
+        let step = self.state.hold().advance(last);
+        if step == Step::Done {
             shared.sources.hold().remove(self.token);
         }
+        step == Step::Again
     }
 
     /// Whether bytes are left that the kernel has not taken.
@@ -100,9 +118,19 @@ impl Ending {
 }
 
 impl State {
-    /// Tells whether the peer has ended too, or cannot be reached any more.
-    fn advance(&mut self, last: bool) -> bool {
-        self.write().is_err() || self.forget_input(last)
+    fn advance(&mut self, last: bool) -> Step {
+        if self.write().is_err() {
+            return Step::Done;
+        }
+        let Ok((forgotten, bytes)) = forget(&self.socket, last) else { return Step::Done };
+        self.forgotten_bytes += bytes;
+        match forgotten {
+            _ if self.forgotten_bytes >= MAX_FORGOTTEN_BYTES => Step::Done,
+            Forgotten::Enough => Step::Again,
+            Forgotten::All => Step::Wait,
+            Forgotten::End if self.write_ended => Step::Done,
+            Forgotten::End => Step::Wait,
+        }
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -123,22 +151,6 @@ impl State {
         Ok(())
     }
 
-    fn forget_input(&mut self, last: bool) -> bool {
-        let mut buffer = [0; 16 << 10];
-        while self.forgotten_bytes < MAX_FORGOTTEN_BYTES {
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return self.write_ended,
-                // The end stands behind what the socket still had.
-                Ok(read) if last && read < buffer.len() && !cfg!(windows) => return self.write_ended,
-                Ok(read) => self.forgotten_bytes += read,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return true,
-            }
-        }
-        true
-    }
-
     /// `SO_LINGER` makes the close itself wait for the acknowledgement; nothing else portable tells of it.
     fn linger(&self, deadline: Instant) {
         let left = deadline.saturating_duration_since(clock::now());
@@ -154,7 +166,7 @@ impl State {
 fn send_at_once(socket: &std::net::TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut sent = 0;
     while sent < bytes.len() {
-        match send_now(socket, &bytes[sent..]) {
+        match send_last(socket, &bytes[sent..]) {
             Ok(more) => sent += more,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -166,5 +178,6 @@ fn send_at_once(socket: &std::net::TcpStream, bytes: &[u8]) -> io::Result<usize>
 
 /// A peer that neither reads nor ends keeps the socket no longer than this.
 pub(crate) const ENDING_TIMEOUT: Duration = Duration::from_secs(30);
-/// A peer that goes on sending to a stream that nobody reads is cut off after so much.
-const MAX_FORGOTTEN_BYTES: usize = 1 << 20;
+/// A peer that goes on sending to a stream that nobody reads is cut off after so much: more than systems keep of what was not
+/// read, so that whatever lay there never is the reason for a RST.
+const MAX_FORGOTTEN_BYTES: usize = 64 << 20;

@@ -4,7 +4,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use mio::Token;
 
-use super::{acceptor::TcpAcceptor, ending::Ending, handshake::TcpHandshake, tcp::WriterEnd, udp::UdpSocket};
+use super::{
+    acceptor::TcpAcceptor,
+    ending::Ending,
+    handshake::TcpHandshake,
+    tcp::{ReaderEnd, WriterEnd},
+    udp::UdpSocket,
+};
 
 /// One registered socket.
 #[derive(Debug, Clone)]
@@ -12,6 +18,7 @@ pub(crate) enum Source {
     Acceptor(Arc<TcpAcceptor>),
     Ending(Arc<Ending>),
     Handshake(Arc<TcpHandshake>),
+    Reader(Arc<ReaderEnd>),
     Udp(Arc<UdpSocket>),
     Writer(Arc<WriterEnd>),
 }

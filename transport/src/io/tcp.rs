@@ -4,10 +4,13 @@
 //! cryptography only. A reader takes `receive` then `core`, a writer `send` then `core`, nobody both of the first two. What
 //! ends or describes a stream takes neither of the first two, so it never waits for a blocked call.
 
+mod close;
 mod ends;
+mod reader_end;
 mod receive;
 mod send;
 mod socket;
+mod unacknowledged;
 mod writer_end;
 
 use std::{
@@ -27,7 +30,8 @@ use self::{
     socket::{Patience, StreamSocket},
 };
 pub(crate) use self::{
-    socket::{send_now, watch_peer},
+    reader_end::ReaderEnd,
+    socket::{send_last, watch_peer},
     writer_end::WriterEnd,
 };
 use super::{clock, crank::Waited, ending::Ending, lock::Lock as _};
@@ -46,7 +50,6 @@ pub(crate) struct TcpConnection {
     shared: Arc<Shared>,
     number: u64,
     socket: StreamSocket,
-    local: SocketAddr,
     remote: SocketAddr,
     punched: bool,
     peer: PublicKey,
@@ -87,14 +90,12 @@ impl TcpConnection {
         let Origin { remote, early, punched, watched } = origin;
         let dead_after = if watched { None } else { shared.config.dead_after };
         let socket = StreamSocket::new(socket, dead_after)?;
-        let local = socket.local_addr()?;
         let Established { core, peer, incoming, plaintext } = established;
         let number = shared.next_number();
         let connection = Arc::new(Self {
             shared: shared.clone(),
             number,
             socket,
-            local,
             remote,
             punched,
             peer,
@@ -180,6 +181,33 @@ impl TcpConnection {
         }
     }
 
+    /// Nobody reads any more, while somebody may still write: from the next write on what comes is thrown away. Not before, as
+    /// mostly the writing half goes right after this one.
+    pub(crate) fn drop_reader(&self) {
+        {
+            let mut ends = self.ends.hold();
+            ends.read_shut = true;
+            ends.unread = true;
+        }
+        // A write in progress may wait for a peer that waits to be read.
+        if self.send.try_lock().is_err() && std::mem::take(&mut self.ends.hold().unread) {
+            self.forget_input();
+        }
+    }
+
+    /// Has the driver throw away what comes.
+    fn forget_input(&self) {
+        if let Err(error) = ReaderEnd::watch(self) {
+            tracing::debug!(peer = %self.peer, %error, "what nobody reads stays with the system");
+        }
+    }
+
+    /// A second handle of the socket, for the poll.
+    fn duplicate(&self) -> io::Result<TcpStream> {
+        self.ends.hold().duplicated = true;
+        self.socket.try_clone()
+    }
+
     /// Sends the end of our direction as far as that goes without waiting; tells whether it is done.
     fn end_now(&self) -> bool {
         self.send.hold().end_now(self)
@@ -199,24 +227,6 @@ impl TcpConnection {
     pub(crate) fn interrupt(&self) {
         self.fail(StreamError::Closed);
         self.socket.shutdown(Shutdown::Both);
-    }
-
-    /// Waits until the peer has ended too, which it does once it has read everything.
-    pub(crate) fn close(&self, deadline: Instant) -> Result<(), StreamError> {
-        {
-            let mut ends = self.ends.hold();
-            if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
-                return Err(error.clone());
-            }
-            ends.write_shut = true;
-        }
-        let send = try_hold_until(&self.send, deadline);
-        send.ok_or(StreamError::TimedOut)?.end(self, Patience::until(deadline))?;
-        let receive = try_hold_until(&self.receive, deadline);
-        let mut receive = receive.ok_or(StreamError::TimedOut)?;
-        let mut forgotten = [0; 4096];
-        while receive.read(self, &mut forgotten, Some(deadline))? > 0 {}
-        Ok(())
     }
 
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) {
@@ -285,14 +295,10 @@ impl TcpConnection {
 
     pub(crate) fn path(&self) -> Path {
         let kind = PathKind::of(self.remote, self.punched);
-        Path {
-            kind,
-            scheme: Scheme::Tcp,
-            local: self.local,
-            remote: self.remote,
-            round_trip: None,
-            changes: 0,
-        }
+        // Asked for when it is wanted, since most never do; a socket that was bound has one.
+        let unknown = SocketAddr::new(if self.remote.is_ipv4() { [0; 4].into() } else { [0; 16].into() }, 0);
+        let local = self.socket.local_addr().unwrap_or(unknown);
+        Path { kind, scheme: Scheme::Tcp, local, remote: self.remote, round_trip: None, changes: 0 }
     }
 
     /// Waits for what never happens: the deadline or the end of the transport.
@@ -311,15 +317,19 @@ impl TcpConnection {
 impl Drop for TcpConnection {
     fn drop(&mut self) {
         self.shared.leave(self.number);
-        if self.ends.hold().failed.is_some() {
+        let ends = self.ends.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ends.failed.is_some() {
             return;
         }
+        let duplicated = ends.duplicated;
         let send = self.send.get_mut().unwrap_or_else(PoisonError::into_inner);
         let core = self.core.get_mut().unwrap_or_else(PoisonError::into_inner);
         let unsent = send.last_bytes(core);
         let receive = self.receive.get_mut().unwrap_or_else(PoisonError::into_inner);
+        // Where the poll has a handle of its own, closing ours ends nothing.
+        let closes = receive.has_peer_ended() && !duplicated;
         match self.socket.take() {
-            Ok(socket) => Ending::begin(&self.shared, socket, unsent, receive.has_peer_ended()),
+            Ok(socket) => Ending::begin(&self.shared, socket, unsent, closes),
             Err(error) => tracing::debug!(%error, "a stream ends at once"),
         }
     }

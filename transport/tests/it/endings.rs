@@ -88,6 +88,35 @@ fn dropping_the_reading_half_leaves_the_other() {
     }
 }
 
+/// A peer that writes to somebody who dropped the reading half must not stall, and the writer with it.
+#[test]
+fn what_comes_after_the_reading_half_was_dropped_stalls_nobody() {
+    let (client, server) = (transport(), transport());
+    let (dialled, accepted) = pair(&client, &server, Scheme::Tcp);
+    let (reader, mut writer) = dialled.split();
+    let (mut asking, mut answering) = accepted.split();
+    answering.set_write_timeout(Some(Duration::from_secs(30))).unwrap();
+    asking.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let much = vec![3; 40_000_000];
+    let received = thread::scope(|scope| {
+        // Nothing is read at the other end until all of the answer has gone.
+        let peer = scope.spawn(|| {
+            answering.write_all(&much).unwrap();
+            let mut received = Vec::new();
+            asking.read_to_end(&mut received).unwrap();
+            received.len()
+        });
+        let writing = scope.spawn(|| {
+            writer.write_all(&much).unwrap();
+            drop(writer);
+        });
+        drop(reader);
+        writing.join().unwrap();
+        peer.join().unwrap()
+    });
+    assert_eq!(received, much.len());
+}
+
 #[test]
 fn a_stream_ends_with_its_last_handle() {
     for scheme in SCHEMES {
@@ -125,6 +154,42 @@ fn close_waits_until_the_peer_has_everything() {
         dialled.close(soon()).unwrap();
         assert_eq!(reader.join().unwrap(), 500_000);
     }
+}
+
+/// Over TCP only Linux tells what is acknowledged; elsewhere the peer's own end says so.
+#[cfg(target_os = "linux")]
+#[test]
+fn close_returns_once_all_is_acknowledged_though_the_peer_goes_on() {
+    for scheme in SCHEMES {
+        let (client, server) = (transport(), transport());
+        let (mut dialled, mut accepted) = pair(&client, &server, scheme);
+        dialled.write_all(&[5; 500_000]).unwrap();
+        thread::scope(|scope| {
+            let reader = scope.spawn(|| read_all(&mut accepted).len());
+            dialled.close(soon()).unwrap();
+            assert_eq!(reader.join().unwrap(), 500_000, "{scheme}");
+        });
+        // Its own direction was open all the time.
+        drop(accepted);
+    }
+}
+
+/// Over QUIC whatever a write takes fits the peer's window, so that it is acknowledged whoever reads.
+#[cfg(target_os = "linux")]
+#[test]
+fn close_waits_for_the_last_byte_though_the_peer_has_ended_before() {
+    let (client, server) = (transport(), transport());
+    let (mut dialled, mut accepted) = pair(&client, &server, Scheme::Tcp);
+    accepted.shutdown(Shutdown::Write).unwrap();
+    assert_eq!(read_all(&mut dialled), b"");
+    dialled.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    let mut sent = 0;
+    while let Ok(written) = dialled.write(&[7; 60_000]) {
+        sent += written;
+    }
+    let deadline = Instant::now() + Duration::from_millis(200);
+    assert_eq!(dialled.close(deadline), Err(StreamError::TimedOut), "nobody reads");
+    assert_eq!(read_all(&mut accepted).len(), sent, "what was written is still delivered");
 }
 
 #[test]

@@ -20,6 +20,10 @@ pub(super) struct Ends {
     pub(super) read_timeout: Option<Duration>,
     pub(super) write_timeout: Option<Duration>,
     pub(super) nonblocking: bool,
+    /// The poll has a handle of its own of the socket.
+    pub(super) duplicated: bool,
+    /// The reading half was dropped, and what comes is not yet thrown away.
+    pub(super) unread: bool,
 }
 
 impl TcpConnection {
@@ -36,7 +40,12 @@ impl TcpConnection {
     }
 
     pub(super) fn begin_write(&self) -> Result<Patience, StreamError> {
-        let ends = self.ends.hold();
+        let mut ends = self.ends.hold();
+        if std::mem::take(&mut ends.unread) {
+            drop(ends);
+            self.forget_input();
+            ends = self.ends.hold();
+        }
         if let Some(error) = ends.failed.as_ref().or(ends.write_failed.as_ref()) {
             return Err(error.clone());
         }

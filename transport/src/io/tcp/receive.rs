@@ -82,6 +82,11 @@ impl Receive {
         self.peer_ended
     }
 
+    /// Whether an early stream's verdict is still to come.
+    pub(super) fn is_unjudged(&self) -> bool {
+        self.unjudged
+    }
+
     /// Reads, by the stream's own timeout or until a deadline.
     pub(super) fn read(
         &mut self,

@@ -98,7 +98,7 @@ impl Send {
     pub(super) fn end_now(&mut self, stream: &TcpConnection) -> bool {
         self.encrypt_end(&mut stream.core.hold());
         while self.sent < self.unsent.len() {
-            match stream.socket.send_now(&self.unsent[self.sent..]) {
+            match stream.socket.send_last(&self.unsent[self.sent..]) {
                 Ok(sent) => self.sent += sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

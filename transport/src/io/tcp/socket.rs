@@ -17,11 +17,11 @@ mod windows;
 #[cfg(unix)]
 pub(super) use unix::StreamSocket;
 #[cfg(unix)]
-pub(crate) use unix::send_now;
+pub(crate) use unix::send_last;
 #[cfg(windows)]
 pub(super) use windows::StreamSocket;
 #[cfg(windows)]
-pub(crate) use windows::send_now;
+pub(crate) use windows::send_last;
 
 /// How long a call may wait, and for what part of it there is still time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -23,7 +23,7 @@ pub(crate) struct WriterEnd {
 impl WriterEnd {
     pub(super) fn watch(connection: &Arc<TcpConnection>) -> io::Result<()> {
         let shared = &connection.shared;
-        let mut socket = TcpStream::from_std(connection.socket.try_clone()?);
+        let mut socket = TcpStream::from_std(connection.duplicate()?);
         let mut sources = shared.sources.hold();
         let token = sources.reserve();
         if let Err(error) = shared.registry.register(&mut socket, token, Interest::WRITABLE) {

@@ -65,9 +65,9 @@ impl StreamSocket {
         }
     }
 
-    /// The same without ever waiting, whatever the mode.
-    pub(in crate::io::tcp) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
-        send_now(self.socket(), bytes)
+    /// The same without ever waiting, whatever the mode, for the last bytes: the end of the direction follows at once.
+    pub(in crate::io::tcp) fn send_last(&self, bytes: &[u8]) -> io::Result<usize> {
+        send_last(self.socket(), bytes)
     }
 
     pub(in crate::io::tcp) fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -77,6 +77,11 @@ impl StreamSocket {
     pub(in crate::io::tcp) fn shutdown(&self, how: Shutdown) {
         // It fails when the peer is gone already, which is as good.
         let _ = self.socket().shutdown(how);
+    }
+
+    /// Why the system has given the connection up, told once.
+    pub(in crate::io::tcp) fn take_error(&self) -> Option<io::Error> {
+        self.socket().take_error().ok().flatten()
     }
 
     /// Makes the close of the socket throw away what is on its way.
@@ -104,10 +109,13 @@ impl StreamSocket {
     }
 }
 
-/// Sends what the kernel has room for, whatever the mode of the socket.
-pub(crate) fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
-    SockRef::from(socket).send_with_flags(bytes, MSG_DONTWAIT)
+/// Sends what the kernel has room for, whatever the mode of the socket, before the end of the direction, with which the last
+/// bytes share a segment where the system can keep them back.
+pub(crate) fn send_last(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    SockRef::from(socket).send_with_flags(bytes, MSG_DONTWAIT | MSG_MORE)
 }
 
 /// `send(2)`; std has no name for it.
 const MSG_DONTWAIT: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x40 } else { 0x80 };
+/// The same, on Linux only.
+const MSG_MORE: i32 = if cfg!(any(target_os = "linux", target_os = "android")) { 0x8000 } else { 0 };

@@ -94,7 +94,7 @@ impl StreamSocket {
     }
 
     /// The same without ever waiting.
-    pub(in crate::io::tcp) fn send_now(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(in crate::io::tcp) fn send_last(&self, bytes: &[u8]) -> io::Result<usize> {
         self.call(&self.sending, Interest::WRITABLE, Patience::None, || (&self.socket).write(bytes))
     }
 
@@ -107,6 +107,11 @@ impl StreamSocket {
     pub(in crate::io::tcp) fn shutdown(&self, how: Shutdown) {
         // It fails when the peer is gone already, which is as good.
         let _ = self.socket.shutdown(how);
+    }
+
+    /// Why the system has given the connection up, told once.
+    pub(in crate::io::tcp) fn take_error(&self) -> Option<io::Error> {
+        self.socket.take_error().ok().flatten()
     }
 
     /// Makes the close of the socket throw away what is on its way.
@@ -138,7 +143,7 @@ impl StreamSocket {
 }
 
 /// Sends what the system has room for.
-pub(crate) fn send_now(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+pub(crate) fn send_last(socket: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     let mut socket = socket;
     socket.write(bytes)
 }
