@@ -229,6 +229,8 @@ impl<'t> Call<'t> {
             early: self.early,
             own_connection: self.options.own_connection,
             over_guest: candidate.over_guest,
+            // Nothing else is under way yet.
+            directly: index == 0,
             again: false,
             outcomes: self.outcomes.clone(),
         };

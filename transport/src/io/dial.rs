@@ -46,6 +46,8 @@ pub(crate) struct DialOrder {
     pub(crate) own_connection: bool,
     /// Only over a connection that the peer dialled, if there is one.
     pub(crate) over_guest: bool,
+    /// The caller has nothing else to do: it may go on with the handshake itself. On TCP.
+    pub(crate) directly: bool,
     /// It was begun anew once, which is enough.
     pub(crate) again: bool,
     pub(crate) outcomes: Arc<Outcomes>,
@@ -88,7 +90,7 @@ impl DialOrder {
         Ok(match self.scheme {
             Scheme::Tcp => {
                 let token = TcpHandshake::dial(shared, self)?;
-                Dial::Tcp(TcpDial::new(shared, token))
+                token.map_or(Dial::Over, |token| Dial::Tcp(TcpDial::new(shared, token)))
             }
             Scheme::Quic => {
                 let dial = shared.quic.dial(shared, self)?;
@@ -123,6 +125,8 @@ impl Outcomes {
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for its drop")]
 pub(crate) enum Dial {
+    /// Its outcome is there.
+    Over,
     Tcp(TcpDial),
     Quic(QuicDial),
 }

@@ -1,14 +1,13 @@
 //! A TCP connection until it is a stream: connects, shakes hands, is judged. Turned by the crank, so that a slow peer keeps
 //! nobody waiting.
 
+mod dial;
+
 use std::{
     io::{self, Read as _, Write as _},
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
-
-use mio::{Interest, Token, net::TcpStream};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     accept_queue::Place,
@@ -30,6 +29,7 @@ use crate::{
     },
     transport::Shared,
 };
+use mio::{Interest, Token, net::TcpStream};
 
 #[derive(Debug)]
 pub(crate) struct TcpHandshake {
@@ -71,38 +71,6 @@ enum Step {
 }
 
 impl TcpHandshake {
-    /// Begins a dial; the outcome goes to `order`.
-    pub(crate) fn dial(shared: &Arc<Shared>, order: DialOrder) -> io::Result<Token> {
-        let remote = order.remote;
-        let socket = Socket::new(Domain::for_address(remote), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        if let Some(local) = order.local {
-            socket.bind(&local.into())?;
-        }
-        match socket.connect(&remote.into()) {
-            Err(error) if !is_in_progress(&error) => return Err(error),
-            _ => {}
-        }
-        Self::dial_over(shared, socket.into(), order)
-    }
-
-    /// The same over a connection that is being made, or is there. The first flight is made while the network carries the
-    /// SYN, and goes at once where that was quick.
-    pub(crate) fn dial_over(
-        shared: &Arc<Shared>,
-        socket: std::net::TcpStream,
-        order: DialOrder,
-    ) -> io::Result<Token> {
-        // The handshake's small flights must not wait for each other.
-        socket.set_nodelay(true)?;
-        let config = shared.tls.client.clone();
-        let handshake = Handshake::dial(config, order.expected, order.preface.clone(), order.is_held());
-        let mut state = State::new(TcpStream::from_std(socket), handshake.map_err(io::Error::other)?);
-        state.collect();
-        state.try_send()?;
-        Self::watch(shared, state, Role::Dialer(order))
-    }
-
     /// Begins the handshake over a punched connection as the one who waits for the preface of its rendezvous.
     pub(crate) fn accept_punched(shared: &Arc<Shared>, socket: std::net::TcpStream) -> io::Result<Token> {
         let source = socket.peer_addr()?;
@@ -157,8 +125,12 @@ impl TcpHandshake {
         match step {
             Step::Wait => {}
             Step::Established => {
-                if let Some(state) = state.take() {
-                    self.establish(shared, state, wakes);
+                if let Some(mut state) = state.take() {
+                    shared.sources.hold().remove(self.token);
+                    if let Err(error) = shared.registry.deregister(&mut state.socket) {
+                        tracing::debug!(%error, "a socket was not watched any more");
+                    }
+                    self.role.establish(shared, state, false, wakes);
                 }
             }
             Step::Failed(error) => {
@@ -191,40 +163,37 @@ impl TcpHandshake {
             }
         }
     }
+}
 
-    fn establish(&self, shared: &Arc<Shared>, mut state: State, wakes: &mut Wakes) {
-        shared.sources.hold().remove(self.token);
-        if let Err(error) = shared.registry.deregister(&mut state.socket) {
-            tracing::debug!(%error, "a socket was not watched any more");
-        }
+impl Role {
+    /// Hands the stream to whoever waits for it. `blocks`: the socket is in blocking mode already.
+    fn establish(&self, shared: &Arc<Shared>, state: State, blocks: bool, wakes: &mut Wakes) {
         let established = state.handshake.into_established();
         let socket = std::net::TcpStream::from(state.socket);
-        let punched = self.role.is_punched();
-        let (label, place, remote) = match &self.role {
-            Role::Dialer(order) => (order.preface.label.clone(), None, order.remote),
-            Role::Acceptor { source, .. } => {
-                self.role.leave_pending(shared);
+        let punched = self.is_punched();
+        let (label, place, remote) = match self {
+            Self::Dialer(order) => (order.preface.label.clone(), None, order.remote),
+            Self::Acceptor { source, .. } => {
+                self.leave_pending(shared);
                 let (label, place) = state.admitted.expect("an acceptor admits before it establishes");
                 (label, Some(place), *source)
             }
         };
-        let early = matches!(self.role, Role::Dialer(_)) && !state.accepted;
+        let early = matches!(self, Self::Dialer(_)) && !state.accepted;
         let watched = TcpAcceptor::PASSES_OPTIONS_ON && place.is_some() && !punched;
-        let origin = Origin { remote, early, punched, watched };
+        let origin = Origin { remote, early, punched, watched, blocks };
         let stream = TcpConnection::new(socket, established, origin, label, shared)
             .map(Stream::from_tcp)
             .map_err(DialError::Socket);
-        match (&self.role, place, stream) {
-            (Role::Dialer(order), _, stream) => order.finish(stream, wakes),
-            (Role::Acceptor { .. }, Some(place), Ok(stream)) => place.deliver(stream, wakes),
-            (Role::Acceptor { source, .. }, _, stream) => {
+        match (self, place, stream) {
+            (Self::Dialer(order), _, stream) => order.finish(stream, wakes),
+            (Self::Acceptor { .. }, Some(place), Ok(stream)) => place.deliver(stream, wakes),
+            (Self::Acceptor { source, .. }, _, stream) => {
                 tracing::debug!(%source, error = ?stream.err(), "an accepted connection broke at once");
             }
         }
     }
-}
 
-impl Role {
     fn is_punched(&self) -> bool {
         match self {
             Self::Dialer(order) => order.punched,
@@ -282,7 +251,7 @@ impl State {
 
     fn try_advance(&mut self, shared: &Arc<Shared>, role: &Role, last: bool) -> Result<Step, DialError> {
         let mut drained = false;
-        let mut buffer = [0; 8 << 10];
+        let mut buffer = [0; FLIGHT_BYTES];
         loop {
             self.collect();
             self.send()?;
@@ -392,8 +361,5 @@ fn is_not_yet(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::NotConnected)
 }
 
-/// A non-blocking connect that has begun: EINPROGRESS on Unix, which std has no stable name for, else WSAEWOULDBLOCK.
-fn is_in_progress(error: &io::Error) -> bool {
-    let in_progress = if cfg!(any(target_os = "linux", target_os = "android")) { 115 } else { 36 };
-    error.kind() == io::ErrorKind::WouldBlock || cfg!(unix) && error.raw_os_error() == Some(in_progress)
-}
+/// More than a flight has, without resumption some 900 bytes.
+const FLIGHT_BYTES: usize = 2 << 10;

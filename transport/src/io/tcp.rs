@@ -69,6 +69,8 @@ pub(crate) struct Origin {
     pub(crate) punched: bool,
     /// The kernel looks after a silent peer already.
     pub(crate) watched: bool,
+    /// The socket is in blocking mode already.
+    pub(crate) blocks: bool,
 }
 
 /// The TLS state and what belongs to it.
@@ -87,9 +89,9 @@ impl TcpConnection {
         label: ProtocolLabel,
         shared: &Arc<Shared>,
     ) -> io::Result<Arc<Self>> {
-        let Origin { remote, early, punched, watched } = origin;
+        let Origin { remote, early, punched, watched, blocks } = origin;
         let dead_after = if watched { None } else { shared.config.dead_after };
-        let socket = StreamSocket::new(socket, dead_after)?;
+        let socket = StreamSocket::new(socket, dead_after, blocks)?;
         let Established { core, peer, incoming, plaintext } = established;
         let number = shared.next_number();
         let connection = Arc::new(Self {

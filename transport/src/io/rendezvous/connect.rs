@@ -287,6 +287,7 @@ impl<'c> Call<'c> {
             early: false,
             own_connection: true,
             over_guest: false,
+            directly: false,
             again: true,
             outcomes: self.outcomes.clone(),
         };

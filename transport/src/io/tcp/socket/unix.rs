@@ -19,8 +19,14 @@ pub(in crate::io::tcp) struct StreamSocket {
 }
 
 impl StreamSocket {
-    pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
-        socket.set_nonblocking(false)?;
+    pub(in crate::io::tcp) fn new(
+        socket: TcpStream,
+        dead_after: Option<Duration>,
+        blocks: bool,
+    ) -> io::Result<Self> {
+        if !blocks {
+            socket.set_nonblocking(false)?;
+        }
         watch_peer(&SockRef::from(&socket), dead_after)?;
         Ok(Self { socket: Some(socket) })
     }

@@ -29,7 +29,11 @@ struct Side {
 }
 
 impl StreamSocket {
-    pub(in crate::io::tcp) fn new(socket: TcpStream, dead_after: Option<Duration>) -> io::Result<Self> {
+    pub(in crate::io::tcp) fn new(
+        socket: TcpStream,
+        dead_after: Option<Duration>,
+        _blocks: bool,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         watch_peer(&SockRef::from(&socket), dead_after)?;
         Ok(Self { socket, receiving: Mutex::default(), sending: Mutex::default(), watched: Mutex::default() })
