@@ -1,11 +1,12 @@
-//! A prober and servers that say whatever the input holds, late, twice, from anywhere. Nobody panics, it ends in time with
-//! one profile, and sends little.
+//! The two probers and servers that say whatever the input holds, late, twice, from anywhere. Nobody panics, they end in time
+//! with one outcome each, and send little.
 #![no_main]
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
+use nat_traversal::protocol::nat_profile::LifetimeProber;
 use nat_traversal::protocol::stun::{Class, Message, MessageBuilder, Method, attribute};
 use nat_traversal::protocol::{Datagram, Machine as _, NatProber, Seed, SocketIndex, Transmit};
 
@@ -19,6 +20,11 @@ fuzz_target!(|bytes: &[u8]| {
     let mut prober = NatProber::new(now, &servers, &[local], 4000, Seed::from(1));
     let mut sent: Vec<Transmit> = Vec::new();
     let mut profiles = 0;
+    let ports: Vec<u16> = (4_001..).take(NatProber::FURTHER).collect();
+    prober = prober.further_ports(&ports);
+    let most = Duration::from_secs(2);
+    let mut lifetime = LifetimeProber::new(now, servers[0], most, Seed::from(2));
+    let mut lifetimes = 0;
     while let (Some(operation), Some(argument)) = (input.next(), input.next()) {
         if operation % 4 == 0 || sent.is_empty() {
             now += Duration::from_millis(u64::from(argument));
@@ -39,16 +45,23 @@ fuzz_target!(|bytes: &[u8]| {
                 if operation & 1 > 0 { request.socket } else { SocketIndex(u16::from(argument % 7)) };
             let bytes = answer.fingerprint();
             prober.handle_datagram(now, Datagram { socket, source, bytes: &bytes });
+            lifetime.handle_datagram(now, Datagram { socket, source, bytes: &bytes });
         }
         prober.handle_timeout(now);
-        while let Some(transmit) = prober.poll_transmit() {
-            sent.push(transmit);
-        }
+        lifetime.handle_timeout(now);
+        sent.extend(std::iter::from_fn(|| prober.poll_transmit()));
+        sent.extend(std::iter::from_fn(|| lifetime.poll_transmit()));
         profiles += u32::from(prober.poll_event().is_some());
-        assert!(profiles <= 1 && sent.len() <= 128, "{} packets", sent.len());
+        lifetimes += u32::from(lifetime.poll_event().is_some());
+        // The second opens 25 ports and asks for each, three times at most.
+        assert!(profiles <= 1 && lifetimes <= 1 && sent.len() <= 128 + 150, "{} packets", sent.len());
     }
     now = now.max(begun + NatProber::MOST);
     prober.handle_timeout(now);
     profiles += u32::from(prober.poll_event().is_some());
     assert_eq!((profiles, prober.poll_timeout()), (1, None));
+    now = now.max(begun + LifetimeProber::takes(most));
+    lifetime.handle_timeout(now);
+    lifetimes += u32::from(lifetime.poll_event().is_some());
+    assert_eq!((lifetimes, lifetime.poll_timeout()), (1, None));
 });

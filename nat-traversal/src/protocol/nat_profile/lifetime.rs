@@ -187,7 +187,7 @@ impl Machine for LifetimeProber {
 
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
         let Ok(message) = Message::decode(datagram.bytes) else { return };
-        if datagram.source != self.server {
+        if datagram.source != self.server || self.state != State::Measuring {
             return;
         }
         let Some(answer) = read_answer(&message) else { return };
@@ -210,8 +210,10 @@ impl Machine for LifetimeProber {
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.send_due(now);
-        self.proceed(now);
+        if self.state == State::Measuring {
+            self.send_due(now);
+            self.proceed(now);
+        }
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
@@ -258,7 +260,7 @@ const PATIENCE: Duration = Duration::from_millis(1_200);
 mod tests {
     use super::*;
     use crate::protocol::StunServer;
-    use crate::protocol::stun::ServerAddresses;
+    use crate::protocol::stun::{Class, MessageBuilder, Method, ServerAddresses};
     use crate::testing::{Link, Nat, Net, Program, Running};
 
     #[test]
@@ -308,6 +310,32 @@ mod tests {
         assert_eq!(prober.poll_event(), Some(BindingLifetime::Unknown));
         assert!(now <= start + Duration::from_secs(2));
         assert_eq!(prober.poll_event(), None);
+    }
+
+    #[test]
+    fn it_is_told_once_whatever_comes_after() {
+        let mut now = crate::testing::epoch();
+        let mut prober = LifetimeProber::new(now, server(), Duration::from_secs(1), Seed::from(1));
+        let seen = "198.51.100.2:4000".parse().unwrap();
+        // A server that knows nothing of answers elsewhere, and repeats itself.
+        let mut told = 0;
+        for _ in 0..50 {
+            now += MS * 100;
+            prober.handle_timeout(now);
+            let sent: Vec<Transmit> = std::iter::from_fn(|| prober.poll_transmit()).collect();
+            assert!(told == 0 || sent.is_empty(), "nothing is asked any more");
+            for Transmit { socket, bytes, .. } in sent.iter().chain(&sent) {
+                let transaction = Message::decode(bytes).unwrap().transaction();
+                let builder = MessageBuilder::new(Class::Success, Method::BINDING, transaction);
+                let bytes = builder.mapped_address(seen).fingerprint();
+                prober.handle_datagram(now, Datagram { socket: *socket, source: server(), bytes: &bytes });
+                while let Some(lifetime) = prober.poll_event() {
+                    assert_eq!(lifetime, BindingLifetime::Unknown);
+                    told += 1;
+                }
+            }
+        }
+        assert_eq!(told, 1);
     }
 
     fn measure(nats: &[Nat], most: Duration, link: Link) -> (BindingLifetime, Duration) {
