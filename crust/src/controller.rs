@@ -361,7 +361,7 @@ impl ServiceController {
     /// A port that a router forwards to the socket is kept until the service ends. Blocks at most
     /// [`Config::deadline`](crate::Config::deadline).
     ///
-    /// ```
+    /// ```no_run
     /// use crust::{Config, Service, gen_rendezvous_info};
     ///
     /// let service = || Service::new_from_config(Config::new().listen([]));

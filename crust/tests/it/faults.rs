@@ -7,7 +7,8 @@ use std::{
 };
 
 use crust::{
-    Config, Contact, Endpoint, Identity, Lan, NamedEndpoint, ProtocolLabel, Scheme, Service, ServiceEvent,
+    Config, ConnectOptions, Contact, Endpoint, Identity, Lan, NamedEndpoint, ProtocolLabel, Road, Scheme,
+    Service, ServiceEvent,
 };
 use transport::{Admission, Listener, Transport, TransportConfig};
 
@@ -121,9 +122,17 @@ fn a_relay_that_does_not_accept_us_is_told_and_stands_in_nobodys_way() {
         (server(good.username(), "guessed"), "does not accept the user name and password"),
         (server(good.username(), good.password()), "486"),
     ] {
-        let config = Config::new().lan(Lan::Off).listen([]).attach(false).introducers([place.clone()]);
-        let client = Service::new_from_config(config.relays([relay])).unwrap();
+        let config = || {
+            let config = Config::new().lan(Lan::Off).listen([]).attach(false).introducers([place.clone()]);
+            config.relays([relay.clone()])
+        };
+        // Everybody else is met as ever.
+        let client = Service::new_from_config(config()).unwrap();
         client.controller.connect(peer.controller.public_key()).unwrap();
+        // Who may use nothing but the relay learns why it cannot.
+        let client = Service::new_from_config(config().roads([Road::Relayed])).unwrap();
+        let options = ConnectOptions::new().deadline(Duration::from_secs(3));
+        client.controller.connect_with(peer.controller.public_key(), &options).unwrap_err();
         let event = client.controller.events().recv_deadline(soon()).unwrap();
         let ServiceEvent::RelayUnusable { reason: told, .. } = event else { panic!("{event:?}") };
         assert!(told.contains(reason), "{told}");
