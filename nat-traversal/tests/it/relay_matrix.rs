@@ -85,7 +85,7 @@ fn punch(sites: [Site; 2]) -> ([Option<(Duration, PunchEvent)>; 2], bool) {
         .map(|peer| peer.events().first().map(|(at, event)| (at.saturating_duration_since(start), *event)));
     let by_relay = events.iter().flatten().any(|(_, event)| match event {
         PunchEvent::Punched { socket, peer } => *socket == RELAY || peer.ip() == at.ip(),
-        PunchEvent::Hopeless(_) => false,
+        PunchEvent::Heard { .. } | PunchEvent::Hopeless(_) => false,
     });
     (events, by_relay)
 }
