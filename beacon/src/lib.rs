@@ -8,6 +8,7 @@ mod message;
 pub mod protocol;
 mod stats;
 mod warning;
+mod watch;
 
 pub use crate::beacon::{Beacon, BeaconController, Messages};
 pub use crate::config::{BeaconConfig, Interfaces};
@@ -16,3 +17,4 @@ pub use crate::message::Message;
 pub use crate::protocol::{Departure, GroupSecret, News, Refusals, SecretTooShort, TooLarge};
 pub use crate::stats::Stats;
 pub use crate::warning::Warning;
+pub use crate::watch::NetworkWatch;

@@ -11,7 +11,7 @@ pub(crate) use other::Changes;
 #[cfg(target_os = "linux")]
 mod linux {
     use std::io;
-    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
     use std::time::Duration;
 
     use mio::unix::SourceFd;
@@ -28,34 +28,50 @@ mod linux {
     impl Changes {
         /// Subscribes. Where that is refused (a sandbox), reading the list from time to time remains.
         pub(crate) fn subscribe(registry: &Registry, token: Token) -> Self {
-            let socket = open().and_then(|socket| {
-                registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-                Ok(socket)
-            });
-            if let Err(error) = &socket {
-                tracing::debug!(%error, "no word of interface changes; the list is read every second instead");
+            let mut changes = Self::open();
+            if let Some(socket) = &changes.socket
+                && let Err(error) =
+                    registry.register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)
+            {
+                told(&error);
+                changes.socket = None;
             }
-            Self { socket: socket.ok() }
+            changes
         }
 
-        /// Takes all that the kernel has said, so that the next word wakes again.
-        pub(crate) fn drain(&self) {
-            let Some(socket) = &self.socket else { return };
+        /// The same, for somebody else's poll.
+        pub(crate) fn open() -> Self {
+            Self { socket: open().inspect_err(told).ok() }
+        }
+
+        pub(crate) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+            self.socket.as_ref().map(OwnedFd::as_fd)
+        }
+
+        /// Takes all that the kernel has said, so that the next word wakes again; tells whether it said something.
+        pub(crate) fn drain(&self) -> bool {
+            let Some(socket) = &self.socket else { return false };
             let mut buffer = [0_u8; 4096];
+            let mut said = false;
             // An overrun is an error once and means that more was said than was kept: all the same here. The count
             // only guards against a kernel that talks faster than we read.
             for _ in 0..MAX_READS {
                 match recv(socket, &mut buffer, RecvFlags::empty()) {
-                    Err(error) if error == rustix::io::Errno::AGAIN => return,
-                    Ok(_) | Err(_) => {}
+                    Err(error) if error == rustix::io::Errno::AGAIN => return said,
+                    Ok(_) | Err(_) => said = true,
                 }
             }
+            said
         }
 
         /// How often to read the list although nothing was said.
         pub(crate) const fn reading_pause(&self) -> Duration {
             if self.socket.is_some() { Duration::from_secs(5) } else { Duration::from_secs(1) }
         }
+    }
+
+    fn told(error: &io::Error) {
+        tracing::debug!(%error, "no word of interface changes; the list is read every second instead");
     }
 
     fn open() -> io::Result<OwnedFd> {
@@ -87,7 +103,20 @@ mod other {
             Self
         }
 
-        pub(crate) fn drain(&self) {}
+        pub(crate) fn open() -> Self {
+            Self
+        }
+
+        #[cfg(unix)]
+        #[expect(clippy::unused_self, reason = "as on Linux")]
+        pub(crate) fn as_fd(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+            None
+        }
+
+        #[expect(clippy::unused_self, reason = "as on Linux")]
+        pub(crate) fn drain(&self) -> bool {
+            false
+        }
 
         pub(crate) const fn reading_pause(&self) -> Duration {
             Duration::from_secs(1)
