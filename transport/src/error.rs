@@ -173,6 +173,13 @@ pub enum StreamError {
         /// For how long nothing came from it.
         silent_for: Duration,
     },
+    /// This host has come into another network, where the stream's address is not its own any more; TCP cannot go on
+    /// elsewhere. Connect anew.
+    #[error("the stream's address {local} is gone with the network it belonged to, connect anew")]
+    AddressGone {
+        /// Our end.
+        local: SocketAddr,
+    },
     /// The peer turned an early stream away.
     #[error("the peer refused: {0}")]
     Refused(Refusal),
@@ -224,7 +231,7 @@ impl StreamError {
             Self::WouldBlock => io::ErrorKind::WouldBlock,
             Self::Busy => io::ErrorKind::ResourceBusy,
             Self::Closed => io::ErrorKind::NotConnected,
-            Self::PeerLost { .. } => io::ErrorKind::ConnectionAborted,
+            Self::PeerLost { .. } | Self::AddressGone { .. } => io::ErrorKind::ConnectionAborted,
             Self::Refused(_) => io::ErrorKind::ConnectionRefused,
             Self::Reset { .. } => io::ErrorKind::ConnectionReset,
             Self::UnexpectedEof => io::ErrorKind::UnexpectedEof,

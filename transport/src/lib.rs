@@ -17,6 +17,8 @@ mod listener;
 mod listener_set;
 mod path;
 mod protocol;
+#[cfg(unix)]
+mod readable_watch;
 #[cfg(feature = "turn")]
 mod relay;
 mod rendezvous;
@@ -45,6 +47,8 @@ pub use listener::{EndpointIterator, Incoming, Listener};
 pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};
 pub use protocol::offer::OfferError;
+#[cfg(unix)]
+pub use readable_watch::ReadableWatch;
 #[cfg(feature = "turn")]
 pub use relay::Relay;
 pub use rendezvous::{

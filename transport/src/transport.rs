@@ -147,6 +147,16 @@ impl Transport {
         }
     }
 
+    /// Tells the transport that this host has come into another network, and which addresses it has there, loopback apart: `beacon`
+    /// has a `NetworkWatch` that notices, and a service of `crust` does it by itself.
+    ///
+    /// QUIC connections tell their peers at once where they are, check all their paths, and go on over one that works. A
+    /// TCP stream whose address is not among these ends with [`StreamError::AddressGone`](crate::StreamError::AddressGone), blocked calls as well, unless there is none
+    /// at all: then it may come back. Does not block.
+    pub fn network_changed(&self, addresses: &[IpAddr]) {
+        self.shared().network_changed(addresses);
+    }
+
     /// Closes everything now, whoever holds clones: blocked calls return, each with its `Closed`. Does not wait.
     pub fn close(&self) {
         self.shared().close();
@@ -314,6 +324,11 @@ impl Shared {
         !again.is_empty() && self.pending.hold().has_room()
     }
 
+    /// The established TCP streams.
+    pub(crate) fn tcp_connections(&self) -> Vec<Arc<TcpConnection>> {
+        self.connections.hold().open.values().filter_map(Weak::upgrade).collect()
+    }
+
     /// A number for a stream that is about to `join`.
     pub(crate) fn next_number(&self) -> u64 {
         let mut connections = self.connections.hold();
@@ -383,8 +398,7 @@ impl Shared {
             queue.close(&mut wakes);
         }
         wakes.fire();
-        let connections: Vec<_> = self.connections.hold().open.values().filter_map(Weak::upgrade).collect();
-        for connection in connections {
+        for connection in self.tcp_connections() {
             connection.interrupt();
         }
         let sets: Vec<_> = self.sets.hold().iter().filter_map(Weak::upgrade).collect();

@@ -96,6 +96,8 @@ impl Driver {
                     self.unread.push(token);
                 }
             }
+            #[cfg(unix)]
+            Source::Watched(watched) => watched.wake(),
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {
                 if shared.quic.handle_ready(shared, &socket, last, &mut self.wakes) {
@@ -127,6 +129,8 @@ impl Driver {
                 Source::Ending(_) => drop(shared.sources.hold().remove(token)),
                 Source::Acceptor(_) => self.again.push(token),
                 Source::Udp(socket) => self.look_again(&socket, token),
+                #[cfg(unix)]
+                Source::Watched(_) => {}
                 Source::Reader(_) | Source::Writer(_) => {}
             }
         }

@@ -361,6 +361,18 @@ impl QuicIo {
         links.iter().any(|link| link.is_sending())
     }
 
+    /// This host has these addresses now, loopback apart.
+    pub(crate) fn network_changed(&self, shared: &Arc<Shared>, addresses: &[IpAddr]) {
+        let links = self.table.hold().links();
+        let mut wakes = Wakes::default();
+        for link in links {
+            link.change(shared, &mut wakes, Touch::Flush, |core, now| {
+                core.ways.network_changed(now, addresses, &mut core.connection);
+            });
+        }
+        wakes.fire();
+    }
+
     /// Says farewell to all peers, and lets go of all sockets.
     pub(crate) fn close(&self, shared: &Arc<Shared>) {
         let links = self.table.hold().take_links();

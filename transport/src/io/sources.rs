@@ -20,6 +20,8 @@ pub(crate) enum Source {
     Handshake(Arc<TcpHandshake>),
     Reader(Arc<ReaderEnd>),
     Udp(Arc<UdpSocket>),
+    #[cfg(unix)]
+    Watched(Arc<crate::readable_watch::Watched>),
     Writer(Arc<WriterEnd>),
 }
 

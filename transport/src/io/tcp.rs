@@ -231,6 +231,13 @@ impl TcpConnection {
         self.socket.shutdown(Shutdown::Both);
     }
 
+    /// Ends blocked calls, and every later one: nothing can come any more. The system must not go on about it.
+    pub(crate) fn lose_address(&self) {
+        self.fail(StreamError::AddressGone { local: self.path().local });
+        self.socket.abort_on_close();
+        self.socket.shutdown(Shutdown::Both);
+    }
+
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) {
         self.ends.hold().read_timeout = timeout;
     }

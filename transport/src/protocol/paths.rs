@@ -197,6 +197,14 @@ impl Paths {
         self.begin_check(now, index);
     }
 
+    /// Finds out at once which ways still lead to the peer.
+    pub(crate) fn check_all(&mut self, now: Instant) {
+        for index in 0..self.ways.len() {
+            self.ways[index].next_check = None;
+            self.begin_check(now, index);
+        }
+    }
+
     /// QUIC datagrams went out.
     pub(crate) fn sent(&mut self, now: Instant) {
         if self.unanswered.is_none() {

@@ -10,20 +10,23 @@ mod peers;
 use std::{
     panic,
     process::ExitCode,
+    thread,
     time::{Duration, Instant},
 };
 
-use namespace::Network;
+use namespace::{Network, Peer};
 
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 5] = [
+const CASES: [Case; 7] = [
     ("what_was_written_arrives_though_every_twentieth_packet_is_lost", what_was_written_arrives),
     ("a_peer_that_is_cut_off_is_lost_after_dead_after", a_peer_that_is_cut_off),
     ("a_peer_that_is_killed_ends_the_stream", a_peer_that_is_killed),
     ("a_transfer_goes_on_when_the_diallers_address_changes", a_transfer_goes_on),
     ("a_name_that_nobody_looks_up_keeps_no_dial_waiting", a_name_that_nobody_looks_up),
+    ("a_transfer_outlives_an_outage_shorter_than_dead_after", a_transfer_outlives_an_outage),
+    ("a_transfer_outlives_a_peer_that_stands_still", a_transfer_outlives_a_peer_that_stands_still),
 ];
 
 fn main() -> ExitCode {
@@ -126,5 +129,50 @@ fn a_transfer_goes_on() {
     }
 }
 
+/// Nothing passes for a while, shorter than what makes a peer a lost one.
+fn a_transfer_outlives_an_outage() {
+    for scheme in SCHEMES {
+        let network = Network::new("outage");
+        goes_on_after(&network, scheme, "30", |_| {
+            network.cut();
+            thread::sleep(OUTAGE);
+            network.mend();
+        });
+    }
+}
+
+/// The promise is that a silence of ten minutes outlives a standstill of five. Here both are a hundredth of it: what is
+/// tested is that half of what is allowed harms nothing, not that the system's own clocks are right for so long.
+#[cfg(unix)]
+fn a_transfer_outlives_a_peer_that_stands_still() {
+    use rustix::process::Signal;
+    for scheme in SCHEMES {
+        let network = Network::new("stop");
+        goes_on_after(&network, scheme, "6", |reader| {
+            reader.signal(Signal::STOP);
+            thread::sleep(OUTAGE);
+            reader.signal(Signal::CONT);
+        });
+    }
+}
+
+#[cfg(not(unix))]
+fn a_transfer_outlives_a_peer_that_stands_still() {}
+
+fn goes_on_after(network: &Network, scheme: &str, dead_after: &str, trouble: impl FnOnce(&Peer)) {
+    let mut writer = network.start(0, &["stream", scheme, network.address(0), dead_after]);
+    let endpoint = writer.line();
+    let mut reader = network.start(1, &["dial-and-gaps", &endpoint, dead_after]);
+    assert_eq!(writer.line(), "under way");
+    trouble(&reader);
+    let result = reader.line();
+    let gap =
+        result.strip_prefix("received all, longest gap ").unwrap_or_else(|| panic!("{scheme}: {result}"));
+    println!("    {scheme}: longest gap {gap} ms, of which the trouble {} ms", OUTAGE.as_millis());
+    writer.finish();
+    reader.finish();
+}
+
+const OUTAGE: Duration = Duration::from_secs(3);
 const SCHEMES: [&str; 2] = ["tcp", "quic"];
 const DEAD_AFTER: &str = "3";

@@ -90,6 +90,13 @@ impl Network {
         self.drop_those("");
     }
 
+    /// Lets everything pass again.
+    pub(crate) fn mend(&self) {
+        for name in &self.names {
+            run("ip", &["netns", "exec", name, "nft", "delete", "table", "ip", "loss"]).unwrap();
+        }
+    }
+
     /// Takes a host's address away and gives it another one. In that order: with the first address of a network the others go.
     pub(crate) fn change_address(&self, side: usize) {
         let name = &self.names[side];
@@ -164,6 +171,12 @@ impl Peer {
     /// Waits for its end, which must be a good one.
     pub(crate) fn finish(&mut self) {
         assert!(self.child.wait().unwrap().success());
+    }
+
+    /// Has the process stand still, or go on.
+    #[cfg(unix)]
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
     pub(crate) fn kill(&mut self) {

@@ -26,6 +26,12 @@ pub(crate) fn run(role: &str, arguments: &[String]) {
             write_paced(&mut Stream::direct_connect(&transport(), *endpoint).unwrap())
         }
         ("look-up", []) => look_up(),
+        ("stream", [scheme, address, dead_after]) => {
+            write_paced(&mut accept(&mortal(dead_after), scheme, address));
+        }
+        ("dial-and-gaps", [endpoint, dead_after]) => {
+            read_with_gaps(&mut Stream::direct_connect(&mortal(dead_after), *endpoint).unwrap());
+        }
         other => panic!("{other:?}"),
     }
 }

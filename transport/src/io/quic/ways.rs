@@ -154,6 +154,27 @@ impl Ways {
         }
     }
 
+    /// This host has come into another network, and has these addresses there.
+    pub(super) fn network_changed(
+        &mut self,
+        now: Instant,
+        addresses: &[IpAddr],
+        connection: &mut QuicConnection,
+    ) {
+        if self.remote.ip().to_canonical().is_loopback() {
+            return;
+        }
+        let is_gone = |local: IpAddr| !addresses.contains(&local.to_canonical());
+        let moved = self.local.is_some_and(is_gone);
+        if moved {
+            self.local = None;
+            self.paths.forget_local();
+        }
+        // The peer is to see at once where we are.
+        connection.path_changed(now, !moved);
+        self.paths.check_all(now);
+    }
+
     pub(super) fn way(&self) -> UdpSource {
         self.paths.active().source
     }

@@ -71,18 +71,18 @@ impl QuicSettings {
             .migration(false)
             // Each one is judged in the call that reports it.
             .max_incoming(MAX_UNDECIDED)
-            .transport_config(Arc::new(self.transport(path_mtu)));
+            .transport_config(Arc::new(self.transport(path_mtu, false)));
         Ok(config)
     }
 
     pub(super) fn client(&self, path_mtu: PathMtu) -> Result<ClientConfig, NoInitialCipherSuite> {
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(self.client_tls.clone())?));
         // The other side may open streams as well: two that dial each other share a connection.
-        config.transport_config(Arc::new(self.transport(path_mtu)));
+        config.transport_config(Arc::new(self.transport(path_mtu, true)));
         Ok(config)
     }
 
-    fn transport(&self, path_mtu: PathMtu) -> TransportConfig {
+    fn transport(&self, path_mtu: PathMtu, dials: bool) -> TransportConfig {
         let max_mtu = path_mtu.largest.clamp(MIN_MTU, self.max_mtu.max(MIN_MTU));
         let mut config = TransportConfig::default();
         let mut congestion = CubicConfig::default();
@@ -103,7 +103,7 @@ impl QuicSettings {
             .receive_window(var_int(FLOOR_BYTES))
             .send_window(FIRST_SEND_WINDOW)
             .initial_rtt(FIRST_ROUND_TRIP)
-            .keep_alive_interval(Some(keep_alive(self.dead_after)))
+            .keep_alive_interval(Some(keep_alive(self.dead_after, dials)))
             .max_idle_timeout(self.dead_after.and_then(|silence| IdleTimeout::try_from(silence).ok()))
             .mtu_discovery_config(if path_mtu.is_known { None } else { mtu_discovery(max_mtu) })
             .allow_spin(false);
@@ -120,9 +120,11 @@ fn mtu_discovery(max_mtu: u16) -> Option<MtuDiscoveryConfig> {
     })
 }
 
-/// Often enough that one lost probe and its repetitions fit into the silence allowed, and that NATs keep their bindings.
-fn keep_alive(dead_after: Option<Duration>) -> Duration {
-    dead_after.map_or(NAT_BINDING, |silence| (silence / 3).min(NAT_BINDING))
+/// Early enough that a probe and its repetitions, which begin after a few round trips, fit into the silence allowed, and often
+/// enough that NATs keep their bindings. Only one of the two need speak, or at rest there would be twice the packets.
+fn keep_alive(dead_after: Option<Duration>, dials: bool) -> Duration {
+    let silence = dead_after.unwrap_or(Duration::MAX);
+    if dials { (silence / 2).min(NAT_BINDING) } else { (silence / 3 * 2).min(NAT_BINDING * 4 / 3) }
 }
 
 pub(super) fn var_int(value: u64) -> VarInt {
