@@ -1,9 +1,8 @@
-use std::{io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr};
 
-use nat_traversal::PortProtocol;
-use transport::{Endpoint, ListenEndpoint, Scheme};
+use transport::{Endpoint, ListenEndpoint};
 
-use crate::{io::clock, shared::Shared};
+use crate::shared::Shared;
 
 /// The iterator of [`ServiceController::accepting_endpoints`](crate::ServiceController::accepting_endpoints).
 #[derive(Debug)]
@@ -92,16 +91,7 @@ impl AcceptingEndpoint<'_> {
     /// When the system does not tell its interfaces. That no router helps is no error.
     pub fn mapped_endpoints(&self) -> io::Result<MappedEndpoints> {
         if self.shared.leased(&self.local).is_none() {
-            let protocol =
-                if self.local.scheme() == Scheme::Tcp { PortProtocol::Tcp } else { PortProtocol::Udp };
-            let until = clock::now() + ROUTER;
-            match self.shared.context.map_port(self.local.addr(), protocol, until) {
-                Ok(Some(lease)) => self.shared.keep_lease(self.local, lease),
-                Ok(None) => {}
-                Err(failures) => {
-                    tracing::debug!(local = %self.local, ?failures, "no router forwards the port")
-                }
-            }
+            self.shared.map_place(self.local);
         }
         Ok(MappedEndpoints(self.known_endpoints()?.0))
     }
@@ -127,6 +117,3 @@ impl Iterator for MappedEndpoints {
         self.0.next()
     }
 }
-
-/// Three protocols one after the other, each asked twice.
-const ROUTER: Duration = Duration::from_secs(3);

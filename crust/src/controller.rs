@@ -55,6 +55,8 @@ pub(crate) struct Dialling {
     pub(crate) attach: bool,
     pub(crate) roads: Roads,
     pub(crate) network: NetworkName,
+    /// Notice when this host comes into another network.
+    pub(crate) watches: bool,
 }
 
 impl ServiceController {
@@ -66,10 +68,8 @@ impl ServiceController {
         reloading: Option<Reloading>,
     ) -> Result<Self, StartError> {
         let controller = Self { shared, worker: Mutex::default() };
-        if hosting.is_some()
-            || reloading.is_some()
-            || (!introducers.is_empty() && controller.shared.dialling().attach)
-        {
+        let attaches = !introducers.is_empty() && controller.shared.dialling().attach;
+        if hosting.is_some() || reloading.is_some() || controller.shared.dialling().watches || attaches {
             let worker = Worker::start(controller.shared.clone(), hosting, reloading);
             let worker = worker.map_err(StartError::Thread)?;
             *controller.worker.hold() = Some(worker);

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use transport::{NamedEndpoint, PublicKey};
@@ -24,6 +24,12 @@ pub enum ServiceEvent {
     IntroducerIsMyself {
         /// What was named.
         introducer: NamedEndpoint,
+    },
+    /// This host has come into another network. Streams over QUIC go on, those over TCP whose address is gone have ended;
+    /// introducers, relays and routers are asked again.
+    NetworkChanged {
+        /// The addresses of this host now, loopback and link-local ones apart; none while it is in no network.
+        addresses: Vec<IpAddr>,
     },
     /// A peer asked for an introduction, and it was turned away or came to nothing.
     IntroductionFailed {

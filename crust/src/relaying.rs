@@ -55,6 +55,16 @@ impl Relaying {
         self.state.hold().lent.insert(introducer, servers);
     }
 
+    /// The address was another network's: the next one is asked for anew.
+    pub(crate) fn forget(&self) {
+        let mut state = self.state.hold();
+        state.changes += 1;
+        let old = state.held.take();
+        // The server is told, outside the lock.
+        drop(state);
+        drop(old);
+    }
+
     pub(crate) fn has_servers(&self) -> bool {
         !self.state.hold().servers().is_empty()
     }

@@ -95,6 +95,7 @@ impl Service {
             attach: config.attaches(),
             roads: config.allowed_roads(),
             network: config.network().clone(),
+            watches: config.has_threads(),
         };
         let lan = LanBeacon::new(config.beacon()?, transport.public_key(), Arc::clone(&listeners));
         let lan = Arc::new(lan);

@@ -4,15 +4,15 @@ use std::{
     path::PathBuf,
     sync::{Arc, Condvar, LazyLock, Mutex, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 #[cfg(feature = "turn")]
 use nat_traversal::TurnServer;
-use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease};
+use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease, PortProtocol};
 use transport::{
     Interrupter, ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, RendezvousChannel,
-    RendezvousOptions, Transport,
+    RendezvousOptions, Scheme, Transport,
 };
 
 #[cfg(feature = "turn")]
@@ -230,6 +230,36 @@ impl Shared {
         drop(old);
     }
 
+    /// This host has come into another network: streams go on there or end, and what was found out in the old one is forgotten.
+    pub(crate) fn network_changed(&self, addresses: &[IpAddr]) {
+        self.transport.network_changed(addresses);
+        self.punches.hold().clear();
+        *self.outside.hold() = Outside::default();
+        #[cfg(feature = "turn")]
+        self.relaying.forget();
+        self.lan.nudge();
+    }
+
+    /// Has the router here forward the ports that the last one did. Blocks as long as it takes to answer, some seconds.
+    pub(crate) fn map_again(&self) {
+        let old = std::mem::take(&mut *self.leases.hold());
+        let places: Vec<_> = old.iter().map(|(place, _)| *place).collect();
+        drop(old);
+        for place in places {
+            self.map_place(place);
+        }
+    }
+
+    /// Has a router forward the port of a listener, if one does. Blocks until it has answered, at most three seconds.
+    pub(crate) fn map_place(&self, place: ListenEndpoint) {
+        let protocol = if place.scheme() == Scheme::Tcp { PortProtocol::Tcp } else { PortProtocol::Udp };
+        match self.context.map_port(place.addr(), protocol, clock::now() + ROUTER) {
+            Ok(Some(lease)) => self.keep_lease(place, lease),
+            Ok(None) => {}
+            Err(failures) => tracing::debug!(local = %place, ?failures, "no router forwards the port"),
+        }
+    }
+
     /// Ends every wait.
     pub(crate) fn close(&self) {
         self.lan.close();
@@ -356,5 +386,7 @@ impl Shared {
     }
 }
 
+/// Three protocols one after the other, each asked twice.
+const ROUTER: Duration = Duration::from_secs(3);
 /// Peers whom we failed to reach lately; one that is forgotten begins anew.
 const MAX_BUDGETS: usize = 1_024;

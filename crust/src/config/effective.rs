@@ -8,7 +8,7 @@ use std::{
 
 #[cfg(feature = "turn")]
 use nat_traversal::TurnServer;
-use transport::{Identity, Limits, ListenEndpoint, NamedEndpoint, TransportConfig};
+use transport::{Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, TransportConfig};
 
 #[cfg(feature = "turn")]
 use super::RelayTerms;
@@ -80,6 +80,11 @@ impl Config {
 
     pub(crate) fn introducing(&self) -> Option<u16> {
         self.introduces.then_some(self.stun_port)
+    }
+
+    /// Whether the service has threads of its own.
+    pub(crate) fn has_threads(&self) -> bool {
+        self.driver == Driver::Background
     }
 
     pub(crate) fn attaches(&self) -> bool {

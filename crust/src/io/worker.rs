@@ -1,26 +1,29 @@
 //! The thread `crust-io`: keeps in touch with introducers, and serves as one if told to. One set holds all its streams.
 
+mod attaching;
 mod connection;
 #[cfg(feature = "turn")]
 mod lending;
+mod network;
 
 use std::{
     collections::BTreeMap,
     io,
     sync::Arc,
     thread::{self, JoinHandle},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
 use nat_traversal::{HolePunchServer, HolePunchServerAddr};
-use transport::{
-    ConnectOptions, LabelListener, PublicKey, Readiness, SetWaker, Stream, StreamError, StreamKey, StreamSet,
-};
+use transport::{LabelListener, PublicKey, Readiness, SetWaker, Stream, StreamError, StreamKey, StreamSet};
 
-use self::connection::{Connection, Role};
 #[cfg(feature = "turn")]
 pub(crate) use self::lending::Lending;
+use self::{
+    connection::{Connection, Role},
+    network::Surroundings,
+};
 use super::{clock, entropy, meeting::Meeting};
 use crate::{
     Introducer,
@@ -32,7 +35,7 @@ use crate::{
         },
     },
     reloading::Reloading,
-    shared::{INTRODUCE, Shared},
+    shared::Shared,
 };
 
 /// Being an introducer for others.
@@ -70,6 +73,7 @@ impl Worker {
         reloading: Option<Reloading>,
     ) -> io::Result<Self> {
         let set = StreamSet::new(&shared.transport).map_err(io::Error::other)?;
+        let surroundings = Surroundings::new(&set);
         let (sender, receiver) = bounded(COMMANDS);
         let commands = Commands { sender, waker: set.waker() };
         if let Some(hosting) = &hosting {
@@ -88,6 +92,7 @@ impl Worker {
             ringing: BTreeMap::new(),
             again: Vec::new(),
             helpers: Vec::new(),
+            surroundings,
         };
         let thread = thread::Builder::new().name("crust-io".into()).spawn(move || turning.run())?;
         Ok(Self { commands, thread })
@@ -162,6 +167,7 @@ struct Turning {
     /// Streams that have more to read than one turn may take.
     again: Vec<StreamKey>,
     helpers: Vec<JoinHandle<()>>,
+    surroundings: Surroundings,
 }
 
 impl Turning {
@@ -183,6 +189,7 @@ impl Turning {
     }
 
     fn turn(&mut self, ready: &[Readiness]) {
+        self.look_around();
         self.take_clients();
         while let Ok(command) = self.receiver.try_recv() {
             self.handle(command);
@@ -209,7 +216,7 @@ impl Turning {
         let reloading = self.reloading.as_ref().map(Reloading::poll_timeout);
         #[cfg(feature = "turn")]
         let reloading = reloading.into_iter().chain(self.next_renewal());
-        attachments.chain(board).chain(reloading).min()
+        attachments.chain(board).chain(reloading).chain([self.surroundings.poll_timeout()]).min()
     }
 
     fn handle_timers(&mut self) {
@@ -237,19 +244,6 @@ impl Turning {
                 }
             }
         }
-    }
-
-    fn dial(&mut self, index: usize, introducer: Introducer) {
-        let (shared, commands) = (self.shared.clone(), self.commands.clone());
-        let work = move || {
-            let options = ConnectOptions::new().protocol(INTRODUCE.clone()).timeout(DIALLING);
-            let stream = Stream::connect_with(&shared.transport, &introducer.endpoints[..], &options);
-            let outcome = stream.map_err(|error| error.to_string());
-            commands.give(Command::Dialled { attachment: index, outcome });
-        };
-        self.help("crust-attach", work, |turning| {
-            turning.attachments[index].1.handle_failure(clock::now());
-        });
     }
 
     /// Runs what blocks on a thread of its own, which ends by itself.
@@ -280,24 +274,6 @@ impl Turning {
                 }
             }
         }
-    }
-
-    fn ask(&mut self, index: usize, stream: Stream) {
-        match self.set.add(stream) {
-            Ok(key) => {
-                self.connections.insert(key, Connection::new(Role::Introducer(index)));
-                self.attachments[index].1.handle_dialled(clock::now());
-                self.send(key, &Frame::Attach);
-            }
-            Err(error) => self.unattached(index, error.to_string()),
-        }
-    }
-
-    fn unattached(&mut self, index: usize, reason: String) {
-        let (introducer, attachment) = &mut self.attachments[index];
-        attachment.handle_failure(clock::now());
-        let introducer = introducer.clone();
-        self.shared.detached(&introducer, reason);
     }
 
     /// Takes in peers that want to be introduced.
@@ -459,4 +435,3 @@ const MEETINGS: usize = 32;
 const NOTES: usize = 8;
 /// Each meeting gives a handful.
 const COMMANDS: usize = 256;
-const DIALLING: Duration = Duration::from_secs(10);

@@ -6,6 +6,8 @@
 //!    ▲                    │                    │                    │
 //!    └────────────────────┴── failed, after 1, 2, 4 … 60 s ─────────┘
 //! ```
+//!
+//! One that called us lately is dialled every two seconds: who is cut off for some minutes is found again within seconds.
 
 use std::time::{Duration, Instant};
 
@@ -13,6 +15,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Attachment {
     state: State,
+    /// When it last called us.
+    called: Option<Instant>,
     /// Failures in a row.
     failures: u32,
     /// Spreads the peers of an introducer that comes back.
@@ -31,7 +35,7 @@ impl Attachment {
     /// One to be dialled at once.
     pub(crate) const fn new(now: Instant, seed: u64) -> Self {
         // Xorshift has no way out of zero.
-        Self { state: State::Waiting { until: now }, failures: 0, jitter: seed | 1 }
+        Self { state: State::Waiting { until: now }, called: None, failures: 0, jitter: seed | 1 }
     }
 
     /// Whether to dial now; then it counts as being dialled.
@@ -55,10 +59,14 @@ impl Attachment {
 
     /// The dial failed, or the stream has ended.
     pub(crate) fn handle_failure(&mut self, now: Instant) {
-        if matches!(self.state, State::Attached { since } if since + STEADY <= now) {
-            self.failures = 0;
+        if let State::Attached { since } = self.state
+            && since + STEADY <= now
+        {
+            (self.failures, self.called) = (0, Some(now));
         }
-        let wait = (FIRST_WAIT * (1 << self.failures.min(6))).min(LONGEST_WAIT);
+        let lately = self.called.is_some_and(|called| now < called + LATELY);
+        let longest = if lately { WAIT_LATELY } else { LONGEST_WAIT };
+        let wait = (FIRST_WAIT * (1 << self.failures.min(6))).min(longest);
         self.failures = self.failures.saturating_add(1);
         self.jitter ^= self.jitter << 13;
         self.jitter ^= self.jitter >> 7;
@@ -66,6 +74,24 @@ impl Attachment {
         // From three quarters of it to the whole.
         let less = wait / 4 * u32::try_from(self.jitter % 256).expect("below 256") / 256;
         self.state = State::Waiting { until: now + wait - less };
+    }
+
+    /// This host has come into another network: who waits is dialled at once, and who calls us is to be asked again whether it
+    /// still does, which this tells.
+    pub(crate) fn handle_network_change(&mut self, now: Instant) -> bool {
+        match self.state {
+            State::Waiting { .. } => {
+                self.failures = 0;
+                self.state = State::Waiting { until: now };
+                false
+            }
+            State::Attached { .. } => {
+                self.failures = 0;
+                self.state = State::Asking { until: now + ASKING_AGAIN };
+                true
+            }
+            State::Dialling | State::Asking { .. } => false,
+        }
     }
 
     /// Whether the introducer has not answered in time.
@@ -86,10 +112,17 @@ impl Attachment {
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// One that is down for long is asked once a minute.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// An outage of the network here ends within that time, mostly.
+const LATELY: Duration = Duration::from_secs(600);
+/// A dial tries for five seconds, so that something is sent every few seconds.
+const WAIT_LATELY: Duration = Duration::from_secs(2);
 /// Which long it held counts as good again.
 const STEADY: Duration = Duration::from_secs(60);
 /// The answer takes a round trip.
 const ASKING: Duration = Duration::from_secs(10);
+
+/// The stream is there already, so that it takes a round trip and the checks of its paths.
+const ASKING_AGAIN: Duration = Duration::from_secs(3);
 
 #[cfg(test)]
 mod tests {
@@ -131,6 +164,48 @@ mod tests {
         assert!(attachment.poll_timeout().is_none());
         attachment.handle_failure(start + STEADY);
         assert!(attachment.poll_timeout().unwrap() <= start + STEADY + FIRST_WAIT);
+    }
+
+    #[test]
+    fn one_that_called_lately_is_dialled_every_two_seconds_for_ten_minutes() {
+        let mut now = start();
+        let mut attachment = Attachment::new(now, 7);
+        attachment.handle_dialled(now);
+        attachment.handle_attached(now);
+        now += STEADY;
+        let lost = now;
+        attachment.handle_failure(now);
+        let mut waits = Vec::new();
+        while now < lost + LATELY * 2 {
+            let until = attachment.poll_timeout().unwrap();
+            waits.push((now - lost, until - now));
+            now = until;
+            assert!(attachment.poll_dial(now));
+            now += Duration::from_secs(5);
+            attachment.handle_failure(now);
+        }
+        let (early, late): (Vec<_>, Vec<_>) = waits.into_iter().partition(|(at, _)| *at < LATELY);
+        assert!(early.len() > 60 && early.iter().all(|(_, wait)| *wait <= WAIT_LATELY), "{early:?}");
+        assert!(late.iter().any(|(_, wait)| *wait > WAIT_LATELY * 4), "{late:?}");
+    }
+
+    #[test]
+    fn in_another_network_all_are_asked_at_once() {
+        let start = start();
+        let mut waiting = Attachment::new(start, 7);
+        for _ in 0..9 {
+            waiting.handle_failure(start);
+        }
+        assert!(!waiting.poll_dial(start));
+        assert!(!waiting.handle_network_change(start));
+        assert!(waiting.poll_dial(start) && !waiting.handle_network_change(start));
+        let mut attached = Attachment::new(start, 7);
+        attached.handle_dialled(start);
+        attached.handle_attached(start);
+        assert!(attached.handle_network_change(start));
+        assert!(!attached.is_late(start) && attached.is_late(start + ASKING_AGAIN));
+        attached.handle_attached(start);
+        assert!(attached.poll_timeout().is_none());
     }
 
     #[test]

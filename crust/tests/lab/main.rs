@@ -9,6 +9,10 @@ use std::process::ExitCode;
 #[cfg(target_os = "linux")]
 mod cases;
 #[cfg(target_os = "linux")]
+mod idle;
+#[cfg(target_os = "linux")]
+mod moving;
+#[cfg(target_os = "linux")]
 mod world;
 
 #[cfg(target_os = "linux")]
