@@ -68,6 +68,10 @@ impl QuicIo {
                 self.reunion.hold().asked(expected, link.number());
             }
         });
+        // A guest may have come since it was looked for, and found no dial to take.
+        if asks && let Some(guest) = self.guest(expected) {
+            self.hand_over(shared, &link, &guest, wakes);
+        }
         Ok(())
     }
 

@@ -55,7 +55,7 @@ pub(super) fn handle_event(link: &Arc<Link>, core: &mut Core, event: QuicEvent, 
         QuicEvent::Verdict { stream, verdict } => {
             judged(link, core, stream, verdict, turn);
         }
-        QuicEvent::Ended(end) => ended(core, &end, turn),
+        QuicEvent::Ended(end) => ended(link, core, &end, turn),
     }
     false
 }
@@ -178,7 +178,7 @@ fn elsewhere(link: &Arc<Link>, ticket: u64, order: DialOrder, turn: &mut Turn<'_
     }
 }
 
-fn ended(core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
+fn ended(link: &Arc<Link>, core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
     for handle in core.streams.values() {
         turn.wakes.push(&handle.reader);
         turn.wakes.push(&handle.writer);
@@ -187,7 +187,15 @@ fn ended(core: &mut Core, end: &ConnectionEnd, turn: &mut Turn<'_>) {
     core.ways.wake_watchers(turn);
     let opening = std::mem::take(&mut core.opening).into_iter();
     let judging = std::mem::take(&mut core.judging).into_values();
+    // We close a connection that others may share when nobody has a use for it; a dial may come at that very moment.
+    let came_late = *end == ConnectionEnd::Closed
+        && matches!(link.kind(), Kind::Shared { .. })
+        && !turn.shared.is_closed();
     for (ticket, order) in opening.chain(judging) {
+        if came_late && !order.again {
+            turn.left.late.push((ticket, order));
+            continue;
+        }
         // Told to dials that came to a connection which was up: the peer may have started anew meanwhile.
         if core.connection.peer().is_some()
             && *end != ConnectionEnd::Closed

@@ -32,6 +32,8 @@ pub(super) struct Left {
     pub(super) again: Vec<(u64, DialOrder)>,
     /// Dials that the peer sends on to a connection of its own.
     pub(super) elsewhere: Vec<(u64, DialOrder)>,
+    /// Dials that came to the connection when we had just closed it.
+    pub(super) late: Vec<(u64, DialOrder)>,
     /// The connection takes our dials to its peer.
     pub(super) welcome: bool,
     /// The connection is to be looked at then.
@@ -66,6 +68,12 @@ impl Left {
         }
         for dial in self.elsewhere.drain(..) {
             shared.quic.go_elsewhere(shared, link, dial, wakes);
+        }
+        for (ticket, order) in self.late.drain(..) {
+            match shared.quic.guest(order.expected).filter(|_| order.may_move()) {
+                Some(guest) => shared.quic.move_dial(shared, &guest, ticket, order, wakes),
+                None => shared.quic.dial_again(shared, ticket, DialOrder { again: true, ..order }, wakes),
+            }
         }
         if std::mem::take(&mut self.welcome) {
             shared.quic.welcome(shared, link, wakes);

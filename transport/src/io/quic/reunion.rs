@@ -53,19 +53,33 @@ impl QuicIo {
     /// The peer's own connection takes our dials to it: those that wait for a handshake, and those that it sent on.
     pub(super) fn welcome(&self, shared: &Arc<Shared>, guest: &Arc<Link>, wakes: &mut Wakes) {
         let Some(peer) = guest.look(|core| core.connection.peer()) else { return };
-        let (links, mut moving) = {
+        let (links, parked) = {
             let mut table = self.table.hold();
             (table.dialled_to(peer), table.unpark(peer))
         };
         for link in links {
-            moving.extend(link.change(shared, wakes, Touch::Flush, Core::give_dials));
+            self.hand_over(shared, &link, guest, wakes);
         }
-        for (ticket, order) in moving {
+        for (ticket, order) in parked {
             self.move_dial(shared, guest, ticket, order, wakes);
         }
     }
 
-    fn move_dial(
+    /// Dials that wait for the handshake of the one go over the other.
+    pub(super) fn hand_over(
+        &self,
+        shared: &Arc<Shared>,
+        from: &Arc<Link>,
+        to: &Arc<Link>,
+        wakes: &mut Wakes,
+    ) {
+        for (ticket, order) in from.change(shared, wakes, Touch::Flush, Core::give_dials) {
+            self.move_dial(shared, to, ticket, order, wakes);
+        }
+    }
+
+    /// Has the dial go on over that connection.
+    pub(super) fn move_dial(
         &self,
         shared: &Arc<Shared>,
         to: &Arc<Link>,
