@@ -174,6 +174,23 @@ fn close_returns_once_all_is_acknowledged_though_the_peer_goes_on() {
     }
 }
 
+/// By then the system may have forgotten the connection, whose listener is still there.
+#[test]
+fn close_is_at_once_done_where_both_have_ended() {
+    for scheme in SCHEMES {
+        let (client, server) = (transport(), transport());
+        let (listener, endpoint) = listen(&server, scheme);
+        let mut dialled = Stream::direct_connect(&client, endpoint).unwrap();
+        let mut accepted = listener.accept_deadline(soon()).unwrap();
+        dialled.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut accepted), b"");
+        accepted.shutdown(Shutdown::Write).unwrap();
+        assert_eq!(read_all(&mut dialled), b"");
+        dialled.close(soon()).unwrap();
+        accepted.close(soon()).unwrap();
+    }
+}
+
 /// Over QUIC whatever a write takes fits the peer's window, so that it is acknowledged whoever reads.
 #[cfg(target_os = "linux")]
 #[test]

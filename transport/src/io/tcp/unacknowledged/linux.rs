@@ -69,6 +69,8 @@ fn address(ip: IpAddr) -> [u8; 16] {
 fn read(answer: &[u8]) -> Option<Outstanding> {
     let number = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
     match u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?) {
+        // Once a connection is forgotten, its listening socket is the nearest that the kernel finds.
+        SOCK_DIAG_BY_FAMILY if answer.get(STATE_AT) == Some(&TCP_LISTEN) => Some(Outstanding::Gone),
         SOCK_DIAG_BY_FAMILY => number(WRITE_QUEUE_AT).map(Outstanding::Bytes),
         NLMSG_ERROR => (number(ERROR_AT)? == ENOENT.wrapping_neg()).then_some(Outstanding::Gone),
         _ => None,
@@ -86,6 +88,9 @@ const ENOENT: u32 = 2;
 const REQUEST_BYTES: usize = 16 + 56;
 /// Behind the header, four small fields, the connection's name, and two numbers.
 const WRITE_QUEUE_AT: usize = 16 + 4 + 48 + 8;
+/// Behind the header and the family.
+const STATE_AT: usize = 16 + 1;
+const TCP_LISTEN: u8 = 10;
 const ERROR_AT: usize = 16;
 /// Room for the answer and what newer kernels add to it.
 const ANSWER_BYTES: usize = 512;
