@@ -4,10 +4,8 @@ mod nearest;
 mod settings;
 mod text;
 
-#[cfg(feature = "turn")]
-use std::net::IpAddr;
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -110,9 +108,7 @@ impl Default for Config {
             reload: true,
             identity: None,
             key: None,
-            listen: ["quic://0.0.0.0:0", "tcp://0.0.0.0:0"]
-                .map(|text| text.parse().expect("both are listen endpoints"))
-                .into(),
+            listen: everywhere().into(),
             schemes: vec![Scheme::Quic, Scheme::Tcp],
             allow: None,
             protocols: vec![ProtocolLabel::default()],
@@ -229,7 +225,8 @@ impl Config {
     }
 
     /// Where to listen; an empty list listens nowhere. Places of a scheme that [`Config::only`] leaves out are skipped.
-    /// Default: QUIC and TCP on every IPv4 address, the port chosen by the system.
+    /// Default: QUIC and TCP on every IPv4 and every IPv6 address, the ports chosen by the system; where it has no IPv6, on
+    /// IPv4 only.
     #[must_use]
     pub fn listen(mut self, places: impl IntoIterator<Item = ListenEndpoint>) -> Self {
         self.listen = places.into_iter().collect();
@@ -502,6 +499,14 @@ impl Config {
     }
 }
 
+/// Both schemes on all addresses, those of IPv4 first. A socket a family, as one for both would show the peers of one under
+/// addresses of the other.
+fn everywhere() -> [ListenEndpoint; 4] {
+    let [v4, v6] = [IpAddr::from(Ipv4Addr::UNSPECIFIED), Ipv6Addr::UNSPECIFIED.into()];
+    [(Scheme::Quic, v4), (Scheme::Tcp, v4), (Scheme::Quic, v6), (Scheme::Tcp, v6)]
+        .map(|(scheme, ip)| ListenEndpoint::new(scheme, SocketAddr::new(ip, 0)))
+}
+
 /// Not assigned to anybody, below the range from which systems choose by themselves, and not the default of the library
 /// `beacon`, so that others' programs are not heard for nothing.
 const LAN_PORT: u16 = 28_322;
@@ -520,6 +525,15 @@ mod tests {
     #[test]
     fn a_scheme_that_is_left_out_is_not_listened_on() {
         let config = Config::new().only([Scheme::Tcp]);
-        assert_eq!(config.places().map(|place| place.scheme()).collect::<Vec<_>>(), [Scheme::Tcp]);
+        assert_eq!(config.places().map(|place| place.scheme()).collect::<Vec<_>>(), [Scheme::Tcp; 2]);
+    }
+
+    #[test]
+    fn only_ipv6_that_nobody_asked_for_may_be_missing() {
+        let all = Config::new();
+        let optional: Vec<_> = all.places().filter(|place| all.is_optional(*place)).collect();
+        assert!(optional.len() == 2 && optional.iter().all(|place| place.addr().is_ipv6()), "{optional:?}");
+        let asked = Config::new().listen(optional.clone());
+        assert!(optional.iter().all(|place| !asked.is_optional(*place)));
     }
 }

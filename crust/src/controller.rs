@@ -498,3 +498,30 @@ impl Drop for ServiceController {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, time::Duration};
+
+    use super::*;
+    use crate::{Config, Lan, Service, io::clock};
+
+    #[test]
+    fn a_service_listens_on_both_families_by_default() {
+        let server = Service::new_from_config(Config::new().lan(Lan::Off)).unwrap();
+        let places = server.controller.shared.listeners.local_endpoints();
+        let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
+        assert_eq!(places.len(), if has_ipv6 { 4 } else { 2 }, "{places:?}");
+        for place in places {
+            // One of its own, as it remembers where it found a peer.
+            let client = Service::new_from_config(Config::new().lan(Lan::Off).listen([])).unwrap();
+            let loopback = if place.addr().is_ipv4() { "127.0.0.1" } else { "::1" };
+            let addr = (loopback.parse::<std::net::IpAddr>().unwrap(), place.addr().port()).into();
+            let endpoint = Endpoint::new(place.scheme(), addr, server.controller.public_key());
+            let dialled = client.controller.connect(endpoint).unwrap();
+            let accepted = server.acceptor.accept_deadline(clock::now() + Duration::from_secs(30)).unwrap();
+            assert_eq!(dialled.path().remote, addr);
+            assert_eq!(accepted.public_key(), client.controller.public_key());
+        }
+    }
+}

@@ -58,7 +58,7 @@ pub struct Service {
 
 impl Service {
     /// Starts as the user's configuration file says, [`Config::default_file`], or with the defaults where there is none: a new
-    /// key, both schemes, every IPv4 address, ports chosen by the system.
+    /// key, both schemes, every address, ports chosen by the system.
     ///
     /// # Errors
     ///
@@ -87,7 +87,14 @@ impl Service {
         let transport = Transport::new(identity, config.transport())?;
         let listeners = Arc::new(ListenerSet::new(&transport));
         for place in config.places() {
-            listeners.add_listener(Listener::bind(&transport, place)?);
+            let listener = if config.is_optional(place) {
+                bind_beside(&transport, &listeners, place)
+            } else {
+                Some(Listener::bind(&transport, place)?)
+            };
+            if let Some(listener) = listener {
+                listeners.add_listener(listener);
+            }
         }
         let dialling = Dialling {
             schemes: config.schemes().to_vec(),
@@ -121,6 +128,23 @@ impl Service {
         let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());
         let controller = ServiceController::start(shared, introducers, hosting, reloading)?;
         Ok(Self { acceptor, beacon_state, beacon_receiver, controller })
+    }
+}
+
+/// Listens on the other family as well, where the system has it: at the port that the scheme has already if that is free, since
+/// some who describe a service have room for one port a scheme (DNS-SD).
+fn bind_beside(transport: &Transport, listeners: &ListenerSet, place: ListenEndpoint) -> Option<Listener> {
+    let known = listeners.local_endpoints().into_iter().find(|known| known.scheme() == place.scheme());
+    let same_port = known.map(|known| {
+        ListenEndpoint::new(place.scheme(), SocketAddr::new(place.addr().ip(), known.addr().port()))
+    });
+    let places: Vec<_> = same_port.into_iter().chain([place]).collect();
+    match Listener::bind(transport, places) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            tracing::debug!(%error, %place, "this system does not listen there");
+            None
+        }
     }
 }
 

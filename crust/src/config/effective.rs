@@ -51,6 +51,11 @@ impl Config {
         self.listen.iter().copied().filter(|place| self.schemes.contains(&place.scheme()))
     }
 
+    /// Whether the service may do without that place: nobody has asked for it by name, and the system may have no IPv6.
+    pub(crate) fn is_optional(&self, place: ListenEndpoint) -> bool {
+        place.addr().is_ipv6() && self.listen == super::everywhere()
+    }
+
     pub(crate) fn beacon(&self) -> Result<LanConfig, StartError> {
         let secret = match (&self.lan_secret, &self.lan_secret_file) {
             (Some(secret), _) => Some(secret.clone()),
