@@ -17,11 +17,13 @@ use crate::{
         clock,
         crank::Waited,
         dial::{Dial, DialError, DialOrder, Outcomes},
+        rendezvous::connect_single,
     },
     protocol::{
         preface::{Preface, Purpose},
         race::{Race, interleave},
     },
+    rendezvous::{RendezvousError, RendezvousRoad},
     transport::Shared,
 };
 
@@ -51,14 +53,16 @@ impl Stream {
         to: impl ToEndpoints,
         options: &ConnectOptions,
     ) -> Result<Self, ConnectError> {
-        Call::new(transport.shared(), options, false).run(to.to_endpoints()?)
+        let call = Call::new(transport.shared(), options, false);
+        let endpoints = to.to_endpoints()?;
+        if options.single { call.run_single(endpoints) } else { call.run(endpoints) }
     }
 
     /// Like [`Stream::connect_with`], but returns a round trip sooner, before the peer has judged: the key of the peer is
     /// proved, ours may still be refused.
     ///
     /// The stream can be written at once. A refusal is then the error of the first read and of every later call
-    /// ([`StreamError::Refused`](crate::StreamError::Refused)).
+    /// ([`StreamError::Refused`](crate::StreamError::Refused)). With [`ConnectOptions::single`] nothing is early.
     ///
     /// # Errors
     ///
@@ -68,6 +72,9 @@ impl Stream {
         to: impl ToEndpoints,
         options: &ConnectOptions,
     ) -> Result<Self, ConnectError> {
+        if options.single {
+            return Self::connect_with(transport, to, options);
+        }
         Call::new(transport.shared(), options, true).run(to.to_endpoints()?)
     }
 }
@@ -142,6 +149,59 @@ impl<'t> Call<'t> {
         let unfinished = dialled.map(|candidate| candidate.into_attempt(self.begun));
         failed.extend(unfinished);
         Err(summary(failed))
+    }
+
+    /// Both dial, and have one stream.
+    fn run_single(&self, endpoints: Vec<NamedEndpoint>) -> Result<Stream, ConnectError> {
+        if endpoints.is_empty() {
+            return Err(ConnectError::NoEndpoint);
+        }
+        let (candidates, failed) = self.resolve(endpoints)?;
+        let Some(endpoint) = candidates.first().map(|first| first.endpoint.clone()) else {
+            return Err(summary(failed));
+        };
+        let peer = endpoint.public_key();
+        let same = candidates.iter().filter(|other| other.endpoint.public_key() == peer);
+        let listeners: Vec<_> = same.map(|other| (other.endpoint.scheme(), other.addr)).collect();
+        let met = connect_single(self.shared, peer, &listeners, self.options, self.begun, self.deadline);
+        met.map_err(|error| self.not_met(endpoint, &candidates, error))
+    }
+
+    fn not_met(
+        &self,
+        endpoint: NamedEndpoint,
+        candidates: &[Candidate],
+        error: RendezvousError,
+    ) -> ConnectError {
+        match error {
+            RendezvousError::Interrupted => ConnectError::Interrupted,
+            RendezvousError::Closed => ConnectError::Closed,
+            RendezvousError::Offer => ConnectError::Refused { endpoint, reason: Refusal::Myself },
+            RendezvousError::Refused { reason, .. } => ConnectError::Refused { endpoint, reason },
+            RendezvousError::Socket(source) => ConnectError::Socket { endpoint, source },
+            RendezvousError::Failed { failures, waited, .. } => {
+                let attempts = failures.into_iter().filter_map(|failure| {
+                    let RendezvousRoad::Listener { remote, .. } = failure.road else { return None };
+                    let dialled = candidates.iter().find(|candidate| candidate.addr == remote)?;
+                    let endpoint = dialled.endpoint.clone();
+                    let error =
+                        ConnectError::Handshake { endpoint: endpoint.clone(), reason: failure.reason };
+                    let waited = failure.waited;
+                    Some(ConnectAttempt { endpoint, addr: Some(remote), waited, error: Box::new(error) })
+                });
+                let attempts: Vec<_> = attempts.collect();
+                if attempts.is_empty() {
+                    return ConnectError::TimedOut { endpoint, waited };
+                }
+                summary(attempts)
+            }
+            RendezvousError::Full => {
+                let reason =
+                    "a call with `single` to that peer and label is under way; wait for its end".to_owned();
+                ConnectError::Handshake { endpoint, reason }
+            }
+            other => ConnectError::Handshake { endpoint, reason: other.to_string() },
+        }
     }
 
     /// A peer that has dialled us may be reached by that connection, which is tried first: it takes one round trip. Tells

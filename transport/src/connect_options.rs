@@ -26,6 +26,7 @@ pub struct ConnectOptions {
     pub(crate) limit: Option<Limit>,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) own_connection: bool,
+    pub(crate) single: bool,
     pub(crate) interrupter: Option<Interrupter>,
 }
 
@@ -105,6 +106,20 @@ impl ConnectOptions {
     #[must_use]
     pub fn own_connection(mut self) -> Self {
         self.own_connection = true;
+        self
+    }
+
+    /// Meets a peer that dials us with the same option and label: both calls return the two ends of one stream, whichever began
+    /// first and by whichever of the two directions it came about, and no `accept` sees it. Default: each dial has a stream of
+    /// its own, whose other end comes out of the peer's `accept`.
+    ///
+    /// It waits for the peer's call until its own deadline, dialling its addresses again after two seconds at most, 128 times
+    /// in all; if only one of the two listens, that is enough. One such call at a time to one peer with one label; the
+    /// next one begins a second after the last has ended. The peer is admitted by its key alone, as we dial it: token, network
+    /// and [own address](Self::local_addr) of a dial play no part, and the stream has a connection of its own.
+    #[must_use]
+    pub fn single(mut self) -> Self {
+        self.single = true;
         self
     }
 

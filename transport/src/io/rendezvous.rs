@@ -7,6 +7,7 @@ mod half;
 mod improve;
 mod open;
 mod punches;
+mod single;
 mod traces;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ pub(crate) use self::{
     half::Half,
     improve::improve,
     open::open,
+    single::connect_single,
 };
 use super::{quic::QuicIo, udp::UdpSocket};
 use crate::{protocol::offer::Hole, rendezvous::RendezvousRoad, transport::Shared};

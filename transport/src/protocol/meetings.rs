@@ -13,7 +13,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     fmt,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::preface::RendezvousTag;
@@ -24,6 +24,8 @@ pub(crate) struct Meetings<P> {
     open: BTreeMap<RendezvousTag, Entry<P>>,
     /// Tags that were ours, to tell a stream that is late from one that is nobody's.
     past: VecDeque<RendezvousTag>,
+    /// Tags that serve again, and from when on.
+    resting: VecDeque<(RendezvousTag, Instant)>,
 }
 
 /// One rendezvous.
@@ -131,6 +133,25 @@ impl<P: Clone> Meetings<P> {
         }
     }
 
+    /// The rendezvous is over, and its tag serves again for the next one. Streams that were on the way meanwhile are nobody's,
+    /// which holds if the next one begins after the [rest](Self::rests).
+    pub(crate) fn rest(&mut self, now: Instant, tag: RendezvousTag) {
+        if self.open.remove(&tag).is_none() {
+            return;
+        }
+        self.resting.retain(|&(_, until)| now < until);
+        if self.resting.len() >= MAX_PAST {
+            self.resting.pop_front();
+        }
+        self.resting.push_back((tag, now + REST));
+    }
+
+    /// Until when the next rendezvous of that tag should wait, if it should.
+    pub(crate) fn rests(&self, now: Instant, tag: RendezvousTag) -> Option<Instant> {
+        let untils = self.resting.iter().filter(|&&(resting, until)| resting == tag && now < until);
+        untils.map(|&(_, until)| until).max()
+    }
+
     /// How many are under way.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
@@ -140,7 +161,7 @@ impl<P: Clone> Meetings<P> {
 
 impl<P> Default for Meetings<P> {
     fn default() -> Self {
-        Self { open: BTreeMap::new(), past: VecDeque::new() }
+        Self { open: BTreeMap::new(), past: VecDeque::new(), resting: VecDeque::new() }
     }
 }
 
@@ -159,6 +180,8 @@ struct Entry<P> {
 const MAX_OPEN: usize = 1_024;
 /// Tags remembered, 16 bytes each; a stream that is later than so many rendezvous counts as nobody's.
 const MAX_PAST: usize = 1_024;
+/// What the follower asked for and gave up has arrived by then, on any usual road.
+const REST: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

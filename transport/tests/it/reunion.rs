@@ -1,18 +1,20 @@
-//! Peers that dial each other at the same time: their streams share one connection, and each call has its own.
+//! Peers that dial each other at the same time: their streams share one connection, and each call has its own; with `single`,
+//! both calls have the two ends of one.
 
 use std::{
     collections::BTreeSet,
     io::{Read as _, Write as _},
     sync::Barrier,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use transport::{
-    ConnectOptions, Driver, Endpoint, Identity, Listener, Path, Scheme, Stream, Transport, TransportConfig,
+    AcceptError, ConnectError, ConnectOptions, Driver, Endpoint, Identity, Interrupter, Listener, Path,
+    ProtocolLabel, Scheme, Stream, Transport, TransportConfig,
 };
 
-use crate::support::{listen, soon, transport};
+use crate::support::{SCHEMES, listen, soon, transport};
 
 /// Those of each side in one round, and the rounds: a hundred dials a side.
 const DIALS: u8 = 10;
@@ -108,6 +110,118 @@ fn a_peer_that_went_without_a_word_is_dialled_at_its_address() {
     assert_eq!(accepted.1, 3);
     exchange(&stream, &accepted.0);
     drop(guest);
+}
+
+#[test]
+fn a_hundred_pairs_of_simultaneous_calls_have_a_hundred_streams() {
+    for scheme in SCHEMES {
+        let peers = [transport(), transport()];
+        let listening = [listen(&peers[0], scheme), listen(&peers[1], scheme)];
+        let barrier = Barrier::new(2 * CALLS);
+        thread::scope(|scope| {
+            let (peers, listening, barrier) = (&peers, &listening, &barrier);
+            let calls: Vec<_> = (0..CALLS)
+                .map(|number| {
+                    let call = move |side: usize| {
+                        barrier.wait();
+                        Stream::connect_with(&peers[side], listening[1 - side].1, &single(number)).unwrap()
+                    };
+                    [0, 1].map(|side| scope.spawn(move || call(side)))
+                })
+                .collect();
+            for [one, other] in calls {
+                exchange(&one.join().unwrap(), &other.join().unwrap());
+            }
+        });
+        for (listener, _) in &listening {
+            assert_nothing_accepted(listener);
+        }
+    }
+}
+
+#[test]
+fn who_calls_first_waits_for_the_other_and_one_listener_is_enough() {
+    for scheme in SCHEMES {
+        let peers = [transport(), transport()];
+        let (listener, endpoint) = listen(&peers[0], scheme);
+        // Nobody listens there: a socket that is bound and says nothing.
+        let nowhere = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let nowhere = Endpoint::new(Scheme::Quic, nowhere.local_addr().unwrap(), peers[1].public_key());
+        thread::scope(|scope| {
+            let first = scope.spawn(|| Stream::connect_with(&peers[1], endpoint, &single(7)).unwrap());
+            // It is refused until the other one calls.
+            await_unknown(&peers[0]);
+            let other = Stream::connect_with(&peers[0], nowhere, &single(7)).unwrap();
+            exchange(&first.join().unwrap(), &other);
+        });
+        // Once more, with the same label.
+        thread::scope(|scope| {
+            let first = scope.spawn(|| Stream::connect_with(&peers[1], endpoint, &single(7)).unwrap());
+            let other = Stream::connect_with(&peers[0], nowhere, &single(7)).unwrap();
+            exchange(&first.join().unwrap(), &other);
+        });
+        assert_nothing_accepted(&listener);
+    }
+}
+
+#[test]
+fn a_single_call_and_a_plain_one_do_not_meet() {
+    for scheme in SCHEMES {
+        let (ours, theirs) = (transport(), transport());
+        let (our_listener, our_endpoint) = listen(&ours, scheme);
+        let (their_listener, their_endpoint) = listen(&theirs, scheme);
+        let interrupter = Interrupter::default();
+        let plain = ConnectOptions::new().timeout(Duration::from_secs(30));
+        let options = plain.clone().single().interrupter(&interrupter);
+        thread::scope(|scope| {
+            let call = scope.spawn(|| Stream::connect_with(&ours, their_endpoint, &options));
+            await_unknown(&theirs);
+            let dialled = Stream::connect_with(&theirs, our_endpoint, &plain).unwrap();
+            let accepted = our_listener.accept_deadline(soon()).unwrap();
+            exchange(&dialled, &accepted);
+            interrupter.interrupt();
+            assert!(matches!(call.join().unwrap(), Err(ConnectError::Interrupted)));
+        });
+        assert_nothing_accepted(&their_listener);
+    }
+}
+
+#[test]
+fn a_second_single_call_at_once_says_that_one_is_under_way() {
+    let (ours, theirs) = (transport(), transport());
+    let (_listener, endpoint) = listen(&theirs, Scheme::Quic);
+    let interrupter = Interrupter::default();
+    let options = single(1).interrupter(&interrupter);
+    thread::scope(|scope| {
+        let call = scope.spawn(|| Stream::connect_with(&ours, endpoint, &options));
+        await_unknown(&theirs);
+        let error = Stream::connect_with(&ours, endpoint, &single(1)).unwrap_err();
+        assert!(error.to_string().contains("under way"), "{error}");
+        interrupter.interrupt();
+        assert!(matches!(call.join().unwrap(), Err(ConnectError::Interrupted)));
+    });
+}
+
+/// Until somebody has called that transport and found no call of its own.
+fn await_unknown(transport: &Transport) {
+    let deadline = soon();
+    while transport.stats().rendezvous_unknown == 0 {
+        assert!(Instant::now() < deadline, "nobody calls");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn assert_nothing_accepted(listener: &Listener) {
+    let accepted = listener.accept_deadline(Instant::now() + Duration::from_millis(20));
+    assert!(matches!(accepted, Err(AcceptError::TimedOut)), "{accepted:?}");
+}
+
+const CALLS: usize = 50;
+
+/// Calls of one number meet.
+fn single(number: usize) -> ConnectOptions {
+    let label = ProtocolLabel::new(format!("single/{number}")).unwrap();
+    ConnectOptions::new().single().protocol(label).timeout(Duration::from_secs(30))
 }
 
 fn dial(from: &Transport, to: Endpoint, number: u8) -> Stream {

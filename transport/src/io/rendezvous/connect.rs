@@ -68,8 +68,10 @@ pub(crate) fn connect(
     thread::scope(|scope| {
         // However this ends, so do they.
         let _ending = EndPunches(&context);
-        let mut call = Call::new(shared, &slot, &expected, theirs, begun, deadline, options);
-        (call.half, call.more, call.dialable) = (Some(half), true, ours.is_dialable);
+        let doors = doors(begun, &theirs.listeners);
+        let mut call = Call::new(shared, &slot, &expected, doors, begun, deadline, options);
+        (call.half, call.theirs) = (Some(half), Some(theirs.clone()));
+        (call.more, call.dialable) = (true, ours.is_dialable);
         call.doors.retain(|door| half.ways.contains(PathKind::of(door.remote, false)));
         for (open, info) in ours.holes {
             let hole = open.hole;
@@ -77,7 +79,7 @@ pub(crate) fn connect(
             let socket = match open.socket {
                 PunchSocket::Udp(hold) => {
                     let how = (open.is_direct, ours.second && !theirs.second);
-                    call.begin_udp(hole, info, hold, how, half.ways)?;
+                    call.begin_udp(hole, info, told, hold, how, half.ways)?;
                     continue;
                 }
                 PunchSocket::Tcp(socket) => socket,
@@ -98,15 +100,15 @@ pub(crate) fn connect(
 }
 
 /// One call, on the caller's thread.
-struct Call<'c> {
+pub(super) struct Call<'c> {
     /// `None` where nothing is told but what was at the beginning.
     half: Option<&'c Arc<Half>>,
     shared: &'c Arc<Shared>,
     slot: &'c Arc<Slot>,
     expected: &'c Expected<'c>,
     options: &'c ConnectOptions,
-    /// What the peer has told so far.
-    theirs: Offer,
+    /// What the peer has told so far, where there was an offer.
+    theirs: Option<Offer>,
     peer: PublicKey,
     leads: bool,
     begun: Instant,
@@ -127,7 +129,7 @@ struct Call<'c> {
     holds: Vec<Hold>,
     failures: Vec<RendezvousFailure>,
     /// The peer may come in by itself.
-    dialable: bool,
+    pub(super) dialable: bool,
     /// There is a hole for QUIC on which the peer may ask.
     may_be_asked: bool,
     /// One of the two may learn more.
@@ -151,11 +153,11 @@ struct Attempt {
 }
 
 impl<'c> Call<'c> {
-    fn new(
+    pub(super) fn new(
         shared: &'c Arc<Shared>,
         slot: &'c Arc<Slot>,
         expected: &'c Expected<'c>,
-        theirs: &Offer,
+        doors: Vec<Door>,
         begun: Instant,
         deadline: Instant,
         options: &'c ConnectOptions,
@@ -166,8 +168,8 @@ impl<'c> Call<'c> {
             slot,
             expected,
             options,
-            theirs: theirs.clone(),
-            peer: theirs.public_key,
+            theirs: None,
+            peer: expected.peer,
             leads: expected.leads,
             begun,
             deadline,
@@ -176,7 +178,7 @@ impl<'c> Call<'c> {
             tcp_punches: 0,
             relays: Vec::new(),
             late: Vec::new(),
-            doors: doors(begun, theirs),
+            doors,
             attempts: Vec::new(),
             awaited: Vec::new(),
             holds: Vec::new(),
@@ -187,7 +189,7 @@ impl<'c> Call<'c> {
         }
     }
 
-    fn run(&mut self, finds: &TcpFinds) -> Result<Stream, RendezvousError> {
+    pub(super) fn run(&mut self, finds: &TcpFinds) -> Result<Stream, RendezvousError> {
         let expected = self.expected;
         let _watch = expected.queue.watch(self.slot);
         loop {

@@ -15,9 +15,9 @@ pub(super) struct Door {
 }
 
 /// The peer's listeners, a quarter of a second apart (RFC 8305 §5), so that the first has a chance to be the only one.
-pub(super) fn doors(begun: Instant, theirs: &Offer) -> Vec<Door> {
+pub(super) fn doors(begun: Instant, listeners: &[(Scheme, SocketAddr)]) -> Vec<Door> {
     let dues = std::iter::successors(Some(begun), |last| Some(*last + PACE));
-    let doors = theirs.listeners.iter().zip(dues);
+    let doors = listeners.iter().zip(dues);
     doors
         .map(|(&(scheme, remote), due)| Door { scheme, remote, due: Some(due), pause: FIRST_PAUSE })
         .collect()

@@ -13,6 +13,7 @@ use crate::{
     identity::PublicKey,
     io::{
         accept_queue::AcceptQueue,
+        clock,
         lock::Lock as _,
         slot::{Slot, Wakes},
     },
@@ -46,9 +47,12 @@ impl TcpFinds {
 /// A rendezvous that the transport knows of, until it is dropped.
 pub(super) struct Expected<'s> {
     shared: &'s Shared,
+    pub(super) peer: PublicKey,
     pub(super) tag: RendezvousTag,
     pub(super) leads: bool,
     pub(super) queue: Arc<AcceptQueue>,
+    /// Others with the same tag follow.
+    repeats: bool,
 }
 
 impl<'s> Expected<'s> {
@@ -62,19 +66,48 @@ impl<'s> Expected<'s> {
     ) -> Result<Self, RendezvousError> {
         let mut tag = RendezvousTag([0; 16]);
         tag.0.copy_from_slice(&keys.export(b"rendezvous tag")[..16]);
+        Self::enter(shared, tag, leads, peer, options, deadline, false)
+    }
+
+    /// One of many with that tag, one after the other.
+    pub(super) fn single(
+        shared: &'s Shared,
+        tag: RendezvousTag,
+        peer: PublicKey,
+        options: &ConnectOptions,
+        deadline: Instant,
+    ) -> Result<Self, RendezvousError> {
+        Self::enter(shared, tag, shared.public_key < peer, peer, options, deadline, true)
+    }
+
+    fn enter(
+        shared: &'s Shared,
+        tag: RendezvousTag,
+        leads: bool,
+        peer: PublicKey,
+        options: &ConnectOptions,
+        deadline: Instant,
+        repeats: bool,
+    ) -> Result<Self, RendezvousError> {
         let queue = AcceptQueue::new(1);
         let label = options.label.clone();
         let meeting = Meeting { peer, label, leads, deadline, place: queue.clone() };
         if !shared.meetings.hold().begin(tag, meeting) {
             return Err(RendezvousError::Full);
         }
-        Ok(Self { shared, tag, leads, queue })
+        Ok(Self { shared, peer, tag, leads, queue, repeats })
     }
 }
 
 impl Drop for Expected<'_> {
     fn drop(&mut self) {
-        self.shared.meetings.hold().end(self.tag);
+        let mut meetings = self.shared.meetings.hold();
+        if self.repeats {
+            meetings.rest(clock::now(), self.tag);
+        } else {
+            meetings.end(self.tag);
+        }
+        drop(meetings);
         let mut wakes = Wakes::default();
         // Whatever came in at the last moment ends here.
         self.queue.close(&mut wakes);

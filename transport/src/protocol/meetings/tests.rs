@@ -250,6 +250,13 @@ fn a_tag_serves_once_and_the_table_is_bounded() {
     assert!(!meetings.begin(TAG, meeting()), "under way");
     meetings.end(TAG);
     assert!(!meetings.begin(TAG, meeting()), "used up");
+    let again = RendezvousTag([6; 16]);
+    for _ in 0..2 {
+        assert!(meetings.begin(again, meeting()), "it serves again");
+        meetings.rest(now, again);
+        assert_eq!(meetings.rests(now, again), Some(now + REST));
+        assert_eq!(meetings.rests(now + REST, again), None);
+    }
     for number in 0..=MAX_OPEN {
         let mut tag = [0; 16];
         tag[..8].copy_from_slice(&number.to_be_bytes());

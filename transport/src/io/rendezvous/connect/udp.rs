@@ -29,7 +29,7 @@ use crate::{
         udp::{SharedMachine, UdpSocket},
     },
     path::PathKinds,
-    protocol::offer::{Hole, Offer},
+    protocol::offer::Hole,
     rendezvous::{RendezvousError, RendezvousRoad},
     transport::Shared,
 };
@@ -58,10 +58,7 @@ pub(crate) fn connect_from(
     let expected = Expected::begin(shared, &keys, keys.leads(), peer, options, deadline)?;
     let hold = Hold::new(shared, shared.quic.adopt(shared, socket)?);
     let hole = if hold.socket().local().is_ipv4() { Hole::UdpV4 } else { Hole::UdpV6 };
-    let holes = [const { None }; Hole::ALL.len()];
-    let (listeners, more, second) = (Vec::new(), false, false);
-    let offer = Offer { public_key: peer, meeting: theirs.clone(), holes, listeners, more, second };
-    let mut call = Call::new(shared, &slot, &expected, &offer, begun, deadline, options);
+    let mut call = Call::new(shared, &slot, &expected, Vec::new(), begun, deadline, options);
     let seed = Seed::from_bytes(entropy::bytes());
     let puncher = UdpPuncher::new(begun, &endpoints, theirs.endpoints(), keys, seed);
     call.punch(hole, &hold, puncher);
@@ -74,49 +71,48 @@ impl Call<'_> {
         &mut self,
         hole: Hole,
         info: PrivRendezvousInfo,
+        told: &PubRendezvousInfo,
         hold: Hold,
         how: (bool, bool),
         ways: PathKinds,
     ) -> Result<(), RendezvousError> {
-        if let Some(told) = &self.theirs.holes[hole as usize] {
-            let puncher = begin_punch(self.begun, info, told, how, ways)?;
-            self.punch(hole, &hold, puncher);
-        }
+        let puncher = begin_punch(self.begun, info, told, how, ways)?;
+        self.punch(hole, &hold, puncher);
         self.holds.push(hold);
         Ok(())
     }
 
     /// Takes in what either side has learned since.
     pub(super) fn take_news(&mut self, now: Instant) {
-        let Some((half, news)) = self.half.and_then(|half| Some((half, half.news()?))) else { return };
-        let News { ours, theirs, relays, more } = news;
+        let (Some(half), Some(told)) = (self.half, &mut self.theirs) else { return };
+        let Some(News { ours, theirs, relays, more }) = half.news() else { return };
         if let Some(theirs) = theirs {
-            if self.theirs.is_continued_by(&theirs) {
-                let doors = new_doors(now, &self.theirs, &theirs).into_iter();
+            if told.is_continued_by(&theirs) {
+                let doors = new_doors(now, told, &theirs).into_iter();
                 self.doors.extend(doors.filter(|door| half.ways.contains(PathKind::of(door.remote, false))));
-                self.theirs = theirs;
+                *told = theirs;
             } else {
                 tracing::debug!("what the peer said later does not belong to what it said first");
             }
         }
-        self.more = more || self.theirs.more;
+        self.more = more || told.more;
         self.relays.extend(relays);
         let known = |of: Hole| ours.iter().find(|(hole, _)| *hole == of).map_or(&[][..], |(_, all)| all);
         for Punch { hole, machine } in &mut self.punches {
-            let theirs = self.theirs.endpoints(*hole);
+            let theirs = told.endpoints(*hole);
             if *hole == Hole::UdpV4 {
                 add_relays(machine, now, &self.relays, theirs, self.begun + half.relays_after);
             }
             machine.machine_mut().learn(now, known(*hole), &reachable(theirs, half.ways), self.more);
         }
         for (hole, late) in &self.late {
-            late.tell(known(*hole), self.theirs.endpoints(*hole), self.more);
+            late.tell(known(*hole), told.endpoints(*hole), self.more);
         }
     }
 
     /// Whether the peer has that address at a relay.
     pub(super) fn is_relayed(&self, remote: SocketAddr) -> bool {
-        self.theirs.is_relayed(remote)
+        self.theirs.as_ref().is_some_and(|theirs| theirs.is_relayed(remote))
     }
 
     /// Takes in what came for the punches, and what they found.
