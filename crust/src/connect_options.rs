@@ -23,6 +23,7 @@ pub struct ConnectOptions {
     pub(crate) deadline: Option<Duration>,
     pub(crate) schemes: Option<Vec<Scheme>>,
     pub(crate) roads: Option<Roads>,
+    pub(crate) single: bool,
 }
 
 impl ConnectOptions {
@@ -61,6 +62,19 @@ impl ConnectOptions {
     #[must_use]
     pub fn roads(mut self, roads: impl IntoIterator<Item = Road>) -> Self {
         self.roads = Some(roads.into_iter().collect());
+        self
+    }
+
+    /// Meets a peer that calls us with the same option and label: both calls return the two ends of one stream, whichever began
+    /// first and whichever of the two was reached, and neither `accept` sees it. Default: each call has a stream of its own,
+    /// whose other end comes out of the peer's `accept`.
+    ///
+    /// It waits for the peer's call until its deadline. By [`Road::Lan`] and [`Road::Direct`] alone: each of the two must know
+    /// or find an address of the other, of which one must answer; no introducer is asked. One such call at a time to one peer with
+    /// one label, the next one a second after its end. Whom one calls so is admitted, whatever the lists and tokens say.
+    #[must_use]
+    pub fn single(mut self) -> Self {
+        self.single = true;
         self
     }
 }

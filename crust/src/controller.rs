@@ -118,7 +118,7 @@ impl ServiceController {
     /// shown, or a bare [`PublicKey`], which is looked for on the local network and asked for at this service's introducers.
     ///
     /// What beacons have said of the key is tried as well. A peer of whom no address is known is asked for by a beacon, on
-    /// which at most three seconds are spent.
+    /// which at most three seconds are spent, with [`ConnectOptions::single`] all the time there is.
     ///
     /// Its addresses are dialled at once; if there are introducers, they are asked 50 ms later. The first road that leads there
     /// wins. Blocks until the peer has admitted the stream, at most [`Config::deadline`](crate::Config::deadline).
@@ -159,7 +159,7 @@ impl ServiceController {
         let schemes = options.schemes.as_deref().unwrap_or(&dialling.schemes);
         let roads = options.roads.unwrap_or(Roads::ALL).and(dialling.roads);
         let begun = clock::now();
-        let introduces = roads.contains(Road::Punched) || roads.contains(Road::Relayed);
+        let introduces = !options.single && (roads.contains(Road::Punched) || roads.contains(Road::Relayed));
         let own = self.shared.introducers();
         let strangers = own.into_iter().filter(|ours| {
             peer.introducers().iter().all(|theirs| theirs.key() != ours.key())
@@ -177,6 +177,7 @@ impl ServiceController {
             introducers: introducers.collect(),
             schemes,
             roads,
+            single: options.single,
             network,
             before: self.shared.remembered.how(network, peer.public_key()),
             begun,

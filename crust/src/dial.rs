@@ -41,6 +41,8 @@ pub(crate) struct Dial<'c> {
     pub(crate) schemes: &'c [Scheme],
     /// What may be tried.
     pub(crate) roads: Roads,
+    /// The peer calls too, for the same stream.
+    pub(crate) single: bool,
     /// Where we are, and how the peer was met from there before.
     pub(crate) network: Option<NetworkId>,
     pub(crate) before: Option<Met>,
@@ -151,7 +153,8 @@ impl Dial<'_> {
         if !self.roads.contains(Road::Lan) {
             return Err(Vec::new());
         }
-        let until = self.deadline.min(started + LOOKING);
+        // Who calls too may still be on its way.
+        let until = if self.single { self.deadline } else { self.deadline.min(started + LOOKING) };
         let found = self.shared.lan.find(self.peer, until, || self.interrupt.dials().is_interrupted());
         let found = found.unwrap_or_else(|error| {
             tracing::debug!(peer = %self.peer, %error, "not found on the local network");
@@ -177,12 +180,18 @@ impl Dial<'_> {
         if let Some(token) = self.token {
             options = options.access_token(token.clone());
         }
+        if self.single {
+            options = options.single();
+        }
         let dialled = Stream::connect_with(&self.shared.transport, endpoints, &options);
         if let Ok(stream) = &dialled {
             let path = stream.path();
+            let remote = Endpoint::new(path.scheme, path.remote, self.peer);
+            // Where the peer dialled us from is no listener.
+            let came = self.single && !endpoints.contains(&remote.into());
             // A hole is none for others, nor for later.
-            if path.kind != PathKind::Punched {
-                self.shared.remembered.record(Endpoint::new(path.scheme, path.remote, self.peer));
+            if path.kind != PathKind::Punched && !came {
+                self.shared.remembered.record(remote);
             }
         }
         dialled.map_err(|error| {

@@ -4,11 +4,11 @@
 use std::{thread, time::Duration};
 
 use crust::{
-    AcceptingEndpoints, BeaconEndpoints, CachedEndpoint, Config, Disabled, Dynamic, Enabled, Endpoint,
-    EndpointCacheIterator, HolePunchServerAddr, Incoming, KnownEndpoints, Lan, ListenEndpoint, MapError,
-    MappedEndpoint, MappedEndpoints, MappedUdpSocket, MappingContext, NetworkName, Refusal, RendezvousOffer,
-    Service, ServiceBeaconReceiver, ServiceBeaconState, ServiceController, ServiceListener, StartError,
-    Stream, UdpRendezvousInfo, gen_rendezvous_info,
+    AcceptingEndpoints, BeaconEndpoints, CachedEndpoint, Config, ConnectOptions, Disabled, Dynamic, Enabled,
+    Endpoint, EndpointCacheIterator, HolePunchServerAddr, Incoming, KnownEndpoints, Lan, ListenEndpoint,
+    MapError, MappedEndpoint, MappedEndpoints, MappedUdpSocket, MappingContext, NetworkName, Refusal,
+    RendezvousOffer, Service, ServiceBeaconReceiver, ServiceBeaconState, ServiceController, ServiceListener,
+    StartError, Stream, UdpRendezvousInfo, gen_rendezvous_info,
 };
 use nat_traversal::MappingConfig;
 
@@ -37,6 +37,20 @@ fn streams_come_in_and_go_out() {
     let _dialled: Stream = client.controller.connect(endpoint).unwrap();
     let mut incoming: Incoming<'_> = server.acceptor.incoming();
     let _accepted: Stream = incoming.next().unwrap();
+}
+
+#[test]
+fn two_calls_that_dial_each_other_have_one_stream() {
+    let services = [(); 2].map(|()| Service::new_from_config(config()).unwrap());
+    let endpoints = [0, 1].map(|index: usize| services[index].controller.endpoints().unwrap()[0]);
+    let options = ConnectOptions::new().single();
+    thread::scope(|scope| {
+        let other =
+            scope.spawn(|| services[1].controller.connect_with(endpoints[0], &options).unwrap().public_key());
+        let stream: Stream = services[0].controller.connect_with(endpoints[1], &options).unwrap();
+        assert_eq!(stream.public_key(), services[1].controller.public_key());
+        assert_eq!(other.join().unwrap(), services[0].controller.public_key());
+    });
 }
 
 #[test]

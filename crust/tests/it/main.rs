@@ -9,5 +9,6 @@ mod reaching;
 mod reloading;
 mod remembering;
 mod scope;
+mod single;
 mod support;
 mod taking_apart;
