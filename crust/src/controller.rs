@@ -60,6 +60,11 @@ pub(crate) struct Dialling {
 }
 
 impl ServiceController {
+    #[cfg(test)]
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Takes over what was built; keeps in touch with introducers and is one, as asked for.
     pub(crate) fn start(
         shared: Arc<Shared>,
@@ -382,7 +387,8 @@ impl ServiceController {
     ///
     /// # Errors
     ///
-    /// [`RendezvousError`] with what became of it.
+    /// [`RendezvousError`] with what became of it. Nobody vouches for the peer's addresses here, so that a NAT which draws ports at random is met
+    /// only if the other side lets everybody in.
     pub fn udp_rendezvous_connect(
         &self,
         socket: MappedUdpSocket,

@@ -223,7 +223,13 @@ impl Dial<'_> {
                 return Err(failed(AttemptError::Skipped { reason }));
             }
             let theirs = self.read_offer(&theirs).map_err(|error| failed(error.into()))?;
+            if let Some(ip) = call.vouched() {
+                channel.vouch(ip);
+            }
             let (speaking, sealing, mut hearing) = call.split().map_err(|error| failed(error.into()))?;
+            if self.roads.contains(Road::Punched) {
+                speaking.be_vouched_for().map_err(|error| failed(IntroductionError::from(&error).into()))?;
+            }
             let said = outlet.begin(sealing, None, move |note| speaking.say(note));
             said.map_err(|error| failed(IntroductionError::from(&error).into()))?;
             let channel = &channel;

@@ -55,7 +55,7 @@ pub use listener::{Incoming, ServiceListener};
 #[doc(no_inline)]
 pub use nat_traversal::{
     HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext, PrivRendezvousInfo,
-    PubRendezvousInfo as UdpRendezvousInfo, gen_rendezvous_info,
+    PubRendezvousInfo as UdpRendezvousInfo, PunchOptions, gen_rendezvous_info,
 };
 #[cfg(feature = "turn")]
 #[doc(no_inline)]

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use nat_traversal::PunchOptions;
 use transport::{
     ConnectOptions as DialOptions, Rendezvous as Meeting, RendezvousError, RendezvousOffer, Stream,
 };
@@ -12,11 +13,20 @@ use crate::ConnectOptions;
 pub struct Rendezvous {
     meeting: Meeting,
     deadline: Duration,
+    punch: PunchOptions,
 }
 
 impl Rendezvous {
-    pub(crate) const fn new(meeting: Meeting, deadline: Duration) -> Self {
-        Self { meeting, deadline }
+    pub(crate) fn new(meeting: Meeting, deadline: Duration) -> Self {
+        Self { meeting, deadline, punch: PunchOptions::new() }
+    }
+
+    /// Says at which addresses of the peer many ports may be tried, as it takes against a NAT that draws them at random: where somebody besides
+    /// the peer sees it, or at all that it names, for a program whose user trusts the way of the offer. Default: at none.
+    #[must_use]
+    pub fn punch(mut self, options: PunchOptions) -> Self {
+        self.punch = options;
+        self
     }
 
     /// Meets the peer, which must do the same with our offer within a few seconds: by holes punched for UDP or TCP, or where
@@ -42,6 +52,7 @@ impl Rendezvous {
     ) -> Result<Stream, RendezvousError> {
         let dial = DialOptions::new()
             .protocol(options.protocol.clone())
+            .punch(self.punch)
             .timeout(options.deadline.unwrap_or(self.deadline));
         self.meeting.connect(theirs, &dial)
     }

@@ -40,6 +40,7 @@ pub use protocol::nat_profile::NatProfile;
 pub use protocol::port_map::{PortMapFailure, PortMapMethod, PortProtocol};
 pub use protocol::{
     AddrKind, MapFailure, MappedSocketAddr, Obstacle, ParseInfoError, PortRule, PubRendezvousInfo,
+    PunchOptions,
 };
 pub use punched_udp_socket::PunchedUdpSocket;
 #[cfg(feature = "turn")]

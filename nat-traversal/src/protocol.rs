@@ -25,7 +25,8 @@ pub(crate) use mapping::StreamMapper;
 pub use mapping::{MapFailure, Mapper, Mapping};
 pub use nat_profile::{NatProber, NatProfile};
 pub use punch::{
-    ConnectionId, Dial, KeyError, Obstacle, PunchEvent, PunchKeys, TcpPunchEvent, TcpPuncher, UdpPuncher,
+    ConnectionId, Dial, KeyError, Obstacle, PunchEvent, PunchKeys, PunchOptions, TcpPunchEvent, TcpPuncher,
+    UdpPuncher,
 };
 pub use random::{Random, Seed};
 pub use rendezvous::{ParseInfoError, PubRendezvousInfo};

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::error::PunchError;
 use crate::io::run::{RunError, Sockets, run};
 use crate::io::{clock, entropy};
-use crate::protocol::{PubRendezvousInfo, PunchEvent, UdpPuncher};
+use crate::protocol::{PubRendezvousInfo, PunchEvent, PunchOptions, UdpPuncher};
 use crate::{MappingContext, PrivRendezvousInfo};
 
 /// A UDP socket and the address of a peer with which it can exchange datagrams, whatever NATs stand between.
@@ -47,7 +47,8 @@ pub struct PunchedUdpSocket {
 impl PunchedUdpSocket {
     /// Punches a hole: the peer must call this as well, within a few seconds, with the other halves of the information.
     /// Blocks until both can hear each other: about one and a half round trips if both call at once and their NATs keep
-    /// ports, several seconds if one of them draws ports at random; at most until `deadline`.
+    /// ports; at most until `deadline`. Where one of them draws ports at random this mostly fails: see
+    /// [`punch_hole_with`](Self::punch_hole_with).
     ///
     /// `socket` must be the one whose endpoints are in `ours`. Late packets of the punch may still arrive on it afterwards;
     /// [`protocol::stun::Message::decode`](crate::protocol::stun::Message::decode) tells them from others.
@@ -63,11 +64,30 @@ impl PunchedUdpSocket {
         context: &MappingContext,
         deadline: Instant,
     ) -> Result<Self, PunchError> {
+        Self::punch_hole_with(socket, ours, theirs, context, &PunchOptions::new(), deadline)
+    }
+
+    /// The same with options, of which both sides need the same: against a NAT that draws ports at random many packets go to one
+    /// address, which takes several seconds and asks for somebody who [vouches](PunchOptions) for that address.
+    ///
+    /// # Errors
+    ///
+    /// As [`punch_hole`](Self::punch_hole); the obstacle is [`Obstacle::NotVouched`](crate::protocol::Obstacle::NotVouched) where such
+    /// an address was missing.
+    pub fn punch_hole_with(
+        socket: UdpSocket,
+        ours: PrivRendezvousInfo,
+        theirs: &PubRendezvousInfo,
+        context: &MappingContext,
+        options: &PunchOptions,
+        deadline: Instant,
+    ) -> Result<Self, PunchError> {
         let start = clock::now();
         let endpoints = ours.endpoints().to_vec();
         let keys = ours.agree(theirs)?;
         let leads = keys.leads();
-        let mut puncher = UdpPuncher::new(start, &endpoints, theirs.endpoints(), keys, entropy::seed());
+        let mut puncher =
+            UdpPuncher::new(start, &endpoints, theirs.endpoints(), keys, entropy::seed()).options(options);
         if let Some(hops) = context.opener_hops() {
             puncher = puncher.opener_hops(hops);
         }

@@ -3,6 +3,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nat_traversal::PunchOptions;
+
 use crate::{
     Interrupter,
     admission::{AccessToken, NetworkName, ProtocolLabel},
@@ -28,6 +30,7 @@ pub struct ConnectOptions {
     pub(crate) own_connection: bool,
     pub(crate) single: bool,
     pub(crate) interrupter: Option<Interrupter>,
+    pub(crate) punch: PunchOptions,
 }
 
 /// When a dial must be over.
@@ -120,6 +123,14 @@ impl ConnectOptions {
     #[must_use]
     pub fn single(mut self) -> Self {
         self.single = true;
+        self
+    }
+
+    /// At which addresses of the peer a [rendezvous](crate::Rendezvous::connect) may try many ports, which takes somebody besides the
+    /// peer who says that it is there. Default: at none but those that are [vouched for](crate::RendezvousChannel::vouch) meanwhile.
+    #[must_use]
+    pub fn punch(mut self, options: PunchOptions) -> Self {
+        self.punch = options;
         self
     }
 

@@ -135,7 +135,8 @@ impl Rendezvous {
     /// UDP punch, TCP punch and dials to the peer's listeners go on side by side, and the peer may dial ours; the first that
     /// works is used, and ends the rest. Both calls return the two ends of one stream; no `accept` ever sees it. Blocks for
     /// at most [`TransportConfig::connect_timeout`](crate::TransportConfig::connect_timeout) or what the options say. The
-    /// options' label must be the same on both sides; their token and local address are not used, and who calls this admits
+    /// options' label must be the same on both sides; what they say of [punching](ConnectOptions::punch) counts; their token and local
+    /// address are not used, and who calls this admits
     /// the peer, whatever the transport's admission says.
     ///
     /// # Errors
@@ -210,7 +211,8 @@ impl Stream {
     /// Meets a peer from one UDP socket of the caller's own, which has told the peer where the socket is reached and heard the
     /// same of the peer: what [`nat_traversal::gen_rendezvous_info`] gives on both sides. The peer, whose key is `peer`, must
     /// do the same within a few seconds; both calls return the ends of one stream, which no `accept` sees. Nothing but that hole
-    /// is tried. The transport takes the socket over, until the connections over it end.
+    /// is tried. The transport takes the socket over, until the connections over it end. Where one side draws ports at random, the options
+    /// must say [where](ConnectOptions::punch) the peer is by the word of somebody else.
     ///
     /// Blocks as [`Rendezvous::connect`] does.
     ///

@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    net::IpAddr,
     sync::{Condvar, Mutex, PoisonError},
     time::Instant,
 };
@@ -182,7 +183,7 @@ impl Request<'_> {
         let secret = entropy::ephemeral();
         let (knocking, knock) =
             Knocking::new(secret, transport.public_key(), self.peer, self.token, self.label, network, sign);
-        let mut line = Line { stream, frames: Frames::default() };
+        let mut line = Line { stream, frames: Frames::default(), vouched: None };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
         let answer = line.note(self.deadline).map_err(|error| self.unless_interrupted(error))?;
         let (session, particulars) = knocking.handle_answer(&answer)?;
@@ -198,6 +199,11 @@ impl Request<'_> {
 }
 
 impl Call {
+    /// Where the introducer sees the peer, if the peer wanted that told; it comes before the answer.
+    pub(crate) const fn vouched(&self) -> Option<IpAddr> {
+        self.line.vouched
+    }
+
     /// Takes the directions apart, for two threads.
     pub(crate) fn split(self) -> Result<(Speaking, Sealing, Hearing), IntroductionError> {
         let speaking = self.line.stream.try_clone();
@@ -208,6 +214,11 @@ impl Call {
 }
 
 impl Speaking {
+    /// Has the peer told where the introducer sees us. An introducer that knows nothing of this skips it.
+    pub(crate) fn be_vouched_for(&self) -> io::Result<()> {
+        (&self.0).write_all(&Frame::Vouch { call: CALL, source: None }.encode())
+    }
+
     pub(crate) fn say(&self, note: Vec<u8>) -> io::Result<()> {
         (&self.0).write_all(&Frame::Note { call: CALL, note }.encode())
     }
@@ -233,6 +244,8 @@ impl Hearing {
 struct Line {
     stream: Stream,
     frames: Frames,
+    /// Where the introducer sees the peer, as far as that is news.
+    vouched: Option<IpAddr>,
 }
 
 impl Line {
@@ -247,6 +260,10 @@ impl Line {
             match self.frames.next()? {
                 Some(Frame::Note { call: CALL, note }) => return Ok(note),
                 Some(Frame::End { call: CALL, reason }) => return Err(reason.into()),
+                Some(Frame::Vouch { call: CALL, source }) => {
+                    self.vouched = source;
+                    continue;
+                }
                 Some(_) => continue,
                 None => {}
             }
@@ -309,3 +326,50 @@ fn gone(error: &std::io::Error) -> IntroductionError {
 
 /// Each call has a stream of its own, so one number serves.
 const CALL: u32 = DIALLED;
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
+    use super::*;
+    use crate::{Config, Lan, Road, Scheme, Service};
+
+    fn listening() -> Config {
+        Config::new().lan(Lan::Off).listen(["quic://127.0.0.1:0".parse().unwrap()])
+    }
+
+    /// Who answers a knock for `server` by the introducer, and where that sees it.
+    fn knock(client: &Service, server: &Service, introducer: &Introducer) -> Option<IpAddr> {
+        let interrupt = Interrupt::default();
+        let now = clock::now();
+        let request = Request {
+            shared: client.controller.shared(),
+            peer: server.controller.public_key(),
+            token: None,
+            label: &ProtocolLabel::default(),
+            not_before: now,
+            deadline: now + Duration::from_secs(30),
+            interrupt: &interrupt,
+        };
+        let (call, _) = request.knock(introducer).unwrap();
+        call.vouched()
+    }
+
+    #[test]
+    fn with_the_answer_the_introducer_tells_where_it_sees_a_peer_that_may_be_punched_to() {
+        let middle = Service::new_from_config(listening().introduce(true)).unwrap();
+        let place: transport::NamedEndpoint = middle.controller.endpoints().unwrap()[0].into();
+        let attached = |config: Config| {
+            let service = Service::new_from_config(config.introducers([place.clone()])).unwrap();
+            assert!(service.controller.wait_attached(clock::now() + Duration::from_secs(30)));
+            service
+        };
+        let client = Service::new_from_config(Config::new().lan(Lan::Off).listen([])).unwrap();
+        assert_eq!(place.scheme(), Scheme::Quic);
+        let introducer = Introducer::new(place.clone());
+        let server = attached(listening());
+        assert_eq!(knock(&client, &server, &introducer), Some(Ipv4Addr::LOCALHOST.into()));
+        let hidden = attached(listening().roads([Road::Relayed, Road::Direct]));
+        assert_eq!(knock(&client, &hidden, &introducer), None, "no packets are to come to it");
+    }
+}

@@ -1,10 +1,11 @@
 //! The receiver's side of an introduction: the thread `crust-meet`, from a knock to a stream.
 
-use std::{sync::Arc, thread, time::Duration};
+use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
-    ConnectOptions, OfferError, PublicKey, Refusal, RendezvousError, RendezvousOffer, StreamKey,
+    ConnectOptions, OfferError, PublicKey, Refusal, RendezvousChannel, RendezvousError, RendezvousOffer,
+    StreamKey,
 };
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     worker::{Command, Commands},
 };
 use crate::{
+    Road,
     event::ServiceEvent,
     gate::code_of,
     protocol::{
@@ -29,8 +31,17 @@ pub(super) struct Meeting {
     /// The stream to the introducer.
     pub(super) through: StreamKey,
     pub(super) call: u32,
-    /// What the peer says after its knock.
-    pub(super) notes: Receiver<Vec<u8>>,
+    /// What comes after the knock.
+    pub(super) notes: Receiver<Heard>,
+}
+
+/// What comes by the introducer.
+#[derive(Debug)]
+pub(super) enum Heard {
+    /// The peer says something.
+    Note(Vec<u8>),
+    /// The introducer sees the peer come from there.
+    Vouched(IpAddr),
 }
 
 /// Why nothing came of it.
@@ -89,6 +100,10 @@ impl Meeting {
                 .map_err(RendezvousError::Socket)?;
             // All that is known now; what is learned follows.
             let said = channel.offer().to_bytes();
+            if roads.contains(Road::Punched) {
+                // It is told beside the answer, and so to nobody who was refused.
+                self.say(Frame::Vouch { call: self.call, source: None });
+            }
             let dialer = knock.dialer();
             let (session, answer) =
                 knock.answer(entropy::ephemeral(), &Particulars::meeting(said.clone()), sign)?;
@@ -99,12 +114,15 @@ impl Meeting {
                 Ok(())
             });
             told.map_err(RendezvousError::Socket)?;
-            let first = self.notes.recv_deadline(clock::now() + PATIENCE).map_err(|_| Failure::Silence)?;
+            let first = self.first_note(&channel)?;
             let theirs = read_offer(&opening.open(&first)?, dialer)?;
             let (notes, channel, is_over) = (&self.notes, &channel, &is_over);
             let hear = move || {
-                hear(notes, is_over, |note| {
-                    channel.receive(&read_offer(&opening.open(note)?, dialer)?);
+                hear(notes, is_over, |heard| {
+                    match heard {
+                        Heard::Note(note) => channel.receive(&read_offer(&opening.open(&note)?, dialer)?),
+                        Heard::Vouched(ip) => channel.vouch(ip),
+                    }
                     Ok(())
                 });
             };
@@ -118,6 +136,17 @@ impl Meeting {
             shared.events.tell(ServiceEvent::Introduced { peer: dialer });
             Ok(())
         })
+    }
+
+    /// What the dialer says first.
+    fn first_note(&self, channel: &RendezvousChannel) -> Result<Vec<u8>, Failure> {
+        let deadline = clock::now() + PATIENCE;
+        loop {
+            match self.notes.recv_deadline(deadline).map_err(|_| Failure::Silence)? {
+                Heard::Note(note) => return Ok(note),
+                Heard::Vouched(ip) => channel.vouch(ip),
+            }
+        }
     }
 
     fn note(&self, note: Vec<u8>) {
@@ -135,18 +164,14 @@ fn read_offer(said: &Particulars, dialer: PublicKey) -> Result<RendezvousOffer, 
 }
 
 /// Takes in what the peer says, until the call or the meeting is over.
-fn hear(
-    notes: &Receiver<Vec<u8>>,
-    is_over: &Receiver<()>,
-    mut take: impl FnMut(&[u8]) -> Result<(), Failure>,
-) {
+fn hear(notes: &Receiver<Heard>, is_over: &Receiver<()>, mut take: impl FnMut(Heard) -> Result<(), Failure>) {
     loop {
         let note = select! {
             recv(notes) -> note => note,
             recv(is_over) -> _ => return,
         };
         let Ok(note) = note else { return };
-        if let Err(error) = take(&note) {
+        if let Err(error) = take(note) {
             return tracing::debug!(%error, "what the peer said later is of no use");
         }
     }

@@ -24,7 +24,10 @@ use self::{
     connection::{Connection, Role},
     network::Surroundings,
 };
-use super::{clock, entropy, meeting::Meeting};
+use super::{
+    clock, entropy,
+    meeting::{Heard, Meeting},
+};
 use crate::{
     Introducer,
     protocol::{
@@ -163,7 +166,7 @@ struct Turning {
     clients: BTreeMap<ClientId, StreamKey>,
     attachments: Vec<(Introducer, Attachment)>,
     /// Meetings under way, and where the notes for them go.
-    ringing: BTreeMap<(StreamKey, u32), Sender<Vec<u8>>>,
+    ringing: BTreeMap<(StreamKey, u32), Sender<Heard>>,
     /// Streams that have more to read than one turn may take.
     again: Vec<StreamKey>,
     helpers: Vec<JoinHandle<()>>,
@@ -341,18 +344,16 @@ impl Turning {
                 self.help("crust-learn", move || shared.learn_in_advance(), |_| ());
             }
             Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
-            Frame::Note { call, note } => {
-                if let Some(meeting) = self.ringing.get(&(key, call)) {
-                    // More notes than a call has mean nothing good.
-                    let _ = meeting.try_send(note);
-                }
-            }
+            Frame::Note { call, note } => self.pass_on(key, call, Heard::Note(note)),
+            Frame::Vouch { call, source: Some(source) } => self.pass_on(key, call, Heard::Vouched(source)),
             Frame::End { call, .. } => drop(self.ringing.remove(&(key, call))),
             #[cfg(feature = "turn")]
             Frame::Relay(ticket) => self.take_ticket(index, key, &ticket),
             #[cfg(not(feature = "turn"))]
             Frame::Relay(_) => {}
-            Frame::Attach => self.lose(key, "it does not keep to the protocol"),
+            Frame::Attach | Frame::Vouch { source: None, .. } => {
+                self.lose(key, "it does not keep to the protocol")
+            }
         }
     }
 
@@ -373,6 +374,13 @@ impl Turning {
                 turning.ringing.remove(&(through, call));
             },
         );
+    }
+
+    fn pass_on(&self, through: StreamKey, call: u32, heard: Heard) {
+        if let Some(meeting) = self.ringing.get(&(through, call)) {
+            // More notes than a call has mean nothing good.
+            let _ = meeting.try_send(heard);
+        }
     }
 
     fn send(&mut self, key: StreamKey, frame: &Frame) {
@@ -431,7 +439,7 @@ impl Turning {
 pub(crate) const ATTACHMENTS: usize = 4;
 /// Peers met at a time, each on a thread of its own for some seconds.
 const MEETINGS: usize = 32;
-/// What a call carries to one side.
-const NOTES: usize = 8;
+/// What a call carries to one side, and where the other is.
+const NOTES: usize = 9;
 /// Each meeting gives a handful.
 const COMMANDS: usize = 256;

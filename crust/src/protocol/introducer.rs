@@ -85,6 +85,9 @@ pub(crate) struct Switchboard {
 #[derive(Debug)]
 struct Client {
     key: PublicKey,
+    /// From where it comes.
+    address: IpAddr,
+    /// What quotas count it to.
     source: IpAddr,
     /// One that neither attaches nor calls has nothing to do here.
     idle_since: Instant,
@@ -98,6 +101,8 @@ struct Call {
     receiver: ClientId,
     /// How many notes are still carried, to each.
     left: [u8; 2],
+    /// Whether the address of each has been told to the other, as it wished.
+    vouched: [bool; 2],
     until: Instant,
 }
 
@@ -121,14 +126,14 @@ impl Switchboard {
 
     /// Takes a peer in that has proved its key, if there is room.
     pub(crate) fn connect(&mut self, now: Instant, key: PublicKey, source: IpAddr) -> Option<ClientId> {
-        let source = prefix(source);
+        let (address, source) = (source.to_canonical(), prefix(source));
         let beside = self.clients.values().filter(|client| client.source == source).count();
         if self.clients.len() >= self.bounds.clients || beside >= self.bounds.clients_per_address {
             return None;
         }
         let id = ClientId(self.next_client);
         self.next_client += 1;
-        self.clients.insert(id, Client { key, source, idle_since: now });
+        self.clients.insert(id, Client { key, address, source, idle_since: now });
         self.sweep_at.get_or_insert(now + SWEEP_EVERY);
         Some(id)
     }
@@ -160,8 +165,9 @@ impl Switchboard {
             Frame::Knock { call, key, knock } => self.knock(now, id, call, key, knock),
             Frame::Note { call, note } => self.note(id, call, note),
             Frame::End { call, reason } => self.end(id, call, reason),
+            Frame::Vouch { call, source: None } => self.vouch(id, call),
             // It is we who say this.
-            Frame::Attached { .. } | Frame::Relay(_) => self.close(id),
+            Frame::Attached { .. } | Frame::Relay(_) | Frame::Vouch { source: Some(_), .. } => self.close(id),
         }
     }
 
@@ -246,7 +252,10 @@ impl Switchboard {
         let call = self.next_call;
         self.next_call = (call + 1) & !DIALLED;
         let left = [NOTES_PER_CALL; 2];
-        self.calls.insert(call, Call { dialer: id, number, receiver, left, until: now + CALL_TIME });
+        self.calls.insert(
+            call,
+            Call { dialer: id, number, receiver, left, vouched: [false; 2], until: now + CALL_TIME },
+        );
         self.send(receiver, Frame::Knock { call, key: dialer, knock });
         Ok(())
     }
@@ -262,6 +271,18 @@ impl Switchboard {
         *left -= 1;
         let (to, number) = if from_dialer { (entry.receiver, call) } else { (entry.dialer, entry.number) };
         self.send(to, Frame::Note { call: number, note });
+    }
+
+    /// Tells the other end of the call where this one comes from. Only if it wants that: who refuses a dialer stays hidden.
+    fn vouch(&mut self, id: ClientId, number: u32) {
+        let Some((call, from_dialer)) = self.find(id, number) else { return };
+        let source = Some(self.clients[&id].address);
+        let entry = self.calls.get_mut(&call).expect("it was just found");
+        if std::mem::replace(&mut entry.vouched[usize::from(from_dialer)], true) {
+            return;
+        }
+        let (to, number) = if from_dialer { (entry.receiver, call) } else { (entry.dialer, entry.number) };
+        self.send(to, Frame::Vouch { call: number, source });
     }
 
     fn end(&mut self, id: ClientId, number: u32, reason: EndReason) {

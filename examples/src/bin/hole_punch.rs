@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nat_traversal::{
     HolePunchServer, MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PubRendezvousInfo,
-    PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
+    PunchOptions, PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
 };
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -55,7 +55,11 @@ fn over_udp(context: &MappingContext) -> Outcome<()> {
     let (ours, public) = gen_rendezvous_info(mapped.endpoints);
     let theirs = exchange(&public)?;
     let begun = Instant::now();
-    let punched = PunchedUdpSocket::punch_hole(mapped.socket, ours, &theirs, context, begun + PATIENCE)?;
+    // The user pasted the peer's line, by a way that is trusted: its addresses are the peer's.
+    let options = PunchOptions::new().spray_unvouched(true);
+    let deadline = begun + PATIENCE;
+    let punched =
+        PunchedUdpSocket::punch_hole_with(mapped.socket, ours, &theirs, context, &options, deadline)?;
     tell(punched.socket.local_addr()?, punched.peer_addr, begun, &theirs);
     talk_over_udp(&punched.socket, punched.peer_addr)
 }

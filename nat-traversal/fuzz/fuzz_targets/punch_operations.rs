@@ -11,7 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use nat_traversal::protocol::{
     Datagram, Machine as _, PunchEvent, PunchKeys, Seed, SocketIndex, Transmit, UdpPuncher,
 };
-use nat_traversal::{MappedSocketAddr, PortRule};
+use nat_traversal::{MappedSocketAddr, PortRule, PunchOptions};
 
 fuzz_target!(|bytes: &[u8]| {
     let mut input = bytes.iter().copied();
@@ -32,9 +32,10 @@ fuzz_target!(|bytes: &[u8]| {
         [MappedSocketAddr::host(inside[side]), seen]
     });
     let key = |ours: &[u8], theirs: &[u8]| PunchKeys::derive(b"secret", ours, theirs).expect("they differ");
+    let options = PunchOptions::new().spray_unvouched(kinds & 16 == 0);
     let mut punchers = [
-        UdpPuncher::new(now, &addresses[0], &addresses[1], key(b"a", b"b"), Seed::from(1)),
-        UdpPuncher::new(now, &addresses[1], &addresses[0], key(b"b", b"a"), Seed::from(2)),
+        UdpPuncher::new(now, &addresses[0], &addresses[1], key(b"a", b"b"), Seed::from(1)).options(&options),
+        UdpPuncher::new(now, &addresses[1], &addresses[0], key(b"b", b"a"), Seed::from(2)).options(&options),
     ];
     let mut sent: [Vec<Transmit>; 2] = Default::default();
     // Where each side's packets have come from, as the network showed them to the other.
@@ -42,6 +43,9 @@ fuzz_target!(|bytes: &[u8]| {
     while let (Some(operation), Some(argument)) = (input.next(), input.next()) {
         let from = usize::from(operation & 1);
         let to = 1 - from;
+        if operation & 128 != 0 {
+            punchers[from].vouch(now, [outside[to].ip(), [192, 0, 2, argument].into()][usize::from(argument & 1)]);
+        }
         match (operation >> 1) % 4 {
             0 => {
                 now += Duration::from_millis(u64::from(argument) * 4);

@@ -3,12 +3,14 @@
 
 mod check;
 mod keys;
+mod options;
 mod plan;
 mod spray;
 mod tcp;
 mod udp;
 
 pub use keys::{KeyError, PunchKeys};
+pub use options::PunchOptions;
 pub use plan::Obstacle;
 pub use tcp::{ConnectionId, Dial, TcpPunchEvent, TcpPuncher};
 pub use udp::{PunchEvent, UdpPuncher};

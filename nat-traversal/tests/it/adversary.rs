@@ -1,18 +1,18 @@
 //! Punching among liars, forgers and the absent.
 
 use std::collections::VecDeque;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nat_traversal::protocol::stun::{Class, Message, MessageBuilder, Method, ServerAddresses};
 use nat_traversal::protocol::{
-    Datagram, Machine, PunchEvent, PunchKeys, Seed, SocketIndex, StunServer, Transmit, UdpPuncher,
+    Datagram, Machine, Obstacle, PunchEvent, PunchKeys, Seed, SocketIndex, StunServer, Transmit, UdpPuncher,
 };
 use nat_traversal::testing::{Link, Nat, Net, Passage, Program, Running, epoch};
 use nat_traversal::{
     MappedSocketAddr, MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PortRule,
-    PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
+    PunchOptions, PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
 };
 
 use crate::nat_matrix::link;
@@ -20,6 +20,7 @@ use crate::tcp_world::TcpWorld;
 use crate::world::{Outcome, Site, World, place};
 
 const EASY: Site = Site { name: "easy", nats: &[Nat::easy()] };
+const HARD: Site = Site { name: "hard", nats: &[Nat::hard()] };
 const OPEN: Site = Site { name: "open", nats: &[] };
 
 #[test]
@@ -119,19 +120,80 @@ fn one_of_a_thousand_candidates_gets_five_packets_and_only_sixteen_get_any() {
     assert!(packets.values().all(|(count, bytes)| *count <= 5 && *bytes <= 1_200), "{packets:?}");
 }
 
+/// A liar says that its ports are random, or that it is at a victim's with ours random: nobody else says that it is there.
+#[test]
+fn a_victim_of_whom_only_the_peer_speaks_gets_five_packets() {
+    let elsewhere = || PunchOptions::new().vouched("203.0.112.2".parse().unwrap());
+    // What an introducer behind the same NAT as the peer sees.
+    let private = || PunchOptions::new().vouched("192.168.2.11".parse().unwrap());
+    for (ours, claimed) in [(EASY, PortRule::Random), (HARD, PortRule::Stable)] {
+        for options in [PunchOptions::new(), elsewhere(), private()] {
+            let mut world = World::new(1, [ours, EASY], link());
+            let named = silent(&mut world);
+            world.options = options;
+            world.peers[1].addresses = vec![MappedSocketAddr::reflexive(named, claimed)];
+            assert!(!world.punch(Duration::ZERO, Duration::from_secs(60)).is_direct());
+            let arrived = arrived(&world, named.ip());
+            assert!(arrived.len() <= 5, "{arrived:?}");
+        }
+    }
+}
+
+#[test]
+fn who_is_vouched_for_while_the_punch_goes_on_is_sprayed_from_then_on() {
+    let theirs: SocketAddr = "203.0.112.1:9".parse().unwrap();
+    let ours = [MappedSocketAddr::host("203.0.112.3:4000".parse().unwrap())];
+    let keys = PunchKeys::derive(b"secret", b"a", b"b").unwrap();
+    let mut now = epoch();
+    let there = [MappedSocketAddr::reflexive(theirs, PortRule::Random)];
+    let mut puncher = UdpPuncher::new(now, &ours, &there, keys, Seed::from(1));
+    let mut sent = |puncher: &mut UdpPuncher, until: Instant| {
+        let mut packets = Vec::new();
+        while let Some(due) = puncher.poll_timeout().filter(|due| *due <= until) {
+            now = now.max(due);
+            puncher.handle_timeout(now);
+            packets.extend(std::iter::from_fn(|| puncher.poll_transmit()));
+        }
+        packets
+    };
+    // Five, and one that dies on the way.
+    assert_eq!(sent(&mut puncher, epoch() + Duration::from_secs(5)).len(), 6);
+    assert_eq!(puncher.obstacle(), Obstacle::NotVouched);
+    puncher.vouch(epoch() + Duration::from_secs(5), "203.0.112.2".parse().unwrap());
+    assert_eq!(sent(&mut puncher, epoch() + Duration::from_secs(6)).len(), 0, "that is somewhere else");
+    // As a socket for both families shows it.
+    puncher.vouch(epoch() + Duration::from_secs(6), "::ffff:203.0.112.1".parse().unwrap());
+    let knocks = sent(&mut puncher, epoch() + Duration::from_secs(60));
+    assert_eq!(knocks.len(), 2_048);
+    assert!(knocks.iter().all(|knock| knock.destination.ip() == theirs.ip()));
+    assert_eq!(puncher.obstacle(), Obstacle::NothingHeard);
+}
+
+/// The address of a host that never answers.
+fn silent(world: &mut World) -> SocketAddr {
+    let host = world.net.host(None, "203.0.112.1", Link::default());
+    world.net.bind(host, 9);
+    "203.0.112.1:9".parse().unwrap()
+}
+
+/// What got as far as there, and when.
+fn arrived(world: &World, ip: IpAddr) -> Vec<(Duration, u16)> {
+    let there = world.net.trace().iter().filter(|entry| {
+        let passed = [Passage::Delivered, Passage::NoSuchPlace].contains(&entry.passage);
+        passed && entry.destination.ip() == ip
+    });
+    there.map(|entry| (entry.at, entry.destination.port())).collect()
+}
+
 #[test]
 fn a_victim_whose_ports_are_called_random_gets_a_hundred_packets_a_second_and_one_a_port() {
     let mut world = World::new(1, [EASY, EASY], link());
-    let victim = world.net.host(None, "203.0.112.1", Link::default());
-    world.net.bind(victim, 9);
-    let named = "203.0.112.1:9".parse().unwrap();
+    let named = silent(&mut world);
+    // One server lies with the peer.
+    world.options = PunchOptions::new().vouched(named.ip());
     world.peers[1].addresses = vec![MappedSocketAddr::reflexive(named, PortRule::Random)];
     assert!(!world.punch(Duration::ZERO, Duration::from_secs(60)).is_direct());
-    let arrived = world.net.trace().iter().filter(|entry| {
-        let passed = [Passage::Delivered, Passage::NoSuchPlace].contains(&entry.passage);
-        passed && entry.destination.ip() == named.ip()
-    });
-    let arrived: Vec<(Duration, u16)> = arrived.map(|entry| (entry.at, entry.destination.port())).collect();
+    let arrived = arrived(&world, named.ip());
     let limit = 2_048 + 5;
     assert!((1_000..=limit).contains(&arrived.len()), "{}", arrived.len());
     for window in arrived.windows(112) {

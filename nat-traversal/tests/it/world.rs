@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use nat_traversal::MappedSocketAddr;
 use nat_traversal::protocol::stun::ServerAddresses;
 use nat_traversal::protocol::{Mapper, PunchEvent, PunchKeys, Seed, StunServer, UdpPuncher};
 use nat_traversal::testing::{Link, Nat, Net, NodeId, Program, Running};
+use nat_traversal::{MappedSocketAddr, PunchOptions};
 
 /// What stands between a peer and the internet, the innermost first.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,8 @@ pub(crate) struct World {
     pub(crate) seed: Seed,
     /// What is known of how far away the outermost NATs are.
     pub(crate) opener_hops: Option<u8>,
+    /// What both may do. At first, to spray as if the two had exchanged their lines by hand.
+    pub(crate) options: PunchOptions,
 }
 
 /// How a punch went.
@@ -99,7 +101,7 @@ impl World {
             addresses.extend(seen.iter().filter(|seen| seen.addr != local));
             Peer { host, addresses }
         });
-        Self { net, peers, seed, opener_hops: None }
+        Self { net, peers, seed, opener_hops: None, options: PunchOptions::new().spray_unvouched(true) }
     }
 
     /// Lets both peers punch, the second beginning `skew` after the first.
@@ -111,6 +113,7 @@ impl World {
         let puncher = |at, ours: &Peer, theirs: &Peer, keys, name| {
             let puncher =
                 UdpPuncher::new(at, &ours.addresses, &theirs.addresses, keys, self.seed.derive(name));
+            let puncher = puncher.options(&self.options);
             let puncher = match self.opener_hops {
                 Some(hops) => puncher.opener_hops(hops),
                 None => puncher,

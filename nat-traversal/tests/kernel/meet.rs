@@ -12,7 +12,7 @@ use nat_lab::Lab;
 use nat_traversal::protocol::stun::Message;
 use nat_traversal::{
     MappedSocketAddr, MappedTcpSocket, MappedUdpSocket, MappingConfig, MappingContext, PortRule,
-    PubRendezvousInfo, PunchError, PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
+    PubRendezvousInfo, PunchError, PunchOptions, PunchedUdpSocket, gen_rendezvous_info, tcp_punch_hole,
 };
 
 use crate::cells::{Cell, Scheme, Wanted};
@@ -104,8 +104,11 @@ impl Peer<'_> {
         let (secret, info) = gen_rendezvous_info(mapped.endpoints);
         let (theirs, begun) = self.exchange(info);
         let deadline = begun + self.patience;
-        let punched = PunchedUdpSocket::punch_hole(mapped.socket, secret, &theirs, &context, deadline)
-            .inspect_err(|error| {
+        // The test itself carries the addresses.
+        let options = PunchOptions::new().spray_unvouched(true);
+        let punched =
+            PunchedUdpSocket::punch_hole_with(mapped.socket, secret, &theirs, &context, &options, deadline)
+                .inspect_err(|error| {
                 // What a strategy was chosen by, for those who ask why it failed.
                 if matches!(error, PunchError::TimedOut { .. }) && self.names_addresses {
                     eprintln!("{:?} and {:?}: {error}", shown(&known), shown(theirs.endpoints()));

@@ -1,4 +1,7 @@
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use nat_traversal::{MappedSocketAddr, MappingContext};
 
@@ -91,6 +94,13 @@ impl RendezvousChannel {
     /// Takes in what the peer says after its first offer. Anything that does not belong to that is ignored.
     pub fn receive(&self, theirs: &RendezvousOffer) {
         self.half.receive(theirs.offer.clone());
+    }
+
+    /// Takes in that the peer is at this IP address, by the word of somebody else: who introduced the two and sees the peer come from
+    /// there, say. Against a NAT that draws ports at random many packets go to such an address, and to none of which only the peer speaks. Eight
+    /// addresses count.
+    pub fn vouch(&self, ip: IpAddr) {
+        self.half.vouch(ip);
     }
 
     /// Whether servers were asked by UDP and none has answered in time, as where UDP is blocked.

@@ -9,11 +9,14 @@
 //!   kind 4: Note       call (4), an answer or an offer           both ways
 //!   kind 5: End        call (4), reason (1)                      both ways
 //!   kind 128: Relay    port (2), seconds (4), length of the name (1), name, password      introducer → peer
+//!   kind 129: Vouch    call (4)                                  peer → introducer: tell the other where you see me
+//!                      call (4), 4 or 6 (1), address (4 or 16)   introducer → peer: there I see the other
 //! ```
 //!
-//! Frames of kinds from 128 on that are not known are skipped. What follows the known part of an Attach or Attached is left for later versions.
+//! Frames of kinds from 128 on that are not known are skipped. What follows the known part of an Attach, Attached or Vouch is left for later
+//! versions.
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
 use transport::PublicKey;
 use zeroize::Zeroizing;
@@ -35,6 +38,8 @@ pub(crate) enum Frame {
     End { call: u32, reason: EndReason },
     /// You may use my relay.
     Relay(Ticket),
+    /// From where the introducer sees a side of a call come; without an address, the wish that the other be told.
+    Vouch { call: u32, source: Option<IpAddr> },
 }
 
 /// What it takes to use an introducer's relay, for some time.
@@ -136,6 +141,15 @@ impl Frame {
             Self::Note { call, note } => (NOTE, [&call.to_be_bytes()[..], note].concat()),
             Self::End { call, reason } => (END, [&call.to_be_bytes()[..], &[reason.code()]].concat()),
             Self::Relay(ticket) => (RELAY, ticket.encode()),
+            Self::Vouch { call, source } => {
+                let mut body = call.to_be_bytes().to_vec();
+                match source {
+                    Some(IpAddr::V4(ip)) => body.extend([&[4][..], &ip.octets()].concat()),
+                    Some(IpAddr::V6(ip)) => body.extend([&[6][..], &ip.octets()].concat()),
+                    None => {}
+                }
+                (VOUCH, body)
+            }
         };
         let length = u16::try_from(body.len()).expect("what is put into frames is bounded below that");
         [&[kind], &length.to_be_bytes()[..], &body].concat()
@@ -169,6 +183,16 @@ impl Frame {
                 Self::End { call: u32::from_be_bytes(*call), reason }
             }
             RELAY => Self::Relay(Ticket::decode(body).ok_or(malformed)?),
+            VOUCH => {
+                let (call, rest) = number()?;
+                let source = match rest.split_first() {
+                    None => None,
+                    Some((4, ip)) => Some(IpAddr::from(*ip.first_chunk::<4>().ok_or(malformed)?)),
+                    Some((6, ip)) => Some(IpAddr::from(*ip.first_chunk::<16>().ok_or(malformed)?)),
+                    Some(_) => return Ok(None),
+                };
+                Self::Vouch { call: u32::from_be_bytes(*call), source }
+            }
             FIRST_SKIPPED.. => return Ok(None),
             _ => return Err(FrameError::Unknown { kind }),
         }))
@@ -223,8 +247,9 @@ const ATTACHED: u8 = 2;
 const KNOCK: u8 = 3;
 const NOTE: u8 = 4;
 const END: u8 = 5;
-const FIRST_SKIPPED: u8 = 129;
 const RELAY: u8 = 128;
+const VOUCH: u8 = 129;
+const FIRST_SKIPPED: u8 = 130;
 /// Ours have some thirty.
 const MAX_TEXT_BYTES: usize = 128;
 /// The longest answer and its number.
@@ -253,6 +278,15 @@ mod tests {
                     password: Zeroizing::new("b".to_owned()),
                 }),
                 b"\x80\x00\x0b\x0d\x96\x00\x00\x00\x3c\x039:ab".to_vec(),
+            ),
+            (Frame::Vouch { call: 2, source: None }, b"\x81\x00\x04\x00\x00\x00\x02".to_vec()),
+            (
+                Frame::Vouch { call: 2, source: Some(IpAddr::from([192, 0, 2, 1])) },
+                b"\x81\x00\x09\x00\x00\x00\x02\x04\xc0\x00\x02\x01".to_vec(),
+            ),
+            (
+                Frame::Vouch { call: 2, source: Some(IpAddr::from([7; 16])) },
+                [&b"\x81\x00\x15\x00\x00\x00\x02\x06"[..], &[7; 16]].concat(),
             ),
         ]
     }
@@ -296,6 +330,8 @@ mod tests {
         assert_eq!(read(b"\x05\x00\x04\0\0\0\0"), Err(FrameError::Malformed { kind: 5 }));
         assert_eq!(read(b"\x04\xff\xff"), Err(FrameError::TooLong { length: 65_535 }));
         assert_eq!(read(b"\x02\x00\x04\x00\x01ab"), Ok(Some(Frame::Attached { stun_port: 1 })));
+        assert_eq!(read(b"\x81\x00\x08\0\0\0\0\x04\xc0\x00\x02"), Err(FrameError::Malformed { kind: 129 }));
+        assert_eq!(read(b"\x81\x00\x08\0\0\0\0\x05\xc0\x00\x02"), Ok(None), "an address of a family to come");
     }
 
     proptest! {

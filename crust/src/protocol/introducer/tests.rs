@@ -59,6 +59,42 @@ fn a_call_is_carried_both_ways_until_its_end() {
 }
 
 #[test]
+fn each_side_is_vouched_for_once_and_only_if_it_asks() {
+    let (start, mut board) = (start(), board());
+    let (dialer, receiver) = two(&mut board, start);
+    let third = board.connect(start, key(3), from(3)).unwrap();
+    board.handle_frame(start, dialer, knock(5, 2));
+    orders(&mut board);
+    let wish = |call| Frame::Vouch { call, source: None };
+    let told = |call, last| Order::Send(Frame::Vouch { call, source: Some(from(last)) });
+    board.handle_frame(start, third, wish(0));
+    board.handle_frame(start, third, wish(DIALLED | 5));
+    assert_eq!(orders(&mut board), [], "a third has no part in it");
+    board.handle_frame(start, receiver, wish(0));
+    board.handle_frame(start, receiver, wish(0));
+    assert_eq!(orders(&mut board), [(dialer, told(DIALLED | 5, 2))]);
+    board.handle_frame(start, dialer, wish(DIALLED | 5));
+    assert_eq!(orders(&mut board), [(receiver, told(0, 1))]);
+    // Where somebody is, nobody tells us.
+    board.handle_frame(start, dialer, Frame::Vouch { call: DIALLED | 5, source: Some(from(9)) });
+    assert!(orders(&mut board).contains(&(dialer, Order::Close)));
+}
+
+#[test]
+fn what_is_vouched_for_is_the_whole_address_as_ipv4_if_it_is() {
+    for (seen, named) in [("2001:db8::5", "2001:db8::5"), ("::ffff:192.0.2.7", "192.0.2.7")] {
+        let (start, mut board) = (start(), board());
+        let (_, receiver) = two(&mut board, start);
+        let dialer = board.connect(start, key(4), seen.parse().unwrap()).unwrap();
+        board.handle_frame(start, dialer, knock(1, 2));
+        orders(&mut board);
+        board.handle_frame(start, dialer, Frame::Vouch { call: DIALLED | 1, source: None });
+        let source = Some(named.parse().unwrap());
+        assert_eq!(orders(&mut board), [(receiver, Order::Send(Frame::Vouch { call: 0, source }))]);
+    }
+}
+
+#[test]
 fn nobody_is_rung_who_is_not_attached() {
     let (start, mut board) = (start(), board());
     let (dialer, receiver) = two(&mut board, start);
@@ -176,7 +212,7 @@ proptest! {
     /// Whatever clients send: nothing panics, nothing grows, orders are for those who are there.
     #[test]
     fn any_frames_from_anybody_leave_it_bounded(
-        steps in proptest::collection::vec((0_u8..6, 0_u8..6, any::<u8>(), 0_u32..4, any::<bool>()), 0..200)
+        steps in proptest::collection::vec((0_u8..7, 0_u8..6, any::<u8>(), 0_u32..4, any::<bool>()), 0..200)
     ) {
         let start = start();
         let mut board = board();
@@ -194,6 +230,7 @@ proptest! {
                 }
                 (3, Some(id)) => board.handle_frame(now, id, Frame::Note { call, note: vec![2] }),
                 (4, Some(id)) => board.handle_frame(now, id, Frame::End { call, reason: EndReason::Done }),
+                (6, Some(id)) => board.handle_frame(now, id, Frame::Vouch { call, source: None }),
                 (5, Some(id)) if other > 200 => board.disconnect(id),
                 _ => board.handle_timeout(now),
             }

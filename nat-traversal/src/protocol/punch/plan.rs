@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
@@ -9,14 +9,20 @@ use crate::protocol::candidate::{AddrKind, MappedSocketAddr, PortRule, is_global
 pub(super) struct Plan {
     /// Addresses of the peer, the most promising first.
     pub(super) targets: Vec<SocketAddr>,
-    /// What to do if they do not answer soon.
-    pub(super) spray: Option<Spray>,
-    /// The spray is for the case that a port was predicted and was not the one.
-    pub(super) predicts: bool,
+    /// What to do if they do not answer soon, at the first address of which a third says that the peer is there.
+    pub(super) sprays: Vec<Possible>,
     /// Why nothing of this can work, if so.
     pub(super) obstacle: Option<Obstacle>,
     /// Both sides have the same outside address, so that packets between the two would have to be turned round by its NAT.
     pub(super) same_nat: bool,
+}
+
+/// A spray that may help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Possible {
+    pub(super) kind: Spray,
+    /// It is for the case that a port was predicted and was not the one.
+    pub(super) predicts: bool,
 }
 
 /// How to meet a peer when the NAT of one side gives every destination a port of its own at random.
@@ -26,6 +32,15 @@ pub(super) enum Spray {
     Open(SocketAddr),
     /// The peer's ports are random: one socket of ours knocks at many ports of its address.
     Knock(SocketAddr),
+}
+
+impl Spray {
+    /// Who gets its packets.
+    pub(super) const fn target(self) -> IpAddr {
+        match self {
+            Self::Open(peer) | Self::Knock(peer) => peer.ip(),
+        }
+    }
 }
 
 /// What stands in the way of a direct connection.
@@ -52,6 +67,12 @@ pub enum Obstacle {
         "connections are refused: the peer may not have begun, or its router refuses instead of dropping"
     )]
     Refused,
+    /// The ports of one side are random, so that many would have to be tried, and nobody but the peer says that it is at that address.
+    #[error(
+        "many ports of the peer's address would have to be tried, and no third says that the peer is there: \
+         use an introducer that both reach over the internet, or a relay"
+    )]
+    NotVouched,
     /// The peer's packets arrive here, and ours do not arrive there.
     #[error("the peer's packets arrive, but ours do not get to it")]
     NotAnswered,
@@ -73,17 +94,15 @@ pub(super) fn plan(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Pl
         met |= match (our_rule, candidate.ports) {
             // Two random ports next to each other look counted, and others behind a NAT that counts may be quicker.
             (PortRule::Random | PortRule::Sequential(_), PortRule::Stable | PortRule::Unknown) => {
-                if plan.spray.is_none() && may_filter(candidate) {
-                    plan.spray = Some(Spray::Open(candidate.addr));
-                    plan.predicts = counts(our_rule);
+                if may_filter(candidate) {
+                    let kind = Spray::Open(candidate.addr);
+                    plan.sprays.push(Possible { kind, predicts: counts(our_rule) });
                 }
                 true
             }
             (PortRule::Stable | PortRule::Unknown, PortRule::Random | PortRule::Sequential(_)) => {
-                if plan.spray.is_none() {
-                    plan.spray = Some(Spray::Knock(candidate.addr));
-                    plan.predicts = counts(candidate.ports);
-                }
+                let kind = Spray::Knock(candidate.addr);
+                plan.sprays.push(Possible { kind, predicts: counts(candidate.ports) });
                 true
             }
             (PortRule::Random, PortRule::Random | PortRule::Sequential(_))
@@ -152,8 +171,10 @@ mod tests {
                     (_, theirs) if stable(theirs) => Some(Spray::Open(their_address)),
                     _ => Some(Spray::Knock(their_address)),
                 };
-                assert_eq!(plan.spray, spray, "{ours:?} {theirs:?}");
-                assert_eq!(plan.predicts, spray.is_some() && [ours, theirs].contains(&RULES[2]));
+                let predicts = [ours, theirs].contains(&RULES[2]);
+                let expected: Vec<Possible> =
+                    spray.map(|kind| Possible { kind, predicts }).into_iter().collect();
+                assert_eq!(plan.sprays, expected, "{ours:?} {theirs:?}");
                 let hopeless = !stable(ours) && !stable(theirs) && (ours, theirs) != (RULES[2], RULES[2]);
                 let obstacle = hopeless.then_some(Obstacle::BothUnpredictable);
                 assert_eq!(plan.obstacle, obstacle, "{ours:?} {theirs:?}");
@@ -165,8 +186,8 @@ mod tests {
     fn a_public_address_may_have_a_firewall_before_it() {
         let ours = side("192.168.1.11", 1, PortRule::Random);
         let theirs = [MappedSocketAddr::host("203.0.113.66:4000".parse().unwrap())];
-        assert_eq!(plan(&ours, &theirs).spray, Some(Spray::Open(theirs[0].addr)));
-        assert!(matches!(plan(&theirs, &ours).spray, Some(Spray::Knock(_))));
+        assert_eq!(spray(&ours, &theirs), Some(Spray::Open(theirs[0].addr)));
+        assert!(matches!(spray(&theirs, &ours), Some(Spray::Knock(_))));
     }
 
     #[test]
@@ -195,6 +216,10 @@ mod tests {
         let theirs = [MappedSocketAddr::host("[2001:db8::1]:1".parse().unwrap())];
         let plan = plan(&side("192.168.1.11", 1, PortRule::Stable), &theirs);
         assert_eq!(plan.obstacle, Some(Obstacle::NoAddress));
+    }
+
+    fn spray(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Option<Spray> {
+        plan(ours, theirs).sprays.first().map(|possible| possible.kind)
     }
 
     fn side(host: &str, site: u8, ports: PortRule) -> Vec<MappedSocketAddr> {

@@ -29,10 +29,8 @@ pub(super) struct Shot {
 }
 
 impl SprayTimer {
-    /// A spray that begins if the plain checks have brought nothing by then, or the predicted ports a little later. Openers
-    /// pass so many routers at first.
-    pub(super) fn new(kind: plan::Spray, start: Instant, predicts: bool, hops: u8) -> Self {
-        let due = start + if predicts { PREDICTION_PATIENCE } else { PATIENCE };
+    /// A spray that begins then. Openers pass so many routers at first.
+    pub(super) fn new(kind: plan::Spray, due: Instant, hops: u8) -> Self {
         Self { kind, due, sent: 0, hops, again: due + DYING, ports: Vec::new() }
     }
 
@@ -88,6 +86,11 @@ impl SprayTimer {
         let index = random.below(self.ports.len() as u64);
         self.ports.swap_remove(usize::try_from(index).expect("below a length in memory"))
     }
+}
+
+/// How long the plain checks, or those of predicted ports, have for themselves.
+pub(super) const fn patience(predicts: bool) -> Duration {
+    if predicts { PREDICTION_PATIENCE } else { PATIENCE }
 }
 
 /// How long the plain checks have for themselves. Pairs that need no spray meet within it, mostly.
@@ -173,7 +176,7 @@ mod tests {
         let start = epoch();
         let mut random = Random::new(Seed::from(1));
         let knock = plan::Spray::Knock("198.51.100.2:1".parse().unwrap());
-        let mut spray = SprayTimer::new(knock, start, false, SPRAY_HOPS);
+        let mut spray = SprayTimer::new(knock, start, SPRAY_HOPS);
         let late = start + Duration::from_secs(60);
         assert!(spray.next(late, &mut random).is_some());
         assert!(spray.next(late, &mut random).is_none());
@@ -181,7 +184,7 @@ mod tests {
 
     fn all(kind: plan::Spray) -> Vec<(Instant, Shot)> {
         let mut random = Random::new(Seed::from(1));
-        let mut spray = SprayTimer::new(kind, epoch(), false, SPRAY_HOPS);
+        let mut spray = SprayTimer::new(kind, epoch(), SPRAY_HOPS);
         let mut sent = Vec::new();
         while let Some(due) = spray.timeout() {
             sent.push((due, spray.next(due, &mut random).unwrap()));

@@ -4,16 +4,18 @@ use std::time::{Duration, Instant};
 
 use super::check::{self, Check};
 use super::plan::plan;
-use super::spray::{SPRAY_HOPS, Shot, SprayTimer};
+use super::spray::Shot;
 use super::{Obstacle, PunchKeys};
 use crate::protocol::stun::TransactionId;
 use crate::protocol::{Datagram, Due, Machine, MappedSocketAddr, Random, Retry, Seed, SocketIndex, Transmit};
 
 mod late;
 mod path;
+mod spraying;
 
 use late::Late;
 use path::Path;
+use spraying::Spraying;
 
 /// Punches a hole for UDP.
 ///
@@ -35,7 +37,7 @@ pub struct UdpPuncher {
     openers: VecDeque<SocketAddr>,
     opener_hops: u8,
     paths: Vec<Path>,
-    spray: Option<SprayTimer>,
+    spraying: Spraying,
     obstacle: Option<Obstacle>,
     same_nat: bool,
     /// Requests of the peer and where they came from: one that comes again from elsewhere is a replay.
@@ -97,7 +99,7 @@ impl UdpPuncher {
             openers: plan.targets.into(),
             opener_hops: OPENER_HOPS,
             paths,
-            spray: plan.spray.map(|spray| SprayTimer::new(spray, now, plan.predicts, SPRAY_HOPS)),
+            spraying: Spraying::new(),
             obstacle: plan.obstacle,
             same_nat: plan.same_nat,
             requests: VecDeque::new(),
@@ -107,6 +109,7 @@ impl UdpPuncher {
             events: VecDeque::new(),
             late: Late::default(),
         };
+        puncher.spraying.learn(now, &plan.sprays);
         if let Some(obstacle) = plan.obstacle {
             puncher.events.push_back(PunchEvent::Hopeless(obstacle));
             puncher.state = State::Done;
@@ -120,7 +123,7 @@ impl UdpPuncher {
     #[must_use]
     pub fn opener_hops(mut self, hops: u8) -> Self {
         self.opener_hops = hops.max(OPENER_HOPS);
-        self.spray = self.spray.map(|spray| spray.opener_hops(self.opener_hops));
+        self.spraying.set_hops(self.opener_hops);
         self
     }
 
@@ -128,11 +131,13 @@ impl UdpPuncher {
     #[must_use]
     pub fn obstacle(&self) -> Obstacle {
         let heard = self.paths.iter().any(|path| path.heard);
-        self.obstacle.unwrap_or(match (heard, self.same_nat) {
-            (true, _) => Obstacle::NotAnswered,
-            (false, true) => Obstacle::SameNat,
-            (false, false) => Obstacle::NothingHeard,
-        })
+        match self.obstacle {
+            Some(obstacle) => obstacle,
+            None if heard => Obstacle::NotAnswered,
+            None if self.same_nat => Obstacle::SameNat,
+            None if self.spraying.is_held_back() => Obstacle::NotVouched,
+            None => Obstacle::NothingHeard,
+        }
     }
 
     fn handle_request(&mut self, now: Instant, datagram: &Datagram<'_>, id: TransactionId, nominates: bool) {
@@ -181,7 +186,7 @@ impl UdpPuncher {
                 tracing::debug!(peer = %datagram.source, ?round_trip, "choosing a way");
                 let retry = Retry::with(now, wait, NOMINATIONS, wait);
                 self.state = State::Nominating { path: index, retry, asked: Vec::new() };
-                self.spray = None;
+                self.spraying.end();
                 self.go_on(now);
             }
             // Not by a late answer to an earlier check: the peer must know which way was chosen.
@@ -265,7 +270,7 @@ impl UdpPuncher {
         if self.paths.iter().any(|path| path.heard) {
             return None;
         }
-        self.spray.as_mut()?.next(now, &mut self.random)
+        self.spraying.next(now, &mut self.random)
     }
 
     fn send_check(&mut self, now: Instant, index: usize, id: TransactionId, nominates: bool) {
@@ -322,7 +327,7 @@ impl Machine for UdpPuncher {
                 let opener = (!self.openers.is_empty()).then_some(self.free);
                 let check = self.paths.iter().filter_map(Path::timeout).min();
                 let quiet = !self.paths.iter().any(|path| path.heard);
-                let spray = self.spray.as_ref().filter(|_| quiet).and_then(SprayTimer::timeout);
+                let spray = self.spraying.timeout().filter(|_| quiet);
                 let next = [opener, check, spray].into_iter().flatten().min()?;
                 Some(next.max(self.free))
             }

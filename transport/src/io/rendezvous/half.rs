@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -55,6 +55,8 @@ pub(super) struct News {
     pub(super) ours: Vec<(Hole, Vec<MappedSocketAddr>)>,
     pub(super) theirs: Option<Offer>,
     pub(super) relays: Vec<Hold>,
+    /// Where somebody else says that the peer is; all of them each time.
+    pub(super) vouched: Vec<IpAddr>,
     /// We may learn more.
     pub(super) more: bool,
 }
@@ -79,6 +81,7 @@ struct State {
     more: bool,
     changed: bool,
     theirs: Option<Offer>,
+    vouched: Vec<IpAddr>,
     relays: Vec<Hold>,
     relay_count: usize,
     slot: Option<Arc<Slot>>,
@@ -131,6 +134,7 @@ impl Half {
             more: true,
             changed: true,
             theirs: None,
+            vouched: Vec::new(),
             relays: Vec::new(),
             relay_count: 0,
             slot: None,
@@ -242,6 +246,17 @@ impl Half {
         });
     }
 
+    /// Somebody besides the peer says that it is there.
+    pub(crate) fn vouch(&self, ip: IpAddr) {
+        self.change(|state| {
+            if state.vouched.len() < MAX_VOUCHED && !state.vouched.contains(&ip) {
+                tracing::debug!(%ip, "the peer's address is vouched for");
+                state.vouched.push(ip);
+                state.changed = true;
+            }
+        });
+    }
+
     /// What has changed since it was asked for.
     pub(super) fn news(&self) -> Option<News> {
         let mut state = self.state.hold();
@@ -250,7 +265,7 @@ impl Half {
         }
         let ours = state.told.iter().map(|told| (told.hole, told.endpoints())).collect();
         let (theirs, relays) = (state.theirs.take(), std::mem::take(&mut state.relays));
-        Some(News { ours, theirs, relays, more: state.more })
+        Some(News { ours, theirs, relays, vouched: state.vouched.clone(), more: state.more })
     }
 
     pub(crate) fn failures(&self) -> Vec<MapFailure> {
@@ -326,6 +341,8 @@ impl fmt::Debug for Half {
 
 /// As many as a rendezvous information has.
 const MAX_ENDPOINTS: usize = 16;
+/// As many as a punch takes in.
+const MAX_VOUCHED: usize = 8;
 /// Each costs a check a peer's address.
 const MAX_RELAYS: usize = 2;
 /// What is direct gets so much time before a relay is tried.

@@ -52,7 +52,8 @@ pub(crate) fn improve(
         let PunchSocket::Udp(hold) = open.socket else { continue };
         if let Some(told) = &theirs.holes[open.hole as usize] {
             let how = (open.is_direct, ours.second && !theirs.second);
-            let puncher = begin_punch(begun, info, told, how, DIRECT.into_iter().collect())?;
+            let ways = DIRECT.into_iter().collect();
+            let puncher = begin_punch(begun, info, told, how, ways, &options.punch)?;
             search.punches.push((open.hole, SharedMachine::new(shared, &slot, hold.socket(), puncher)));
         }
         holds.push(hold);
@@ -110,7 +111,7 @@ impl Search<'_> {
     }
 
     fn take_news(&mut self, now: Instant) {
-        let Some(News { ours, theirs, more, .. }) = self.half.news() else { return };
+        let Some(News { ours, theirs, vouched, more, .. }) = self.half.news() else { return };
         if let Some(theirs) = theirs.filter(|theirs| self.theirs.is_continued_by(theirs)) {
             self.theirs = theirs;
         }
@@ -119,6 +120,7 @@ impl Search<'_> {
             let theirs = reachable(self.theirs.endpoints(*hole), DIRECT.into_iter().collect());
             let ours = ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
             machine.machine_mut().learn(now, ours, &theirs, self.more);
+            vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use nat_traversal::{
-    AddrKind, MappedSocketAddr, PrivRendezvousInfo, PubRendezvousInfo,
+    AddrKind, MappedSocketAddr, PrivRendezvousInfo, PubRendezvousInfo, PunchOptions,
     protocol::{Seed, SocketIndex, UdpPuncher},
 };
 
@@ -22,11 +22,13 @@ pub(super) fn begin_punch(
     told: &PubRendezvousInfo,
     (is_direct, peer_has_begun): (bool, bool),
     ways: PathKinds,
+    options: &PunchOptions,
 ) -> Result<UdpPuncher, RendezvousError> {
     let endpoints = info.endpoints().to_vec();
     let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
     let seed = Seed::from_bytes(entropy::bytes());
-    let mut puncher = UdpPuncher::new(now, &endpoints, &reachable(told.endpoints(), ways), keys, seed);
+    let theirs = reachable(told.endpoints(), ways);
+    let mut puncher = UdpPuncher::new(now, &endpoints, &theirs, keys, seed).options(options);
     if peer_has_begun {
         puncher = puncher.peer_has_begun();
     }

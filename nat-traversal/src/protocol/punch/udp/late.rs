@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use super::path::Path;
-use super::{MAX_PATHS, OPENER_HOPS, OPENING, PunchEvent, State, UdpPuncher};
+use super::{MAX_PATHS, OPENING, PunchEvent, State, UdpPuncher};
 use crate::protocol::punch::Obstacle;
 use crate::protocol::punch::plan::{Plan, plan};
-use crate::protocol::punch::spray::{SPRAY_HOPS, SprayTimer};
 use crate::protocol::{MappedSocketAddr, SocketIndex};
 
 /// What the punch goes by besides its plan.
@@ -80,7 +79,7 @@ impl UdpPuncher {
         self.late.only_further = true;
         self.openers.clear();
         self.paths.clear();
-        self.spray = None;
+        self.spraying.end();
         self.obstacle = Some(Obstacle::NoAddress);
         self
     }
@@ -126,11 +125,7 @@ impl UdpPuncher {
             let first = if plan.obstacle.is_some() { now } else { first.max(now) };
             self.check_from(socket, theirs, first);
         }
-        if self.spray.is_none() {
-            let spray = plan.spray.map(|spray| SprayTimer::new(spray, now, plan.predicts, SPRAY_HOPS));
-            let is_told = self.opener_hops != OPENER_HOPS;
-            self.spray = spray.map(|spray| if is_told { spray.opener_hops(self.opener_hops) } else { spray });
-        }
+        self.spraying.learn(now, &plan.sprays);
         self.same_nat |= plan.same_nat;
         self.obstacle = plan.obstacle.filter(|_| self.late.further.is_empty());
         let heard = self.paths.iter().any(|path| path.heard);

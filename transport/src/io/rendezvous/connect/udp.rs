@@ -61,6 +61,7 @@ pub(crate) fn connect_from(
     let mut call = Call::new(shared, &slot, &expected, Vec::new(), begun, deadline, options);
     let seed = Seed::from_bytes(entropy::bytes());
     let puncher = UdpPuncher::new(begun, &endpoints, theirs.endpoints(), keys, seed);
+    let puncher = puncher.options(&options.punch);
     call.punch(hole, &hold, puncher);
     call.holds.push(hold);
     call.run(&TcpFinds { slot: slot.clone(), found: Mutex::default() })
@@ -76,7 +77,7 @@ impl Call<'_> {
         how: (bool, bool),
         ways: PathKinds,
     ) -> Result<(), RendezvousError> {
-        let puncher = begin_punch(self.begun, info, told, how, ways)?;
+        let puncher = begin_punch(self.begun, info, told, how, ways, &self.options.punch)?;
         self.punch(hole, &hold, puncher);
         self.holds.push(hold);
         Ok(())
@@ -85,7 +86,7 @@ impl Call<'_> {
     /// Takes in what either side has learned since.
     pub(super) fn take_news(&mut self, now: Instant) {
         let (Some(half), Some(told)) = (self.half, &mut self.theirs) else { return };
-        let Some(News { ours, theirs, relays, more }) = half.news() else { return };
+        let Some(News { ours, theirs, relays, vouched, more }) = half.news() else { return };
         if let Some(theirs) = theirs {
             if told.is_continued_by(&theirs) {
                 let doors = new_doors(now, told, &theirs).into_iter();
@@ -104,6 +105,7 @@ impl Call<'_> {
                 add_relays(machine, now, &self.relays, theirs, self.begun + half.relays_after);
             }
             machine.machine_mut().learn(now, known(*hole), &reachable(theirs, half.ways), self.more);
+            vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
         }
         for (hole, late) in &self.late {
             late.tell(known(*hole), told.endpoints(*hole), self.more);
