@@ -39,14 +39,19 @@ impl Mark {
 }
 
 impl UdpSocket {
-    /// Has the system keep what is given back, where it can do so: on Linux. From then on any call may fail by the fate of
-    /// an earlier datagram, whoever it was for.
+    /// Has the system keep what is given back. From then on any call may fail by the fate of an earlier datagram, whoever it was for.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     pub(crate) fn watch_given_back(&self) {
         let Some(kernel) = self.kernel() else { return };
         if let Err(error) = kernel.state.enable_transport_errors((&kernel.socket).into()) {
             tracing::debug!(%error, "what the network gives back is not heard of");
         }
     }
+
+    /// Nothing is kept elsewhere.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    #[expect(clippy::unused_self, reason = "elsewhere the socket is told")]
+    pub(crate) fn watch_given_back(&self) {}
 
     /// The next datagram that was given back. `reason`: what a call failed with that told of it.
     #[cfg(any(target_os = "linux", target_os = "android"))]
