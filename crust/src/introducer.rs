@@ -64,6 +64,14 @@ impl Introducer {
         ports.flatten().map(move |port| HolePunchServerAddr::Stun(SocketAddr::new(ip, port)))
     }
 
+    /// Where to dial it, IPv4 first: it tells peers that are to punch to us where it sees us come from, and where NATs draw
+    /// ports at random, that is over IPv4.
+    pub(crate) fn in_dialling_order(&self) -> Vec<NamedEndpoint> {
+        let mut ordered = self.endpoints.clone();
+        ordered.sort_by_key(|named| named.to_endpoint().is_some_and(|endpoint| endpoint.addr().is_ipv6()));
+        ordered
+    }
+
     /// Where it listens.
     #[must_use]
     pub fn endpoints(&self) -> &[NamedEndpoint] {
@@ -73,3 +81,18 @@ impl Introducer {
 
 /// Both schemes over both families, by an address or a name each.
 const MAX_ENDPOINTS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_introducer_is_dialled_over_ipv4_first() {
+        let key = PublicKey::from_bytes([3; 32]);
+        let texts = ["quic://[2001:db8::1]:1", "quic://192.0.2.1:1", "tcp://a.test:1", "tcp://192.0.2.1:2"];
+        let endpoints = texts.map(|text| format!("{text}?pubkey={key}").parse::<NamedEndpoint>().unwrap());
+        let [introducer] = &Introducer::grouped(endpoints.clone())[..] else { panic!("one of one key") };
+        let [v6, rest @ ..] = &endpoints;
+        assert_eq!(introducer.in_dialling_order(), [rest, std::slice::from_ref(v6)].concat());
+    }
+}

@@ -170,12 +170,11 @@ impl Request<'_> {
             .interrupter(self.interrupt.dials());
         // The knock may go with the handshake: it is sealed for nobody and signed by us.
         let transport = &self.shared.transport;
-        let stream = Stream::connect_early(transport, &introducer.endpoints[..], &options).map_err(
-            |error| match error {
+        let stream = Stream::connect_early(transport, &introducer.in_dialling_order()[..], &options)
+            .map_err(|error| match error {
                 DialError::Interrupted => IntroductionError::Interrupted,
                 error => IntroductionError::Unreachable(Box::new(error)),
-            },
-        )?;
+            })?;
         self.interrupt.watch(&stream)?;
         self.interrupt.hold_back(self.not_before);
         let sign = |text: &[u8]| transport.sign(text);

@@ -6,10 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nat_traversal::{MappedUdpSocket, MappingConfig, MappingContext, gen_rendezvous_info};
+use nat_traversal::{
+    MappedSocketAddr, MappedUdpSocket, MappingConfig, MappingContext, Obstacle, PortRule, PunchOptions,
+    gen_rendezvous_info,
+};
 use transport::{
     AcceptError, ConnectOptions, Endpoint, Interrupter, Listener, ListenerSet, Path, Rendezvous,
-    RendezvousError, RendezvousOffer, RendezvousOptions, Scheme, Stream, Transport,
+    RendezvousError, RendezvousOffer, RendezvousOptions, RendezvousRoad, Scheme, Stream, Transport,
 };
 
 use crate::support::{PROMPTLY, interrupted, soon, transport};
@@ -339,4 +342,35 @@ fn what_is_learned_after_the_offers_is_told_and_used() {
         exchange(&stream, &other.join().unwrap());
     });
     assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+#[test]
+fn the_failure_says_whether_somebody_vouched_for_an_address_with_random_ports() {
+    let [honest, liar] = [0, 1].map(|_| Peer::new(&["quic://127.0.0.1:0"]));
+    let claimed = MappedSocketAddr::reflexive("127.0.0.99:9".parse().unwrap(), PortRule::Random);
+    let udp = RendezvousOptions::new().tcp(false).listeners(false);
+    let lying = udp.clone().known(liar.set.local_endpoints()[0].addr(), [claimed]);
+    let obstacle = |vouched: Option<&str>, options: ConnectOptions| {
+        let (offer, _silent) = liar.prepare(&lying);
+        let (_, ours) = honest.prepare(&udp);
+        if let Some(ip) = vouched {
+            ours.channel().vouch(ip.parse().unwrap());
+        }
+        // Less than the checks take, so that the packets are few.
+        let Err(RendezvousError::Failed { failures, .. }) =
+            ours.connect(&offer, &options.timeout(Duration::from_secs(1)))
+        else {
+            panic!("nobody is there");
+        };
+        let punch = failures.into_iter().find(|one| one.road == RendezvousRoad::UdpPunch { v6: false });
+        punch.unwrap().reason
+    };
+    let not_vouched = Obstacle::NotVouched.to_string();
+    assert_eq!(obstacle(None, ConnectOptions::new()), not_vouched);
+    // What an introducer in the same private network sees.
+    assert_eq!(obstacle(Some("192.168.1.11"), ConnectOptions::new()), not_vouched);
+    let nothing_heard = Obstacle::NothingHeard.to_string();
+    assert_eq!(obstacle(Some("127.0.0.99"), ConnectOptions::new()), nothing_heard);
+    let trusting = ConnectOptions::new().punch(PunchOptions::new().spray_unvouched(true));
+    assert_eq!(obstacle(None, trusting), nothing_heard);
 }

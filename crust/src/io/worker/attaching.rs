@@ -12,7 +12,8 @@ impl Turning {
         let (shared, commands) = (self.shared.clone(), self.commands.clone());
         let work = move || {
             let options = ConnectOptions::new().protocol(INTRODUCE.clone()).timeout(DIALLING);
-            let stream = Stream::connect_with(&shared.transport, &introducer.endpoints[..], &options);
+            let stream =
+                Stream::connect_with(&shared.transport, &introducer.in_dialling_order()[..], &options);
             let outcome = stream.map_err(|error| error.to_string());
             commands.give(Command::Dialled { attachment: index, outcome });
         };
