@@ -216,6 +216,9 @@ pub enum ExportError {
     /// The transport uses labels of this kind.
     #[error("labels that begin with EXPORTER-crust- are the transport's own: choose another")]
     Reserved,
+    /// The connection is over.
+    #[error("the connection is over")]
+    Closed,
 }
 
 impl StreamError {

@@ -4,6 +4,7 @@ mod admission;
 mod config;
 mod connect;
 mod connect_options;
+mod connection;
 mod endpoint;
 mod error;
 #[cfg(fuzzing)]
@@ -34,6 +35,7 @@ pub use admission::{
 };
 pub use config::{Driver, Limits, TransportConfig};
 pub use connect_options::ConnectOptions;
+pub use connection::Connection;
 pub use endpoint::{
     Endpoint, ListenEndpoint, NamedEndpoint, ParseEndpointError, Scheme, ToEndpoints, ToListenEndpoints,
 };

@@ -17,6 +17,7 @@ use crate::{
     Path, PathKind, Stream, StreamError, Transport,
     admission::Refusal,
     connect_options::ConnectOptions,
+    connection::Connection,
     endpoint::{Endpoint, Scheme},
     identity::PublicKey,
     interrupter::Interrupter,
@@ -172,7 +173,22 @@ impl Rendezvous {
         let Carrier::Quic(stream) = stream.carrier() else {
             return Err(RendezvousError::Stream(StreamError::Io { kind: io::ErrorKind::Unsupported }));
         };
-        rendezvous::improve(&self.half, &theirs.offer, stream, options)
+        rendezvous::improve(&self.half, &theirs.offer, &stream.connection(), options)
+    }
+
+    /// The same for a connection, which need not stay open for it: where it ends with its last stream, so does this.
+    ///
+    /// # Errors
+    ///
+    /// As for [`improve`](Rendezvous::improve).
+    pub fn improve_connection(
+        self,
+        connection: &Connection,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<Path, RendezvousError> {
+        let connection = connection.upgrade().map_err(RendezvousError::Stream)?;
+        rendezvous::improve(&self.half, &theirs.offer, &connection, options)
     }
 
     /// Whether servers were asked by UDP and none answered, as where UDP is blocked.

@@ -10,6 +10,7 @@ use nat_traversal::PunchedUdpSocket;
 use crate::{
     PublicKey,
     admission::ProtocolLabel,
+    connection::Connection,
     error::{ExportError, StreamError},
     io::{quic::QuicStream, tcp::TcpConnection},
     path::Path,
@@ -169,6 +170,15 @@ impl Stream {
     #[must_use]
     pub fn path(&self) -> Path {
         self.carrier().path()
+    }
+
+    /// The connection over QUIC that it shares with others, or has for itself; `None` over TCP.
+    #[must_use]
+    pub fn connection(&self) -> Option<Connection> {
+        match self.carrier() {
+            Carrier::Tcp(_) => None,
+            Carrier::Quic(stream) => Some(Connection::new(&stream.connection())),
+        }
     }
 
     /// Offers a hole that was punched to the peer of this stream as its path. It is taken if a check says that it reaches the
@@ -448,7 +458,7 @@ impl Drop for WriteHalf {
 }
 
 /// What the transport exports for itself, such as the keys of path checks.
-const RESERVED_LABELS: &[u8] = b"EXPORTER-crust-";
+pub(crate) const RESERVED_LABELS: &[u8] = b"EXPORTER-crust-";
 
 macro_rules! read_through {
     ($($handle:ty),*) => {$(

@@ -13,6 +13,7 @@ use ring::signature::Ed25519KeyPair;
 use crate::{
     admission::{Admission, ProtocolLabel, Refusal},
     config::{Driver as DriverChoice, TransportConfig},
+    connection::Connection,
     error::{StartError, TurnError},
     identity::{Identity, PublicKey, signed_bytes},
     io::{
@@ -22,7 +23,7 @@ use crate::{
         driver::{Driver, WAKER},
         lock::Lock as _,
         pool::Pool,
-        quic::QuicIo,
+        quic::{ConnectionRef, QuicIo},
         ready_list::ReadyList,
         resolve::Resolver,
         slot::Wakes,
@@ -145,6 +146,14 @@ impl Transport {
             Waited::TimedOut => Err(TurnError::TimedOut),
             Waited::Closed => Err(TurnError::Closed),
         }
+    }
+
+    /// The connections over QUIC with that peer that are up, whoever made them. Looks at all that there are; does not wait.
+    #[must_use]
+    pub fn connections(&self, peer: PublicKey) -> Vec<Connection> {
+        let shared = self.shared();
+        let links = shared.quic.connections(peer).into_iter();
+        links.map(|link| Connection::new(&ConnectionRef::new(shared, &link, peer))).collect()
     }
 
     /// Tells the transport that this host has come into another network, and which addresses it has there, loopback apart: `beacon`

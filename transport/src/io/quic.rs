@@ -3,6 +3,7 @@
 //! Whoever turns the crank receives; callers send what they caused themselves, on their own thread. What a connection
 //! asks of others while it is locked (other locks, waking, delivering) is collected and done after its lock is left.
 
+mod connection;
 mod dial;
 mod events;
 mod left;
@@ -20,6 +21,7 @@ use std::{
     time::Instant,
 };
 
+pub(crate) use connection::ConnectionRef;
 pub(crate) use dial::QuicDial;
 pub(crate) use link::Link;
 pub(crate) use stream::QuicStream;

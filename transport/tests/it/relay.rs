@@ -143,9 +143,11 @@ fn two_that_only_reach_a_relay_meet_over_it_and_go_on_without_it() {
     let (first_offer, first) = prepare(&peers[0], &direct);
     let (second_offer, second) = prepare(&peers[1], &direct);
     const BYTES: usize = 1 << 20;
+    // One side knows the connection only.
+    let [connection] = &peers[1].connections(peers[0].public_key())[..] else { panic!("there is one") };
     thread::scope(|scope| {
         scope.spawn(|| (&one).write_all(&[7; BYTES]).unwrap());
-        scope.spawn(|| second.improve(&other, &first_offer, &within(20)).unwrap());
+        scope.spawn(|| second.improve_connection(connection, &first_offer, &within(20)).unwrap());
         let path = first.improve(&one, &second_offer, &within(20)).unwrap();
         assert_eq!((path.kind, path.local), (PathKind::Lan, listeners[0].local_endpoint().addr()));
         let mut received = vec![0; BYTES];
@@ -156,6 +158,15 @@ fn two_that_only_reach_a_relay_meet_over_it_and_go_on_without_it() {
     drop((first_relay, second_relay, coturn));
     exchange(&one, &other);
     assert_eq!([one.path().kind, other.path().kind], [PathKind::Lan; 2]);
+    assert_eq!(connection.path().unwrap().kind, PathKind::Lan);
+    // It does not keep the connection.
+    one.close(soon()).unwrap();
+    drop(other);
+    let deadline = soon();
+    while connection.path().is_ok() {
+        assert!(Instant::now() < deadline, "the connection ends with its last stream");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[test]

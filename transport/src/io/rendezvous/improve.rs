@@ -1,4 +1,4 @@
-//! A stream that is there already gets a better path: the same punch, whose hole is offered instead of dialled.
+//! A connection that is there already gets a better path: the same punch, whose hole is offered instead of dialled.
 
 use std::{fmt::Display, sync::Arc, time::Instant};
 
@@ -13,8 +13,8 @@ use super::{
 use crate::{
     PathKind, StreamError,
     connect_options::ConnectOptions,
-    io::{clock, crank::Waited, quic::QuicStream, slot::Slot, udp::SharedMachine},
-    path::Path,
+    io::{clock, crank::Waited, quic::ConnectionRef, slot::Slot, udp::SharedMachine},
+    path::{Path, PathKinds},
     protocol::{
         offer::{Hole, Offer},
         paths::UdpSource,
@@ -25,13 +25,13 @@ use crate::{
 pub(crate) fn improve(
     half: &Half,
     theirs: &Offer,
-    stream: &QuicStream,
+    connection: &ConnectionRef,
     options: &ConnectOptions,
 ) -> Result<Path, RendezvousError> {
     let shared = &half.shared;
     let begun = clock::now();
     let deadline = options.deadline_of(begun, shared.config.connect_timeout);
-    if theirs.public_key != stream.public_key() {
+    if theirs.public_key != connection.public_key() {
         return Err(RendezvousError::Offer);
     }
     let slot = shared.crank.slot();
@@ -39,7 +39,7 @@ pub(crate) fn improve(
     let ours = half.begin(&slot).ok_or(RendezvousError::Full)?;
     let mut search = Search {
         half,
-        stream,
+        connection,
         theirs: theirs.clone(),
         begun,
         more: true,
@@ -52,21 +52,20 @@ pub(crate) fn improve(
         let PunchSocket::Udp(hold) = open.socket else { continue };
         if let Some(told) = &theirs.holes[open.hole as usize] {
             let how = (open.is_direct, ours.second && !theirs.second);
-            let ways = DIRECT.into_iter().collect();
-            let puncher = begin_punch(begun, info, told, how, ways, &options.punch)?;
+            let puncher = begin_punch(begun, info, told, how, wanted(half), &options.punch)?;
             search.punches.push((open.hole, SharedMachine::new(shared, &slot, hold.socket(), puncher)));
         }
         holds.push(hold);
     }
-    stream.watch_path(&slot);
+    connection.watch_path(&slot);
     let result = search.run(&slot, deadline, options, &mut holds);
-    stream.unwatch_path(&slot);
+    connection.unwatch_path(&slot);
     result
 }
 
 struct Search<'s> {
     half: &'s Half,
-    stream: &'s QuicStream,
+    connection: &'s ConnectionRef,
     theirs: Offer,
     begun: Instant,
     more: bool,
@@ -76,8 +75,13 @@ struct Search<'s> {
     failures: Vec<RendezvousFailure>,
 }
 
-/// A path over a relay is what the stream has.
+/// A path over a relay is what the connection has.
 const DIRECT: [PathKind; 3] = [PathKind::Lan, PathKind::Direct, PathKind::Punched];
+
+/// Of these, what may be tried at all.
+fn wanted(half: &Half) -> PathKinds {
+    DIRECT.into_iter().filter(|kind| half.ways.contains(*kind)).collect()
+}
 
 impl Search<'_> {
     fn run(
@@ -91,10 +95,10 @@ impl Search<'_> {
             let now = clock::now();
             self.take_news(now);
             self.turn_punches(now, holds);
-            if self.offered.contains(&self.stream.way()) {
-                return Ok(self.stream.path());
+            if self.offered.contains(&self.connection.way()) {
+                return Ok(self.connection.path());
             }
-            if let Some(error) = self.stream.end_error() {
+            if let Some(error) = self.connection.end_error() {
                 return Err(RendezvousError::Stream(error));
             }
             if options.is_interrupted() {
@@ -104,7 +108,7 @@ impl Search<'_> {
                 return Err(self.failed(now));
             }
             let due = self.punches.iter().filter_map(|(_, machine)| machine.timeout());
-            if let Waited::Closed = self.stream.shared().crank.wait(slot, due.chain([deadline]).min()) {
+            if let Waited::Closed = self.connection.shared().crank.wait(slot, due.chain([deadline]).min()) {
                 return Err(RendezvousError::Stream(StreamError::Closed));
             }
         }
@@ -117,7 +121,7 @@ impl Search<'_> {
         }
         self.more = more || self.theirs.more;
         for (hole, machine) in &mut self.punches {
-            let theirs = reachable(self.theirs.endpoints(*hole), DIRECT.into_iter().collect());
+            let theirs = reachable(self.theirs.endpoints(*hole), wanted(self.half));
             let ours = ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
             machine.machine_mut().learn(now, ours, &theirs, self.more);
             vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
@@ -139,10 +143,10 @@ impl Search<'_> {
                 PunchEvent::Heard { .. } => {}
                 PunchEvent::Punched { socket, peer } => {
                     let Some(socket) = machine.socket(socket).cloned() else { continue };
-                    tracing::debug!(remote = %peer, "punched a hole for a stream that is there");
+                    tracing::debug!(remote = %peer, "punched a hole for a connection that is there");
                     socket.note_punched(peer, false);
-                    holds.push(Hold::new(self.stream.shared(), socket.clone()));
-                    self.stream.offer_path(&socket, peer);
+                    holds.push(Hold::new(self.connection.shared(), socket.clone()));
+                    self.connection.offer_path(&socket, peer);
                     self.offered.push(UdpSource { socket: socket.number(), addr: peer });
                 }
                 PunchEvent::Hopeless(obstacle) => self.fail(hole, now, &obstacle),
