@@ -189,7 +189,19 @@ impl ServiceController {
             deadline: begun + options.deadline.unwrap_or(dialling.deadline),
             interrupt: Interrupt::default(),
         };
-        dial.run()
+        let (outcome, trace) = dial.run();
+        if let Ok(stream) = &outcome {
+            self.lead_around(&dial, stream);
+        }
+        (outcome, trace)
+    }
+
+    /// Has a stream that came up over a relay go on without it, if that is allowed.
+    fn lead_around(&self, dial: &Dial<'_>, stream: &Stream) {
+        let Some(detour) = dial.detour(stream) else { return };
+        if let Some(worker) = &*self.worker.hold() {
+            worker.lead_around(detour);
+        }
     }
 
     /// Stays in touch with one more introducer from now on, and names it in the contact. Returns at once;

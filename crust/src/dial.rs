@@ -13,18 +13,18 @@ use transport::{
 
 use crate::{
     Attempt, AttemptError, ConnectError, ConnectTrace, Introducer, Road,
+    improving::Detour,
+    introduced::Introduction,
     io::{
         clock,
-        introduce::{Interrupt, IntroductionError, Request},
-        outlet::{EndCall, Outlet},
+        introduce::{Interrupt, Request},
     },
     protocol::{
-        introduction::Particulars,
         network_memory::{Met, NetworkId, Way},
         plan::{Leg, Plan},
     },
     road::Roads,
-    shared::{Learning, Shared},
+    shared::Shared,
 };
 
 /// What one call of connect knows.
@@ -200,51 +200,16 @@ impl Dial<'_> {
         })
     }
 
-    /// Asks an introducer for the peer, and meets it: by punching, or at the places where one of us listens.
-    ///
-    /// Nothing waits for what takes its time: how we are seen from outside and an address at a relay are learned meanwhile, and the
-    /// peer is told of them when they are known.
+    /// Asks an introducer for the peer, and meets it.
     fn introduced(&self, introducer: &Introducer, started: Instant) -> Outcome {
-        let failed = |error: AttemptError| vec![self.attempt(introducer, started, error)];
         self.shared.ask_for_addresses(introducer);
-        let rendezvous = self.open().map_err(|error| failed(error.into()))?;
-        let channel = rendezvous.channel();
-        let ends = Learning { mapping: self.interrupt.part(), relaying: self.interrupt.part() };
-        let outlet = Outlet::new(&channel);
-        thread::scope(|scope| {
-            let _ending = EndCall { ends: &ends, shared: self.shared, outlet: &outlet };
-            let learning = thread::Builder::new()
-                .name("crust-learn".into())
-                .spawn_scoped(scope, || self.shared.learn(&channel, self.roads, &ends, &|| outlet.tell()));
-            learning.map_err(|error| failed(RendezvousError::Socket(error).into()))?;
-            let (call, theirs) = self.request().knock(introducer).map_err(|error| failed(error.into()))?;
-            if !self.interrupt.claim() {
-                let reason = "the peer had answered by another introducer".to_owned();
-                return Err(failed(AttemptError::Skipped { reason }));
-            }
-            let theirs = self.read_offer(&theirs).map_err(|error| failed(error.into()))?;
-            if let Some(ip) = call.vouched() {
-                channel.vouch(ip);
-            }
-            let (speaking, sealing, mut hearing) = call.split().map_err(|error| failed(error.into()))?;
-            if self.roads.contains(Road::Punched) {
-                speaking.be_vouched_for().map_err(|error| failed(IntroductionError::from(&error).into()))?;
-            }
-            let said = outlet.begin(sealing, None, move |note| speaking.say(note));
-            said.map_err(|error| failed(IntroductionError::from(&error).into()))?;
-            let channel = &channel;
-            let heard = move || {
-                while let Ok(more) = hearing.next(self.deadline) {
-                    match self.read_offer(&more) {
-                        Ok(more) => channel.receive(&more),
-                        Err(error) => tracing::debug!(%error, "what the peer said later is of no use"),
-                    }
-                }
-            };
-            let hearing = thread::Builder::new().name("crust-hear".into()).spawn_scoped(scope, heard);
-            hearing.map_err(|error| failed(RendezvousError::Socket(error).into()))?;
-            let met = self.meet(rendezvous, &theirs);
-            met.map_err(|error| self.not_met(introducer, started, error))
+        let introduction = Introduction { request: self.request(), roads: self.roads, improves: None };
+        let met = self.open().map_err(AttemptError::from).and_then(|rendezvous| {
+            introduction.meet(introducer, rendezvous, |rendezvous, theirs| self.meet(rendezvous, theirs))
+        });
+        met.map_err(|error| match error {
+            AttemptError::Rendezvous(error) => self.not_met(introducer, started, error),
+            error => vec![self.attempt(introducer, started, error)],
         })
     }
 
@@ -304,13 +269,6 @@ impl Dial<'_> {
         Rendezvous::open(&self.shared.transport, &options)
     }
 
-    fn read_offer(&self, theirs: &Particulars) -> Result<RendezvousOffer, IntroductionError> {
-        let flaw = |reason: &str| IntroductionError::Answer { reason: reason.to_owned() };
-        let bytes = theirs.rendezvous.as_ref().ok_or_else(|| flaw("it says nothing of where the peer is"))?;
-        let offer = RendezvousOffer::from_bytes(bytes).map_err(|error| flaw(&error.to_string()))?;
-        if offer.public_key() == self.peer { Ok(offer) } else { Err(flaw("it is of another peer")) }
-    }
-
     /// Each way of a meeting that came to nothing is an attempt of its own.
     fn not_met(&self, introducer: &Introducer, started: Instant, error: RendezvousError) -> Vec<Attempt> {
         let RendezvousError::Failed { failures, peer, waited } = error else {
@@ -363,6 +321,20 @@ impl Dial<'_> {
             started: self.since_begun(started),
             waited: Duration::ZERO,
             error: Box::new(AttemptError::Skipped { reason: reason.to_owned() }),
+        })
+    }
+
+    /// What is needed to lead a stream of ours around the relay that it goes over, if holes may be punched for it.
+    pub(crate) fn detour(&self, stream: &Stream) -> Option<Detour> {
+        let relayed = stream.path().kind == PathKind::Relayed;
+        let allowed = self.roads.contains(Road::Punched) && self.schemes.contains(&Scheme::Quic);
+        let connection = stream.connection().filter(|_| relayed && allowed)?;
+        Some(Detour {
+            connection,
+            introducers: self.introducers.clone(),
+            token: self.token.cloned(),
+            label: self.label.clone(),
+            roads: self.roads,
         })
     }
 

@@ -1,7 +1,7 @@
 use std::{net::IpAddr, sync::Arc};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use transport::{NamedEndpoint, PublicKey};
+use transport::{NamedEndpoint, Path, PublicKey};
 
 /// Something that happened to a service beside the calls that are made on it; see
 /// [`ServiceController::events`](crate::ServiceController::events).
@@ -42,6 +42,13 @@ pub enum ServiceEvent {
     Introduced {
         /// The peer.
         peer: PublicKey,
+    },
+    /// A connection that had come up over a relay goes on over a direct path, with all its streams.
+    PathImproved {
+        /// The peer.
+        peer: PublicKey,
+        /// How its bytes travel now.
+        path: Path,
     },
     /// A relay gives us no address; peers are met without it, or over the next one.
     RelayUnusable {

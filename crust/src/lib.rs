@@ -15,6 +15,8 @@ mod event;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gate;
+mod improving;
+mod introduced;
 mod introducer;
 mod io;
 mod listener;
@@ -70,11 +72,11 @@ pub use service::Service;
 pub use trace::{ConnectTrace, TraceStep, error_chain};
 #[doc(no_inline)]
 pub use transport::{
-    AcceptError, AccessToken, AddError, BindError, Driver, Endpoint, ExportError, Identity, LabelError,
-    ListenEndpoint, NamedEndpoint, NetworkName, NetworkNameError, ParseEndpointError, ParsePublicKeyError,
-    Path, PathKind, ProtocolLabel, PublicKey, ReadStream, Readiness, Refusal, RendezvousError,
-    RendezvousFailure, RendezvousOffer, Scheme, SetWaker, Stream, StreamError, StreamKey, StreamSet,
-    StreamStats, TransportStats, TurnError, WriteStream,
+    AcceptError, AccessToken, AddError, BindError, Connection, Driver, Endpoint, ExportError, Identity,
+    LabelError, ListenEndpoint, NamedEndpoint, NetworkName, NetworkNameError, ParseEndpointError,
+    ParsePublicKeyError, Path, PathKind, ProtocolLabel, PublicKey, ReadStream, Readiness, Refusal,
+    RendezvousError, RendezvousFailure, RendezvousOffer, Scheme, SetWaker, Stream, StreamError, StreamKey,
+    StreamSet, StreamStats, TransportStats, TurnError, WriteStream,
 };
 
 /// The programs of the repository's README.

@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
-    ConnectOptions, OfferError, PublicKey, Refusal, RendezvousChannel, RendezvousError, RendezvousOffer,
-    StreamKey,
+    ConnectOptions, OfferError, PublicKey, Refusal, Rendezvous, RendezvousChannel, RendezvousError,
+    RendezvousOffer, StreamKey,
 };
 
 use super::{
@@ -17,9 +17,10 @@ use crate::{
     Road,
     event::ServiceEvent,
     gate::code_of,
+    improving::mark_of,
     protocol::{
         introducer::frame::{EndReason, Frame},
-        introduction::{Flaw, Knock, Particulars},
+        introduction::{ConnectionMark, Flaw, Knock, Particulars},
     },
     shared::{Learning, Shared},
 };
@@ -57,6 +58,12 @@ enum Failure {
     Offer(#[from] OfferError),
     #[error("{}", crate::error_chain(.0))]
     Rendezvous(#[from] RendezvousError),
+    #[error("no better path was found: {}", crate::error_chain(.0))]
+    NotImproved(RendezvousError),
+    #[error("holes are not to be punched here")]
+    NotPunched,
+    #[error("the connection that was to take a better path is not there")]
+    NotConnected,
 }
 
 impl Meeting {
@@ -64,6 +71,11 @@ impl Meeting {
         let mut peer = None;
         let reason = match self.meet(knock, &mut peer) {
             Ok(()) => EndReason::Done,
+            // The connection goes on as it was.
+            Err(failure @ (Failure::NotImproved(_) | Failure::NotPunched | Failure::NotConnected)) => {
+                tracing::debug!(?peer, %failure, "a connection stays on its relay");
+                EndReason::Declined
+            }
             Err(failure) => {
                 let event = ServiceEvent::IntroductionFailed { peer, reason: failure.to_string() };
                 self.shared.events.tell(event);
@@ -114,8 +126,8 @@ impl Meeting {
                 Ok(())
             });
             told.map_err(RendezvousError::Socket)?;
-            let first = self.first_note(&channel)?;
-            let theirs = read_offer(&opening.open(&first)?, dialer)?;
+            let first = opening.open(&self.first_note(&channel)?)?;
+            let theirs = read_offer(&first, dialer)?;
             let (notes, channel, is_over) = (&self.notes, &channel, &is_over);
             let hear = move || {
                 hear(notes, is_over, |heard| {
@@ -131,10 +143,10 @@ impl Meeting {
                 .spawn_scoped(scope, hear)
                 .map_err(RendezvousError::Socket)?;
             let options = ConnectOptions::new().protocol(label).timeout(MEETING);
-            let stream = shared.listeners.rendezvous_connect(rendezvous, &theirs, &options)?;
-            shared.listeners.deliver(stream).map_err(|_| Failure::Refused(Refusal::Full))?;
-            shared.events.tell(ServiceEvent::Introduced { peer: dialer });
-            Ok(())
+            match first.improves {
+                Some(mark) => self.improve(dialer, mark, rendezvous, &theirs, &options),
+                None => self.take(dialer, rendezvous, &theirs, &options),
+            }
         })
     }
 
@@ -147,6 +159,43 @@ impl Meeting {
                 Heard::Vouched(ip) => channel.vouch(ip),
             }
         }
+    }
+
+    /// The peer wants a stream, which comes out of `accept`.
+    fn take(
+        &self,
+        peer: PublicKey,
+        rendezvous: Rendezvous,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<(), Failure> {
+        let shared = &self.shared;
+        let stream = shared.listeners.rendezvous_connect(rendezvous, theirs, options)?;
+        shared.listeners.deliver(stream).map_err(|_| Failure::Refused(Refusal::Full))?;
+        shared.events.tell(ServiceEvent::Introduced { peer });
+        Ok(())
+    }
+
+    /// The peer has a stream of us already, which goes over a relay.
+    fn improve(
+        &self,
+        peer: PublicKey,
+        mark: ConnectionMark,
+        rendezvous: Rendezvous,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<(), Failure> {
+        // Whoever is to meet us at relays only learns no other address of ours.
+        if !self.shared.dialling().roads.contains(Road::Punched) {
+            return Err(Failure::NotPunched);
+        }
+        let transport = &self.shared.transport;
+        let mut connections = transport.connections(peer).into_iter();
+        let connection = connections.find(|one| mark_of(one) == Some(mark)).ok_or(Failure::NotConnected)?;
+        let improved = rendezvous.improve_connection(&connection, theirs, options);
+        let path = improved.map_err(Failure::NotImproved)?;
+        self.shared.events.tell(ServiceEvent::PathImproved { peer, path });
+        Ok(())
     }
 
     fn note(&self, note: Vec<u8>) {

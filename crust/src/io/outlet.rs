@@ -4,13 +4,15 @@ use transport::RendezvousChannel;
 
 use super::lock::Lock as _;
 use crate::{
-    protocol::introduction::{Particulars, Sealing},
+    protocol::introduction::{ConnectionMark, Particulars, Sealing},
     shared::{Learning, Shared},
 };
 
 /// What we tell the peer of a meeting, by whoever introduced us: nothing before the peer can take it in, and nothing twice.
 pub(crate) struct Outlet<'c> {
     channel: &'c RendezvousChannel,
+    /// What it is for, if not for a new connection.
+    improves: Option<ConnectionMark>,
     open: Mutex<Option<Open<'c>>>,
 }
 
@@ -25,7 +27,12 @@ struct Open<'c> {
 
 impl<'c> Outlet<'c> {
     pub(crate) const fn new(channel: &'c RendezvousChannel) -> Self {
-        Self { channel, open: Mutex::new(None) }
+        Self { channel, improves: None, open: Mutex::new(None) }
+    }
+
+    /// Says that this connection is to take another path.
+    pub(crate) fn improving(self, improves: Option<ConnectionMark>) -> Self {
+        Self { improves, ..self }
     }
 
     /// The peer listens from now on, and knows `said` already; it is told at once what is new.
@@ -36,13 +43,14 @@ impl<'c> Outlet<'c> {
         send: impl FnMut(Vec<u8>) -> io::Result<()> + Send + 'c,
     ) -> io::Result<()> {
         let mut open = self.open.hold();
-        open.insert(Open { sealing, send: Box::new(send), said, left: NOTES }).tell(self.channel)
+        open.insert(Open { sealing, send: Box::new(send), said, left: NOTES })
+            .tell(self.channel, self.improves)
     }
 
     /// Tells the peer what is new, if it listens.
     pub(crate) fn tell(&self) {
         if let Some(open) = &mut *self.open.hold()
-            && let Err(error) = open.tell(self.channel)
+            && let Err(error) = open.tell(self.channel, self.improves)
         {
             tracing::debug!(%error, "the peer was not told of an address found late");
         }
@@ -55,7 +63,7 @@ impl<'c> Outlet<'c> {
 }
 
 impl Open<'_> {
-    fn tell(&mut self, channel: &RendezvousChannel) -> io::Result<()> {
+    fn tell(&mut self, channel: &RendezvousChannel, improves: Option<ConnectionMark>) -> io::Result<()> {
         let offer = channel.offer();
         let bytes = offer.to_bytes();
         // The last note is for what ends it.
@@ -64,7 +72,7 @@ impl Open<'_> {
             return Ok(());
         }
         self.left -= 1;
-        let note = self.sealing.seal(&Particulars::meeting(bytes.clone()));
+        let note = self.sealing.seal(&Particulars::meeting(bytes.clone()).improves(improves));
         self.said = Some(bytes);
         (self.send)(note)
     }

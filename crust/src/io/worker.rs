@@ -1,7 +1,9 @@
 //! The thread `crust-io`: keeps in touch with introducers, and serves as one if told to. One set holds all its streams.
 
 mod attaching;
+mod commands;
 mod connection;
+mod improving;
 #[cfg(feature = "turn")]
 mod lending;
 mod network;
@@ -14,14 +16,16 @@ use std::{
     time::Instant,
 };
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded};
 use nat_traversal::{HolePunchServer, HolePunchServerAddr};
-use transport::{LabelListener, PublicKey, Readiness, SetWaker, Stream, StreamError, StreamKey, StreamSet};
+use transport::{LabelListener, PublicKey, Readiness, StreamError, StreamKey, StreamSet};
 
+pub(crate) use self::commands::{Command, Commands};
 #[cfg(feature = "turn")]
 pub(crate) use self::lending::Lending;
 use self::{
     connection::{Connection, Role},
+    improving::Improving,
     network::Surroundings,
 };
 use super::{
@@ -30,6 +34,7 @@ use super::{
 };
 use crate::{
     Introducer,
+    improving::Detour,
     protocol::{
         attachment::Attachment,
         introducer::{
@@ -96,6 +101,7 @@ impl Worker {
             again: Vec::new(),
             helpers: Vec::new(),
             surroundings,
+            improving: Improving::default(),
         };
         let thread = thread::Builder::new().name("crust-io".into()).spawn(move || turning.run())?;
         Ok(Self { commands, thread })
@@ -106,6 +112,11 @@ impl Worker {
         self.commands.give(Command::Attach(introducer));
     }
 
+    /// A connection has come up over a relay, which it is to leave.
+    pub(crate) fn lead_around(&self, detour: Detour) {
+        self.commands.give(Command::Relayed(Box::new(detour)));
+    }
+
     /// Waits for the thread, whose transport is closed.
     pub(crate) fn join(self) {
         self.commands.waker.wake();
@@ -113,45 +124,6 @@ impl Worker {
             tracing::error!("the thread crust-io had panicked");
         }
     }
-}
-
-/// How others reach the thread.
-#[derive(Debug, Clone)]
-pub(crate) struct Commands {
-    sender: Sender<Command>,
-    waker: SetWaker,
-}
-
-impl Commands {
-    /// Hands a command over. Never blocks: when there are too many of them, it is lost, and what waits for it times out.
-    pub(crate) fn give(&self, command: Command) {
-        if let Err(TrySendError::Full(_)) = self.sender.try_send(command) {
-            tracing::warn!("the thread crust-io is overloaded");
-        }
-        self.waker.wake();
-    }
-}
-
-/// What others ask of the thread.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Attach(Introducer),
-    /// A dial of an introducer has ended.
-    Dialled {
-        attachment: usize,
-        outcome: Result<Stream, String>,
-    },
-    /// A meeting says something to the peer that knocked.
-    Say {
-        through: StreamKey,
-        frame: Frame,
-    },
-    /// A meeting is over.
-    Over {
-        through: StreamKey,
-        call: u32,
-        reason: EndReason,
-    },
 }
 
 /// What the thread works with.
@@ -171,6 +143,8 @@ struct Turning {
     again: Vec<StreamKey>,
     helpers: Vec<JoinHandle<()>>,
     surroundings: Surroundings,
+    /// Connections that go over relays.
+    improving: Improving,
 }
 
 impl Turning {
@@ -219,11 +193,17 @@ impl Turning {
         let reloading = self.reloading.as_ref().map(Reloading::poll_timeout);
         #[cfg(feature = "turn")]
         let reloading = reloading.into_iter().chain(self.next_renewal());
-        attachments.chain(board).chain(reloading).chain([self.surroundings.poll_timeout()]).min()
+        attachments
+            .chain(board)
+            .chain(reloading)
+            .chain([self.surroundings.poll_timeout()])
+            .chain(self.improving.poll_timeout())
+            .min()
     }
 
     fn handle_timers(&mut self) {
         let now = clock::now();
+        self.improve(now);
         if let Some(hosting) = &mut self.hosting
             && hosting.board.poll_timeout().is_some_and(|due| due <= now)
         {
@@ -270,6 +250,8 @@ impl Turning {
             }
             Command::Dialled { attachment, outcome: Ok(stream) } => self.ask(attachment, stream),
             Command::Dialled { attachment, outcome: Err(reason) } => self.unattached(attachment, reason),
+            Command::Relayed(detour) => self.add_detour(*detour),
+            Command::Improved { peer, path } => self.improved(peer, path),
             Command::Say { through, frame } => self.send(through, &frame),
             Command::Over { through, call, reason } => {
                 if self.ringing.remove(&(through, call)).is_some() {

@@ -24,7 +24,7 @@ use ring::{
 };
 use transport::{AccessToken, NetworkName, ProtocolLabel, PublicKey};
 
-pub(crate) use particulars::Particulars;
+pub(crate) use particulars::{ConnectionMark, Particulars};
 
 /// The dialer's side, until the answer has come.
 pub(crate) struct Knocking {

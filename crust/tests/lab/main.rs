@@ -1,7 +1,8 @@
 //! Services behind kernel NATs that meet by an introducer on the public host (Linux, root; see `nat-lab`).
 //!
 //! Without arguments a short list of cases runs; `figures [TRIALS] [relayed] [trace] [PAIR…]` prints the table of how many pairs of
-//! NATs meet, how fast, and by which road: with a relay on the public host, with the log, and only pairs such as `easy:hard`.
+//! NATs meet, how fast, and by which road: with a relay on the public host, with the log, and only pairs such as `easy:hard`;
+//! `leaves [TRIALS] [PAIR…]` how soon streams leave the relay that they had to begin on.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::ExitCode;
@@ -10,6 +11,8 @@ use std::process::ExitCode;
 mod cases;
 #[cfg(target_os = "linux")]
 mod idle;
+#[cfg(target_os = "linux")]
+mod leaving;
 #[cfg(target_os = "linux")]
 mod moving;
 #[cfg(target_os = "linux")]

@@ -50,6 +50,7 @@ impl Turning {
         if addresses.is_empty() {
             return;
         }
+        self.improving.handle_network_change(now);
         let shared = self.shared.clone();
         self.help("crust-remap", move || shared.map_again(), |_| ());
         for index in 0..self.attachments.len() {

@@ -6,6 +6,7 @@
 //!   type 0: padding            ignored
 //!   type 1: rendezvous         what `transport` needs of the peer to meet it, in a form of its own
 //!   type 2: refusal            a code of the verdict's table (1)
+//!   type 3: connection         the mark of a connection that is there already and is to take another path, in place of a new one (16)
 //! ```
 //!
 //! Records of other types are ignored. Padding makes the sealed messages of an introduction equally long, unless they hold very
@@ -20,17 +21,27 @@ pub(crate) struct Particulars {
     pub(crate) rendezvous: Option<Vec<u8>>,
     /// The receiver does not want, for a reason of the verdict's table.
     pub(crate) refusal: Option<u8>,
+    /// The dialer wants no stream, but a better path for this connection of theirs.
+    pub(crate) improves: Option<ConnectionMark>,
 }
+
+/// Names a connection to its two ends: both export it (RFC 8446 §7.5), and nobody else can.
+pub(crate) type ConnectionMark = [u8; 16];
 
 impl Particulars {
     /// What is needed to meet and nothing else.
     pub(crate) const fn meeting(rendezvous: Vec<u8>) -> Self {
-        Self { rendezvous: Some(rendezvous), refusal: None }
+        Self { rendezvous: Some(rendezvous), refusal: None, improves: None }
+    }
+
+    /// The same, to give a connection a better path.
+    pub(crate) fn improves(self, improves: Option<ConnectionMark>) -> Self {
+        Self { improves, ..self }
     }
 
     /// A refusal and nothing else.
     pub(crate) const fn refused(code: u8) -> Self {
-        Self { rendezvous: None, refusal: Some(code) }
+        Self { rendezvous: None, refusal: Some(code), improves: None }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -40,6 +51,9 @@ impl Particulars {
         }
         if let Some(code) = self.refusal {
             push(&mut bytes, REFUSAL, &[code]);
+        }
+        if let Some(mark) = &self.improves {
+            push(&mut bytes, CONNECTION, mark);
         }
         let missing = PADDED_BYTES - bytes.len() % PADDED_BYTES;
         if let Some(zeros) = missing.checked_sub(RECORD_HEAD_BYTES) {
@@ -59,6 +73,7 @@ impl Particulars {
             match kind {
                 RENDEZVOUS => found.rendezvous = Some(value.to_vec()),
                 REFUSAL => found.refusal = Some(*value.first().ok_or(Flaw::Malformed)?),
+                CONNECTION => found.improves = Some(value.try_into().map_err(|_| Flaw::Malformed)?),
                 _ => {}
             }
         }
@@ -95,6 +110,7 @@ const VERSION: u8 = 1;
 const PADDING: u8 = 0;
 const RENDEZVOUS: u8 = 1;
 const REFUSAL: u8 = 2;
+const CONNECTION: u8 = 3;
 const RECORD_HEAD_BYTES: usize = 3;
 /// What a host with several addresses needs.
 const PADDED_BYTES: usize = 512;

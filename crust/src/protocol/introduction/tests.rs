@@ -176,7 +176,8 @@ fn sealed_messages_are_equally_long() {
 
 #[test]
 fn the_most_that_can_be_said_fits() {
-    let most = Particulars { refusal: Some(1), ..Particulars::meeting(vec![1; MAX_RENDEZVOUS_BYTES]) };
+    let meeting = Particulars::meeting(vec![1; MAX_RENDEZVOUS_BYTES]);
+    let most = Particulars { refusal: Some(1), improves: Some([2; 16]), ..meeting };
     let (dialer, receiver) = (Peer::new(1), Peer::new(2));
     let (knocking, knock) = dialer.knock(&receiver, Some(&AccessToken::from_bytes([1; 16])));
     assert!(knock.len() <= MAX_KNOCK_BYTES);
@@ -190,6 +191,10 @@ fn the_golden_particulars_read_and_write() {
     for (particulars, mut golden) in [
         (Particulars::meeting(b"ab".to_vec()), b"\x01\x01\x00\x02ab".to_vec()),
         (Particulars::refused(4), b"\x01\x02\x00\x01\x04".to_vec()),
+        (
+            Particulars::meeting(b"ab".to_vec()).improves(Some(*b"0123456789abcdef")),
+            b"\x01\x01\x00\x02ab\x03\x00\x100123456789abcdef".to_vec(),
+        ),
     ] {
         assert_eq!(Particulars::decode(&golden), Ok(particulars.clone()));
         let encoded = particulars.encode();
@@ -198,6 +203,8 @@ fn the_golden_particulars_read_and_write() {
         golden.extend(b"\xee\x00\x02ab");
         assert_eq!(Particulars::decode(&golden), Ok(particulars), "later records are ignored");
     }
+    let short = [&b"\x01\x03\x00\x0f"[..], &[0; 15]].concat();
+    assert_eq!(Particulars::decode(&short), Err(Flaw::Malformed), "half a mark names no connection");
 }
 
 proptest! {

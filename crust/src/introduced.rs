@@ -1,0 +1,85 @@
+//! A meeting by way of an introducer, as whoever asks for it sees it.
+
+use std::thread;
+
+use transport::{Rendezvous, RendezvousError, RendezvousOffer};
+
+use crate::{
+    AttemptError, Introducer, Road,
+    io::{
+        introduce::{IntroductionError, Request},
+        outlet::{EndCall, Outlet},
+    },
+    protocol::introduction::{ConnectionMark, Particulars},
+    road::Roads,
+    shared::Learning,
+};
+
+/// What a peer is asked for by way of an introducer.
+pub(crate) struct Introduction<'c> {
+    pub(crate) request: Request<'c>,
+    pub(crate) roads: Roads,
+    /// What is to take another path, if it is not for a new connection.
+    pub(crate) improves: Option<ConnectionMark>,
+}
+
+impl Introduction<'_> {
+    /// Asks an introducer for the peer, and has `meet` meet it: by punching, or at the places where one of us listens.
+    ///
+    /// Nothing waits for what takes its time: how we are seen from outside and an address at a relay are learned meanwhile, and the
+    /// peer is told of them when they are known.
+    pub(crate) fn meet<T>(
+        &self,
+        introducer: &Introducer,
+        rendezvous: Rendezvous,
+        meet: impl FnOnce(Rendezvous, &RendezvousOffer) -> Result<T, RendezvousError>,
+    ) -> Result<T, AttemptError> {
+        let Request { shared, interrupt, deadline, .. } = self.request;
+        let channel = rendezvous.channel();
+        let ends = Learning { mapping: interrupt.part(), relaying: interrupt.part() };
+        let outlet = Outlet::new(&channel).improving(self.improves);
+        thread::scope(|scope| {
+            let _ending = EndCall { ends: &ends, shared, outlet: &outlet };
+            thread::Builder::new()
+                .name("crust-learn".into())
+                .spawn_scoped(scope, || shared.learn(&channel, self.roads, &ends, &|| outlet.tell()))
+                .map_err(RendezvousError::Socket)?;
+            let (call, theirs) = self.request.knock(introducer)?;
+            if !interrupt.claim() {
+                let reason = "the peer had answered by another introducer".to_owned();
+                return Err(AttemptError::Skipped { reason });
+            }
+            let theirs = self.read_offer(&theirs)?;
+            if let Some(ip) = call.vouched() {
+                channel.vouch(ip);
+            }
+            let (speaking, sealing, mut hearing) = call.split()?;
+            if self.roads.contains(Road::Punched) {
+                speaking.be_vouched_for().map_err(|error| IntroductionError::from(&error))?;
+            }
+            let said = outlet.begin(sealing, None, move |note| speaking.say(note));
+            said.map_err(|error| IntroductionError::from(&error))?;
+            let channel = &channel;
+            let heard = move || {
+                while let Ok(more) = hearing.next(deadline) {
+                    match self.read_offer(&more) {
+                        Ok(more) => channel.receive(&more),
+                        Err(error) => tracing::debug!(%error, "what the peer said later is of no use"),
+                    }
+                }
+            };
+            thread::Builder::new()
+                .name("crust-hear".into())
+                .spawn_scoped(scope, heard)
+                .map_err(RendezvousError::Socket)?;
+            Ok(meet(rendezvous, &theirs)?)
+        })
+    }
+
+    fn read_offer(&self, theirs: &Particulars) -> Result<RendezvousOffer, IntroductionError> {
+        let flaw = |reason: &str| IntroductionError::Answer { reason: reason.to_owned() };
+        let bytes = theirs.rendezvous.as_ref().ok_or_else(|| flaw("it says nothing of where the peer is"))?;
+        let offer = RendezvousOffer::from_bytes(bytes).map_err(|error| flaw(&error.to_string()))?;
+        if offer.public_key() == self.request.peer { Ok(offer) } else { Err(flaw("it is of another peer")) }
+    }
+}
