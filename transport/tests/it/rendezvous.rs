@@ -307,6 +307,14 @@ fn a_stream_that_is_there_moves_to_a_hole_that_both_punch_later() {
     let (_, fourth) = peers[0].prepare(&options);
     let error = fourth.improve(&dialled, &third_offer, &within(2)).unwrap_err();
     assert!(matches!(error, RendezvousError::Offer), "another peer's offer: {error}");
+    // Who is met at relays only punches for no connection either.
+    let (fifth_offer, fifth) = peers[1].prepare(&options);
+    let (sixth_offer, sixth) = peers[0].prepare(&options.ways([transport::PathKind::Relayed]));
+    let error = thread::scope(|scope| {
+        scope.spawn(|| fifth.improve(&accepted, &sixth_offer, &within(1)).unwrap_err());
+        sixth.improve(&dialled, &fifth_offer, &within(1)).unwrap_err()
+    });
+    assert!(matches!(error, RendezvousError::Failed { .. }), "{error}");
 }
 
 #[test]
