@@ -81,6 +81,13 @@ impl Improvement {
         matches!(self.state, State::Running { .. })
     }
 
+    /// From when on it may be forgotten, if nothing is to be done for the peer: while the attempts that failed still count, whoever connects
+    /// again and again would get more of them.
+    pub(crate) fn forget_at(&self) -> Instant {
+        let until = self.poll_timeout();
+        if self.budget.has_failed() { until + REMEMBERED } else { until }
+    }
+
     /// When to look at it again.
     pub(crate) const fn poll_timeout(&self) -> Instant {
         match self.state {
@@ -89,6 +96,8 @@ impl Improvement {
     }
 }
 
+/// The pause after the last of many failures.
+const REMEMBERED: Duration = Duration::from_secs(300);
 /// Four introducers, each asked for as long as one may take, and the punch.
 const LONGEST_ATTEMPT: Duration = Duration::from_secs(60);
 
@@ -160,6 +169,18 @@ mod tests {
         improvement.start(start);
         improvement.handle_success(start);
         assert!(improvement.is_due(start));
+    }
+
+    #[test]
+    fn what_failed_is_remembered_for_a_while_longer() {
+        let start = start();
+        let mut improvement = Improvement::new(start);
+        assert_eq!(improvement.forget_at(), start);
+        improvement.start(start);
+        improvement.handle_failure(start);
+        assert_eq!(improvement.forget_at(), improvement.poll_timeout() + REMEMBERED);
+        improvement.handle_network_change(start);
+        assert_eq!(improvement.forget_at(), start);
     }
 
     #[test]

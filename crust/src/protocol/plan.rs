@@ -109,6 +109,11 @@ impl PunchBudget {
         }
     }
 
+    /// Whether the count has begun.
+    pub(crate) const fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// A punch led nowhere.
     pub(crate) fn handle_failure(&mut self, now: Instant) {
         let wait = (FIRST_PAUSE * (1 << self.failures.min(9))).min(LONGEST_PAUSE);

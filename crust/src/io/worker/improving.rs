@@ -17,6 +17,12 @@ struct Detours {
     open: VecDeque<Detour>,
 }
 
+impl Detours {
+    fn poll_timeout(&self) -> Instant {
+        if self.open.is_empty() { self.improvement.forget_at() } else { self.improvement.poll_timeout() }
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Improving {
@@ -27,6 +33,9 @@ impl Improving {
     /// One more connection goes over a relay.
     fn add(&mut self, now: Instant, detour: Detour) {
         let peer = detour.connection.public_key();
+        if self.peers.len() >= PEERS && !self.peers.contains_key(&peer) {
+            self.peers.retain(|_, detours| !detours.open.is_empty());
+        }
         if self.peers.len() >= PEERS && !self.peers.contains_key(&peer) {
             return tracing::debug!(%peer, "too many peers are met over relays; this one stays there");
         }
@@ -51,8 +60,7 @@ impl Improving {
         }
     }
 
-    /// The next attempt that is due, which counts as begun. A peer is forgotten once nothing is to be done for it, though not before its
-    /// next attempt would be due: who connects again and again gets no more attempts for it.
+    /// The next attempt that is due, which counts as begun. Peers for whom nothing is to be done any more are forgotten in time.
     fn poll_start(&mut self, now: Instant) -> Option<Detour> {
         for detours in self.peers.values_mut() {
             detours.improvement.handle_timeout(now);
@@ -60,11 +68,12 @@ impl Improving {
                 detours.open.retain(Detour::is_open);
             }
         }
-        self.peers.retain(|_, detours| !detours.open.is_empty() || !detours.improvement.is_due(now));
+        self.peers.retain(|_, detours| !detours.open.is_empty() || now < detours.improvement.forget_at());
         if self.is_busy() {
             return None;
         }
-        let due = self.peers.values_mut().find(|detours| detours.improvement.is_due(now))?;
+        let is_due = |detours: &&mut Detours| !detours.open.is_empty() && detours.improvement.is_due(now);
+        let due = self.peers.values_mut().find(is_due)?;
         due.improvement.start(now);
         due.open.front().cloned()
     }
@@ -76,7 +85,7 @@ impl Improving {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let busy = self.is_busy();
         let looked_at = self.peers.values().filter(|detours| !busy || detours.improvement.is_running());
-        looked_at.map(|detours| detours.improvement.poll_timeout()).min()
+        looked_at.map(Detours::poll_timeout).min()
     }
 
     pub(super) fn handle_network_change(&mut self, now: Instant) {
