@@ -140,6 +140,24 @@ fn a_victim_of_whom_only_the_peer_speaks_gets_five_packets() {
 }
 
 #[test]
+fn a_victim_whose_ports_are_said_to_count_gets_five_packets_at_sixteen_of_them() {
+    let mut world = World::new(1, [EASY, EASY], link());
+    let named = silent(&mut world);
+    world.options = PunchOptions::new();
+    let counting =
+        |number: u16| MappedSocketAddr::reflexive(at(named, 2_000 * number), PortRule::Sequential(1));
+    world.peers[1].addresses = (1..=16).map(counting).collect();
+    assert!(!world.punch(Duration::ZERO, Duration::from_secs(60)).is_direct());
+    let arrived = arrived(&world, named.ip());
+    let ports: std::collections::BTreeSet<u16> = arrived.iter().map(|(_, port)| *port).collect();
+    assert!(ports.len() <= 16 && arrived.len() <= 5 * 16, "{} at {ports:?}", arrived.len());
+}
+
+fn at(place: SocketAddr, port: u16) -> SocketAddr {
+    SocketAddr::new(place.ip(), port)
+}
+
+#[test]
 fn who_is_vouched_for_while_the_punch_goes_on_is_sprayed_from_then_on() {
     let theirs: SocketAddr = "203.0.112.1:9".parse().unwrap();
     let ours = [MappedSocketAddr::host("203.0.112.3:4000".parse().unwrap())];

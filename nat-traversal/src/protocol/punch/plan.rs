@@ -89,7 +89,11 @@ pub(super) fn plan(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Pl
     let mut met = false;
     for candidate in &usable {
         let our_rule = rule_towards(ours, candidate);
-        plan.targets.extend(targets(candidate));
+        for target in targets(candidate) {
+            if plan.targets.iter().filter(|known| known.ip() == target.ip()).count() < PORTS_PER_ADDRESS {
+                plan.targets.push(target);
+            }
+        }
         let counts = |rule| matches!(rule, PortRule::Sequential(_));
         met |= match (our_rule, candidate.ports) {
             // Two random ports next to each other look counted, and others behind a NAT that counts may be quicker.
@@ -145,6 +149,10 @@ fn may_filter(candidate: &MappedSocketAddr) -> bool {
     candidate.kind == AddrKind::Reflexive
         || (candidate.kind == AddrKind::Host && is_global(candidate.addr.ip()))
 }
+
+/// Ports tried at one IP address: those guessed, and some that the peer names. Many candidates that count, all of one
+/// victim, would be a spray as well.
+pub(super) const PORTS_PER_ADDRESS: usize = 16;
 
 /// Ports guessed for a NAT that counts: other hosts behind it open connections meanwhile.
 const PREDICTED: i32 = 10;

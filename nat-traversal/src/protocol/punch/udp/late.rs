@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::path::Path;
 use super::{MAX_PATHS, OPENING, PunchEvent, State, UdpPuncher};
 use crate::protocol::punch::Obstacle;
-use crate::protocol::punch::plan::{Plan, plan};
+use crate::protocol::punch::plan::{PORTS_PER_ADDRESS, Plan, plan};
 use crate::protocol::{MappedSocketAddr, SocketIndex};
 
 /// What the punch goes by besides its plan.
@@ -112,7 +112,9 @@ impl UdpPuncher {
         };
         for to in plan.targets {
             let known = |path: &Path| path.socket == SocketIndex::MAIN && path.remote == to;
-            if self.paths.iter().any(known) || self.paths.len() >= MAX_PATHS {
+            let beside = self.paths.iter().filter(|path| path.remote.ip() == to.ip()).count();
+            let full = beside >= PORTS_PER_ADDRESS || self.paths.len() >= MAX_PATHS;
+            if full || self.paths.iter().any(known) {
                 continue;
             }
             let first = if self.late.peer_has_begun { now } else { now + OPENING };
