@@ -54,12 +54,10 @@ fn over_udp(context: &MappingContext) -> Outcome<()> {
     let mapped = MappedUdpSocket::new(context)?;
     let (ours, public) = gen_rendezvous_info(mapped.endpoints);
     let theirs = exchange(&public)?;
-    let begun = Instant::now();
+    let (begun, socket) = (Instant::now(), mapped.socket);
     // The user pasted the peer's line, by a way that is trusted: its addresses are the peer's.
-    let options = PunchOptions::new().spray_unvouched(true);
-    let deadline = begun + PATIENCE;
-    let punched =
-        PunchedUdpSocket::punch_hole_with(mapped.socket, ours, &theirs, context, &options, deadline)?;
+    let how = PunchOptions::new().spray_unvouched(true);
+    let punched = PunchedUdpSocket::punch_hole_with(socket, ours, &theirs, context, &how, begun + PATIENCE)?;
     tell(punched.socket.local_addr()?, punched.peer_addr, begun, &theirs);
     talk_over_udp(&punched.socket, punched.peer_addr)
 }
@@ -109,9 +107,8 @@ fn talk_over_tcp(stream: TcpStream) -> Outcome<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     messages().iter().try_for_each(|message| writeln!(&stream, "{message}"))?;
     let lines = BufReader::new(stream).lines().take(messages().len());
-    let received =
-        lines.map(|line| line.map(|line| println!("received {line}"))).collect::<io::Result<Vec<()>>>()?;
-    if received.len() < messages().len() { Err("the stream ended early".into()) } else { Ok(()) }
+    let all: io::Result<Vec<()>> = lines.map(|line| line.map(|line| println!("received {line}"))).collect();
+    if all?.len() < messages().len() { Err("the stream ended early".into()) } else { Ok(()) }
 }
 
 fn messages() -> Vec<String> {
@@ -119,5 +116,4 @@ fn messages() -> Vec<String> {
 }
 
 const PATIENCE: Duration = Duration::from_secs(30);
-const USAGE: &str =
-    "usage: hole_punch [--tcp] --stun HOST:PORT… | hole_punch --server ADDRESS:PORT [ADDRESS:PORT]";
+const USAGE: &str = "usage: hole_punch [--tcp] --stun HOST:PORT… | hole_punch --server IP:PORT [IP:PORT]";
