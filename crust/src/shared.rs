@@ -156,6 +156,10 @@ impl Shared {
 
     /// Learns what there is to know for a meeting: how we are seen from outside, and an address at a relay. `tell` is called, from any
     /// thread, whenever the peer is to be told something. Blocks until everything is known or has had its time.
+    #[cfg_attr(
+        not(feature = "turn"),
+        expect(unused_variables, reason = "only relays are asked by a thread of their own")
+    )]
     pub(crate) fn learn(
         &self,
         channel: &RendezvousChannel,

@@ -83,6 +83,7 @@ pub(super) fn differences(one: &Config, other: &Config) -> Vec<&'static str> {
 }
 
 /// The same for what is not printed.
+#[cfg_attr(not(feature = "turn"), expect(unused_variables, reason = "only relays have what is not printed"))]
 fn differs_unseen(name: &str, one: &Config, other: &Config) -> bool {
     match name {
         #[cfg(feature = "turn")]
