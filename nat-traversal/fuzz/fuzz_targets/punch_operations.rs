@@ -44,7 +44,8 @@ fuzz_target!(|bytes: &[u8]| {
         let from = usize::from(operation & 1);
         let to = 1 - from;
         if operation & 128 != 0 {
-            punchers[from].vouch(now, [outside[to].ip(), [192, 0, 2, argument].into()][usize::from(argument & 1)]);
+            punchers[from]
+                .vouch(now, [outside[to].ip(), [192, 0, 2, argument].into()][usize::from(argument & 1)]);
         }
         match (operation >> 1) % 4 {
             0 => {
