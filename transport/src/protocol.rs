@@ -2,6 +2,8 @@
 #![deny(clippy::disallowed_methods, clippy::disallowed_types)]
 
 pub(crate) mod demux;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod dice;
 pub(crate) mod handshake;
 pub(crate) mod meetings;
 pub(crate) mod offer;

@@ -3,19 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-
-/// A splitmix64: enough to shuffle events, and the seed tells all.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (word ^ (word >> 31)) % sides
-    }
-}
+use crate::protocol::dice::Dice;
 
 /// A message between the two on one connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use crate::{
     Identity, Limits, NetworkName, ProtocolLabel,
     io::clock,
     protocol::{
+        dice::splitmix64,
         paths::UdpSource,
         preface::{Preface, Purpose},
         raw_key,
@@ -184,12 +185,7 @@ impl Pair {
     }
 
     fn draw(&mut self) -> u64 {
-        // splitmix64
-        self.link.seed = self.link.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.link.seed;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        splitmix64(&mut self.link.seed)
     }
 
     /// Lets both sides say what they have to say.
