@@ -1,6 +1,6 @@
 //! Punching among liars, forgers and the absent.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -224,6 +224,33 @@ fn a_victim_whose_ports_are_called_random_gets_a_hundred_packets_a_second_and_on
     ports.sort_unstable();
     ports.dedup();
     assert_eq!(ports.len(), sent, "no port is knocked at twice");
+}
+
+#[test]
+fn from_a_further_socket_sixteen_addresses_are_tried_whatever_the_peer_names_from_time_to_time() {
+    let mut now = epoch();
+    let ours = [MappedSocketAddr::host("192.168.1.11:4000".parse().unwrap())];
+    let keys = PunchKeys::derive(b"secret", b"a", b"b").unwrap();
+    let mut puncher = UdpPuncher::new(now, &ours, &[], keys, Seed::from(1)).only_further().more_to_come();
+    let relay = SocketIndex(300);
+    puncher.add_socket(now, relay, &[], now);
+    let mut tried = BTreeMap::<SocketAddr, u32>::new();
+    for round in 0..100_u16 {
+        let named = |number| SocketAddr::from(([203, 0, 112, 1], 1_000 + round * 16 + number));
+        let named: Vec<MappedSocketAddr> =
+            (0..16).map(|number| MappedSocketAddr::host(named(number))).collect();
+        puncher.learn(now, &ours, &named, true);
+        for _ in 0..100 {
+            let Some(due) = puncher.poll_timeout() else { break };
+            now = now.max(due);
+            puncher.handle_timeout(now);
+            while let Some(transmit) = puncher.poll_transmit() {
+                assert_eq!(transmit.socket, relay);
+                *tried.entry(transmit.destination).or_default() += 1;
+            }
+        }
+    }
+    assert_eq!((tried.len(), tried.values().max()), (16, Some(&5)));
 }
 
 #[test]

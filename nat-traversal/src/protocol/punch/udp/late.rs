@@ -44,6 +44,9 @@ impl UdpPuncher {
     ) {
         let first = if self.obstacle.is_some() { now } else { first.max(now) };
         if self.late.further.iter().all(|(known, _)| *known != socket) {
+            if self.late.further.len() >= MAX_FURTHER {
+                return;
+            }
             self.late.further.push((socket, first));
         }
         self.check_from(socket, theirs, first);
@@ -147,7 +150,12 @@ impl UdpPuncher {
     }
 
     fn check_from(&mut self, socket: SocketIndex, theirs: &[MappedSocketAddr], first: Instant) {
-        for to in theirs.iter().map(|endpoint| endpoint.addr).take(RELAYED_PATHS) {
+        for to in theirs.iter().map(|endpoint| endpoint.addr) {
+            // Whatever is named from one call to the next.
+            let from_there = self.paths.iter().filter(|known| known.socket == socket).count();
+            if from_there >= RELAYED_PATHS || self.paths.len() >= MAX_PATHS {
+                return;
+            }
             if !self.paths.iter().any(|known| known.socket == socket && known.remote == to) {
                 self.paths.push(Path::to_candidate(socket, to, first));
             }
@@ -162,7 +170,11 @@ impl UdpPuncher {
     }
 }
 
-/// Addresses of the peer tried from each further socket.
+/// Addresses of the peer tried from each further socket, in the life of a punch.
 const RELAYED_PATHS: usize = 16;
+
+/// Further sockets: some relays, over each address family.
+const MAX_FURTHER: usize = 16;
+
 /// One peer answers by a few ways at most; each costs whoever asked an attempt.
 const HEARD_TOLD: usize = 4;
