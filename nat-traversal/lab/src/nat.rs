@@ -102,6 +102,12 @@ impl Nat {
         Self::like(testing::Nat::hard())
     }
 
+    /// `hardblock`: symmetric within a block. A random port of 2,048 for every destination.
+    #[must_use]
+    pub const fn hard_block() -> Self {
+        Self::like(testing::Nat::hard_block())
+    }
+
     /// `hardad`: symmetric by address. A random port for every destination address.
     #[must_use]
     pub const fn hard_by_address() -> Self {
@@ -167,6 +173,7 @@ fn parse_nat(text: &str) -> Result<Nat, ParseNatError> {
         "cone" => Nat::cone(),
         "acone" => Nat::address_cone(),
         "hard" => Nat::hard(),
+        "hardblock" => Nat::hard_block(),
         "hardad" => Nat::hard_by_address(),
         "hardseq" => Nat::hard_sequential(),
         "udpblock" => Nat { blocks: Blocks::Udp, ..Nat::easy() },
@@ -176,8 +183,7 @@ fn parse_nat(text: &str) -> Result<Nat, ParseNatError> {
     words.try_fold(nat, |nat, option| nat.with_option(option).ok_or_else(|| ParseNatError(option.to_owned())))
 }
 
-const NAMES: &str =
-    "open, fw, cone, acone, easy, easyrand, cgnat, hardad, hard, hardseq, cgnathard, udpblock, tcp443";
+const NAMES: &str = "open, fw, cone, acone, easy, easyrand, cgnat, hardad, hard, hardblock, hardseq, cgnathard, udpblock, tcp443";
 const OPTIONS: &str = "hairpin, reject, accept, blacklist, udpblock, tcp443, isolate";
 
 #[cfg(test)]

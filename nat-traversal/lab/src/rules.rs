@@ -141,6 +141,13 @@ impl Router<'_> {
             (PortChoice::Random, Rule::AddressAndPortDependent) => {
                 return format!("snat ip to {wan} fully-random");
             }
+            (PortChoice::Block(ports), _) => {
+                // Each destination gets another port, whatever the mapping is to be: the kernel has no other way within a range.
+                let (ports, spare) = (ports.clamp(1, PORTS), PORTS - ports.clamp(1, PORTS));
+                let first =
+                    FIRST_PORT + u16::try_from(self.seed % (u32::from(spare) + 1)).expect("below spare");
+                return format!("snat ip to {wan}:{first}-{} fully-random", first + (ports - 1));
+            }
             (PortChoice::Sequential(_), _) => format!("numgen inc mod {CHOICES}"),
             (PortChoice::Random, mapping) => {
                 let remote = if mapping == Rule::AddressDependent { " . ip daddr" } else { "" };
@@ -235,6 +242,10 @@ const STRANGER: &str = "meta l4proto . ip saddr . th sport . th dport";
 
 /// How long a stranger who came unasked is shut out.
 const SHUNNED_SECONDS: u32 = 30;
+
+/// NATs give no ports below, and so many above.
+const FIRST_PORT: u16 = 1_024;
+const PORTS: u16 = 64_512;
 
 /// Ports to choose from, where the kernel does not choose itself.
 const CHOICES: u32 = 4_096;

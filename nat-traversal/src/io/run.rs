@@ -71,7 +71,7 @@ pub(crate) fn run<M: Machine, T>(
     let mut driver = Driver::new(sockets)?;
     let _watch = interrupter.watch(Waker::new(driver.poll.registry(), WAKER)?)?;
     loop {
-        driver.send_all(machine, sockets)?;
+        driver.send_all(machine, sockets);
         while let Some(event) = machine.poll_event() {
             if let ControlFlow::Break(result) = on_event(event) {
                 return Ok(result);
@@ -125,16 +125,24 @@ impl Driver {
         Ok(())
     }
 
-    fn send_all(&mut self, machine: &mut impl Machine, sockets: &mut Sockets) -> io::Result<()> {
+    fn send_all(&mut self, machine: &mut impl Machine, sockets: &mut Sockets) {
         while let Some(transmit) = machine.poll_transmit() {
-            while sockets.sockets.len() <= usize::from(transmit.socket.0) {
-                let like = sockets.sockets[0].local_addr()?;
-                let ip = if like.ip().is_unspecified() { socket::unspecified_like(like) } else { like.ip() };
-                let further = UdpSocket::bind(SocketAddr::new(ip, 0))?;
-                self.register(&further)?;
-                sockets.sockets.push(further);
+            match self.open_up_to(transmit.socket, sockets) {
+                Ok(()) => send(&sockets.sockets[usize::from(transmit.socket.0)], &transmit),
+                // As good as lost: with fewer sockets a spray takes longer, and goes on.
+                Err(error) => tracing::debug!(%error, sockets = sockets.sockets.len(), "no further socket"),
             }
-            send(&sockets.sockets[usize::from(transmit.socket.0)], &transmit);
+        }
+    }
+
+    /// Opens sockets like the first one until there are as many as the machine names.
+    fn open_up_to(&mut self, index: SocketIndex, sockets: &mut Sockets) -> io::Result<()> {
+        while sockets.sockets.len() <= usize::from(index.0) {
+            let like = sockets.sockets[0].local_addr()?;
+            let ip = if like.ip().is_unspecified() { socket::unspecified_like(like) } else { like.ip() };
+            let further = UdpSocket::bind(SocketAddr::new(ip, 0))?;
+            self.register(&further)?;
+            sockets.sockets.push(further);
         }
         Ok(())
     }
@@ -164,7 +172,7 @@ impl Driver {
                 budget -= 1;
                 let socket = SocketIndex(u16::try_from(index).expect("sockets are numbered by u16"));
                 machine.handle_datagram(now(), Datagram { socket, source, bytes: &self.buffer[..length] });
-                self.send_all(machine, sockets)?;
+                self.send_all(machine, sockets);
             }
         }
         self.unread = budget == 0;

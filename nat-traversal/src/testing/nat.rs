@@ -52,6 +52,9 @@ pub enum PortChoice {
     Sequential(u16),
     /// Any port above 1,023, each equally likely.
     Random,
+    /// Any port of a block of so many, each equally likely: such as a carrier gives to one customer
+    /// ([RFC 7422](https://www.rfc-editor.org/rfc/rfc7422)). Where it lies is up to the seed; when it is full, any port.
+    Block(u16),
 }
 
 /// What becomes of a packet that nothing inside has asked for.
@@ -106,6 +109,12 @@ impl Nat {
     #[must_use]
     pub const fn hard() -> Self {
         Self { mapping: Rule::AddressAndPortDependent, ports: PortChoice::Random, ..Self::easy() }
+    }
+
+    /// Symmetric within a block: a random port of 2,048 for every destination.
+    #[must_use]
+    pub const fn hard_block() -> Self {
+        Self { ports: PortChoice::Block(2_048), ..Self::hard() }
     }
 
     /// Symmetric by address: a random port for every destination address.
@@ -169,6 +178,8 @@ pub(super) struct Table {
     /// Flows that the router took for itself ([`Unsolicited::Accept`]) and until when.
     taken: BTreeMap<(Layer, u16, SocketAddr), Instant>,
     last_sequential: u16,
+    /// Where the block of a [`PortChoice::Block`] begins.
+    block: u16,
     /// No mapping or taken flow ends before; spares a search through all of them with each packet.
     sweep: Option<Instant>,
 }
@@ -186,12 +197,19 @@ struct Mapping {
 impl Table {
     pub(super) fn new(nat: Nat, random: &mut Random) -> Self {
         let last_sequential = 20_000 + u16::try_from(random.below(20_000)).expect("below 20,000");
+        let block = match nat.ports {
+            PortChoice::Block(ports) => {
+                FIRST_PORT + small(random.below(u64::from(PORTS - ports.min(PORTS) + 1)))
+            }
+            PortChoice::Preserved | PortChoice::Sequential(_) | PortChoice::Random => FIRST_PORT,
+        };
         Self {
             nat,
             mappings: BTreeMap::new(),
             ports: BTreeMap::new(),
             taken: BTreeMap::new(),
             last_sequential,
+            block,
             sweep: None,
         }
     }
@@ -282,10 +300,19 @@ impl Table {
                     return self.last_sequential;
                 }
             },
-            PortChoice::Preserved | PortChoice::Random => {}
+            PortChoice::Block(ports) if ports > 0 => {
+                // A few draws find a free one unless nearly all are taken.
+                for _ in 0..MAX_DRAWS {
+                    let port = self.block + small(random.below(u64::from(ports.min(PORTS))));
+                    if free(self, port) {
+                        return port;
+                    }
+                }
+            }
+            PortChoice::Preserved | PortChoice::Random | PortChoice::Block(_) => {}
         }
         loop {
-            let port = FIRST_PORT + u16::try_from(random.below(64_512)).expect("below 64,512");
+            let port = FIRST_PORT + small(random.below(u64::from(PORTS)));
             if free(self, port) {
                 return port;
             }
@@ -312,8 +339,19 @@ impl Table {
     }
 }
 
+/// What was drawn below a number of ports.
+fn small(drawn: u64) -> u16 {
+    u16::try_from(drawn).expect("below a number of ports")
+}
+
 /// Ports below are not given to mappings.
 const FIRST_PORT: u16 = 1_024;
+
+/// And so many are.
+const PORTS: u16 = 64_512;
+
+/// Draws from a block before it is taken for full.
+const MAX_DRAWS: u32 = 256;
 
 /// How long a router keeps a flow that it took for itself: Linux's default for datagrams that got no answer.
 const TAKEN_LIFETIME: Duration = Duration::from_secs(30);

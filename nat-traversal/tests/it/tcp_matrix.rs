@@ -178,7 +178,7 @@ fn a_run_over_tcp_is_replayed_bit_for_bit_by_its_seed() {
     assert_ne!(run(7), run(8));
 }
 
-fn punch(seed: u64, sites: [Site; 2], link: Link, skew: Duration) -> TcpOutcome {
+pub(crate) fn punch(seed: u64, sites: [Site; 2], link: Link, skew: Duration) -> TcpOutcome {
     TcpWorld::new(seed, sites, link).punch(skew, PATIENCE)
 }
 
@@ -187,7 +187,7 @@ fn site(name: &str) -> Site {
 }
 
 /// 20 ms each way, and never quite the same.
-fn link() -> Link {
+pub(crate) fn link() -> Link {
     Link::delay(Duration::from_millis(20)).jitter(Duration::from_millis(2))
 }
 

@@ -46,6 +46,7 @@ pub(crate) enum Row {
     Independent(&'static str),
     Accepting(&'static str),
     Random,
+    RandomInBlock,
     RandomByAddress,
     RandomThroughStrict,
     RandomToOpen,
@@ -65,6 +66,7 @@ impl Row {
             Self::Independent(scheme) => format!("{scheme}, endpoint-independent pairs"),
             Self::Accepting(scheme) => format!("{scheme}, accept or blacklist at one side or both"),
             Self::Random => "port-restricted x random, both directions".into(),
+            Self::RandomInBlock => "port-restricted x random within 2,048 ports".into(),
             Self::RandomByAddress => "port-restricted x random by address, both".into(),
             Self::RandomThroughStrict => "accept or blacklist x random, both directions".into(),
             Self::RandomToOpen => "open, cone, acone x symmetric, both directions".into(),
@@ -270,6 +272,9 @@ fn dependent() -> Vec<Cell> {
     let udp = |row, a, b, wanted| Cell::new(row, Scheme::Udp, a, b, wanted);
     let chance = direct(0.98).p50(3_000).p95(12_000).worst(25_000).wanted();
     let mut cells = Vec::new();
+    for restricted in ["easy", "easyrand"] {
+        cells.extend(udp(Row::RandomInBlock, restricted, "hardblock", chance).both_ways());
+    }
     for hard in ["hard", "hardad", "cgnathard"] {
         for open in ["open", "cone", "acone"] {
             cells.extend(udp(Row::RandomToOpen, open, hard, direct(1.0).wanted()).both_ways());

@@ -14,6 +14,8 @@ mod cells;
 #[cfg(target_os = "linux")]
 mod meet;
 #[cfg(target_os = "linux")]
+mod silent;
+#[cfg(target_os = "linux")]
 mod table;
 
 #[cfg(not(target_os = "linux"))]
@@ -35,9 +37,10 @@ fn main() -> std::process::ExitCode {
     let mut cells: Vec<cells::Cell> = cells::all().into_iter().filter(|cell| options.wants(cell)).collect();
     let Some(runs) = options.runs else {
         cells.iter_mut().for_each(|cell| cell.weight = 1);
-        return table::measure(&cells, QUICK_RUNS);
+        return table::measure(&cells, QUICK_RUNS, false);
     };
-    table::measure(&cells, runs)
+    let whole = options.words.is_empty();
+    table::measure(&cells, runs, whole)
 }
 
 /// What the command line asks for.

@@ -11,9 +11,11 @@ use nat_traversal::HolePunchServer;
 
 use crate::cells::{Cell, Row, Wanted};
 use crate::meet::{Ended, meet};
+use crate::silent;
 
-/// Runs all cells and prints their table, each line when all before it are known; fails if one is not as wanted.
-pub(crate) fn measure(cells: &[Cell], runs: usize) -> ExitCode {
+/// Runs all cells and prints their table, each line when all before it are known, then the rows of it beside what is asked; if it is
+/// the `whole` table, also what an address gets that never answers. Fails if one is not as wanted.
+pub(crate) fn measure(cells: &[Cell], runs: usize, whole: bool) -> ExitCode {
     let begun = Instant::now();
     let next = AtomicUsize::new(0);
     // Cells with many runs first, so that the last does not stand alone.
@@ -37,7 +39,8 @@ pub(crate) fn measure(cells: &[Cell], runs: usize) -> ExitCode {
         }
     });
     let table = table.into_inner().unwrap();
-    let failed = table.failed + table.print_rows();
+    let mut failed = table.failed + table.print_rows();
+    failed += usize::from(whole && !silent::measure());
     let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
     println!(
         "times in ms after both have the info; 20 ms of delay each way at each site; {} cells side by side on {} cores, \
@@ -47,7 +50,8 @@ pub(crate) fn measure(cells: &[Cell], runs: usize) -> ExitCode {
         load.split(' ').next().unwrap_or_default(),
     );
     let verdict = if failed == 0 { "ok" } else { "FAILED" };
-    let (passed, seconds) = ((cells.len() + rows(cells).len()) - failed, begun.elapsed().as_secs());
+    let (passed, seconds) =
+        ((cells.len() + rows(cells).len() + usize::from(whole)) - failed, begun.elapsed().as_secs());
     println!("test result: {verdict}. {passed} passed; {failed} failed; 0 ignored ({seconds} s)");
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -93,13 +97,17 @@ impl<'a> Table<'a> {
                 self.cells.iter().zip(&self.lines).filter(|(cell, _)| cell.row == row).collect();
             let line = Pool { ends: of_row.iter().flat_map(|(_, line)| &line.ends).collect() };
             print!("{:<46}{}", row.name(), line.figures());
-            let share = of_row.iter().filter_map(|(cell, _)| cell.wanted.share()).reduce(f64::min);
+            let wanted: Vec<Wanted> = of_row.iter().map(|(cell, _)| cell.wanted).collect();
+            let (asked, mut faults) = line.judge(&wanted, if self.runs < FIGURE_RUNS { LENIENCE } else { 1 });
+            let share = wanted.iter().copied().filter_map(Wanted::share).reduce(f64::min);
             if let Some(share) = share.filter(|_| line.ends.len() >= PROVING_RUNS)
                 && line.lower_end() < share.min(PROVABLE)
             {
-                print!("  !! not shown to be {:.0} %", share.min(PROVABLE) * 100.0);
-                failed += 1;
+                faults.push(format!("not shown to be {:.0} %", share.min(PROVABLE) * 100.0));
             }
+            failed += usize::from(!faults.is_empty());
+            let mark = if faults.is_empty() { "ok".to_owned() } else { format!("!! {}", faults.join(", ")) };
+            print!("   asked: {asked}  {mark}");
             println!();
         }
         failed
@@ -223,6 +231,35 @@ impl Pool<'_> {
         let middle = share + Z * Z / (2.0 * n);
         let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
         ((middle - half) / (1.0 + Z * Z / n)).max(0.0)
+    }
+
+    /// What is asked of cells together, and what is not so: times by the most lenient of them, beyond what chance explains.
+    fn judge(&self, wanted: &[Wanted], lenience: u32) -> (String, Vec<String>) {
+        let mut asked = Vec::new();
+        let mut faults = Vec::new();
+        let times = self.times();
+        let shares = wanted.iter().copied().filter_map(Wanted::share);
+        match shares.reduce(f64::min) {
+            Some(share) => asked.push(format!("≥ {:.0} %", share * 100.0)),
+            None => asked.push("none".into()),
+        }
+        for (index, (name, share)) in [("p50", 0.5), ("p95", 0.95), ("worst", 1.0)].into_iter().enumerate() {
+            let limits = wanted.iter().map(|wanted| match wanted {
+                Wanted::Direct { p50, p95, worst, .. } => [*p50, *p95, *worst][index],
+                Wanted::Hopeless | Wanted::Never(_) => None,
+            });
+            // None of them may be without a limit.
+            let Some(limit) = limits.collect::<Option<Vec<_>>>().and_then(|limits| limits.into_iter().max())
+            else {
+                continue;
+            };
+            asked.push(format!("{name} ≤ {}", limit.as_millis()));
+            let over = times.iter().filter(|time| **time > limit * lenience).count();
+            if over > by_chance(times.len(), 1.0 - share) {
+                faults.push(format!("{name} over {} ms", limit.as_millis()));
+            }
+        }
+        (asked.join(", "), faults)
     }
 
     fn figures(&self) -> String {

@@ -49,6 +49,12 @@ fn ports_are_preserved_stepped_or_drawn() {
     let mut random = Bench::new(Nat::hard());
     let ports = [FAR, FAR_OTHER_PORT, FAR_OTHER_ADDRESS].map(|to| random.out(0, to));
     assert!(ports[0].abs_diff(ports[1]) > 1 && ports[1].abs_diff(ports[2]) > 1, "{ports:?}");
+
+    let mut block = Bench::new(Nat { ports: PortChoice::Block(8), ..Nat::hard() });
+    let ports: Vec<u16> = (0..9).map(|port| block.out(0, &format!("203.0.113.10:{port}"))).collect();
+    let spread = ports[..8].iter().max().unwrap() - ports[..8].iter().min().unwrap();
+    assert_eq!(spread, 7, "all eight of the block, then another: {ports:?}");
+    assert!(ports[8].abs_diff(ports[0]) > 7, "{ports:?}");
 }
 
 #[test]

@@ -1,30 +1,38 @@
 //! What the strategies are worth where NATs are mixed as in the world: the share of pairs that meet directly over UDP.
 //!
-//! The shares are those that Roverso, El-Ansary and Haridi saw among the peers of a video network ("NATCracker: NAT
-//! Combinations Matter", ICCCN 2009), as they are quoted: mapping 80.2 % endpoint-independent and 19.8 % not; filtering
-//! 13.5 % endpoint-independent, 17.5 % address-dependent, 69.0 % address- and port-dependent; ports 54.7 % preserved,
-//! 23.7 % in sequence, 21.6 % random. How they go together is not known, so they are taken to be independent. There are no
-//! hosts without a NAT in it, and no carriers.
+//! The mix is the one that the hole-punching code of KTH and SICS is configured with, as "roberto's statistics", percentages of hosts by
+//! mapping, allocation of ports and filtering together:
+//! <https://github.com/jimdowling/nat-traverser>, `hole-punching/hp-client-main/…/clientmain/Configuration.java`, commit `50a96de`. The words
+//! and the three axes are those of Roverso, El-Ansary and Haridi, "NATCracker: NAT Combinations Matter" (ICCCN 2009); when and where
+//! the hosts were counted is not said there. It has no carriers behind homes, and no host whose UDP is blocked.
 
 use std::time::Duration;
 
 use nat_traversal::protocol::PortRule;
-use nat_traversal::testing::{Nat, Rule};
+use nat_traversal::testing::{Nat, PortChoice, Rule};
 
 use crate::nat_matrix::link;
 use crate::world::{Site, World};
 
-/// NATs and how many of a hundred hosts are behind such a one.
-const MIX: [(&str, &[Nat], f64); 6] = [
-    ("cone", &[Nat::cone()], EI * 0.135),
-    ("acone", &[Nat::address_cone()], EI * 0.175),
-    ("easy", &[Nat::easy()], EI * 0.690 * 0.547),
-    ("easyrand", &[Nat::easy_random()], EI * 0.690 * 0.453),
-    // Those that keep ports as far as they can are among them, by half.
-    ("hardseq", &[Nat::hard_sequential()], (100.0 - EI) * 0.523),
-    ("hard", &[Nat::hard()], (100.0 - EI) * 0.477),
+/// NATs and how many of a hundred hosts are behind such a one, in the order and words of the source: `m` mapping, `a` allocation (ports
+/// preserved, contiguous, random), `f` filtering; endpoint-independent, host-dependent, port-dependent.
+const MIX: [(&str, &[Nat], f64); 14] = [
+    ("m(EI) a(PP) f(PD)", &[Nat::easy()], 25.2),
+    ("open", &[], 21.4),
+    ("m(PD) a(RD) f(PD)", &[Nat::hard()], 12.4),
+    ("m(EI) a(RD) f(PD)", &[Nat::easy_random()], 9.9),
+    ("m(EI) a(PP) f(EI)", &[Nat::cone()], 9.3),
+    ("m(EI) a(RD) f(EI)", &[Nat { ports: PortChoice::Random, ..Nat::cone() }], 7.7),
+    ("m(EI) a(PP) f(HD)", &[Nat::address_cone()], 4.6),
+    ("m(EI) a(PC) f(EI)", &[Nat { ports: PortChoice::Sequential(1), ..Nat::cone() }], 4.4),
+    // Where the port is taken, and so for every second destination, they go on with the next one.
+    ("m(PD) a(PP) f(PD)", &[Nat::hard_sequential()], 2.6),
+    ("m(PD) a(PP) f(EI)", &[Nat { filtering: Rule::EndpointIndependent, ..Nat::hard_sequential() }], 0.7),
+    ("m(PD) a(RD) f(EI)", &[Nat { filtering: Rule::EndpointIndependent, ..Nat::hard() }], 0.6),
+    ("m(EI) a(PC) f(PD)", &[Nat { ports: PortChoice::Sequential(1), ..Nat::easy() }], 0.6),
+    ("m(EI) a(RD) f(HD)", &[Nat { ports: PortChoice::Random, ..Nat::address_cone() }], 0.4),
+    ("m(HD) a(RD) f(PD)", &[Nat::hard_by_address()], 0.2),
 ];
-const EI: f64 = 80.2;
 
 /// What is done without.
 #[derive(Clone, Copy)]
@@ -38,9 +46,12 @@ struct Without {
 fn direct_share_of_the_world() {
     println!("mix, of a hundred hosts:");
     for (name, _, share) in MIX {
-        println!("  {name:<10}{share:>5.1}");
+        println!("  {name:<18}{share:>5.1}");
     }
-    let open = 1.0 - (1.0 - share_of(|nat| nat.filtering == Rule::EndpointIndependent)).powi(2);
+    assert!((MIX.iter().map(|(_, _, share)| share).sum::<f64>() - 100.0).abs() < 1e-9);
+    let keeps = |nat: &Nat| nat.mapping == Rule::EndpointIndependent;
+    let lets_in = |nat: &Nat| keeps(nat) && nat.filtering == Rule::EndpointIndependent;
+    let open = 1.0 - (1.0 - share_of(|nat| nat.is_none_or(lets_in))).powi(2);
     println!("pairs that meet directly over UDP:");
     println!("  one side lets everybody in, nobody punches       {:>5.1} %", 100.0 * open);
     let mut last = open;
@@ -57,7 +68,9 @@ fn direct_share_of_the_world() {
     let without_prediction = direct_share(Without { prediction: true, spray: false });
     println!("  all but prediction                               {:>5.1} %", 100.0 * without_prediction);
     // What is left are pairs of which one draws ports and the other draws or counts them.
-    let (random, counts) = (share_named("hard"), share_named("hardseq"));
+    let counts = |nat: &Nat| matches!(nat.ports, PortChoice::Sequential(_));
+    let random = share_of(|nat| nat.is_some_and(|nat| !keeps(nat) && !counts(nat)));
+    let counts = share_of(|nat| nat.is_some_and(|nat| !keeps(nat) && counts(nat)));
     let hopeless = random * random + 2.0 * random * counts;
     println!("  both unpredictable, which nothing helps          {:>5.1} %", 100.0 * hopeless);
     assert!((1.0 - last - hopeless).abs() <= 0.01, "all others meet, but for bad luck");
@@ -94,12 +107,8 @@ const fn told(rule: PortRule, without: Without) -> PortRule {
     }
 }
 
-fn share_of(which: impl Fn(&Nat) -> bool) -> f64 {
-    MIX.iter().filter(|(_, nats, _)| which(&nats[0])).map(|(_, _, share)| share / 100.0).sum()
-}
-
-fn share_named(wanted: &str) -> f64 {
-    MIX.iter().filter(|(name, ..)| *name == wanted).map(|(_, _, share)| share / 100.0).sum()
+fn share_of(which: impl Fn(Option<&Nat>) -> bool) -> f64 {
+    MIX.iter().filter(|(_, nats, _)| which(nats.first())).map(|(_, _, share)| share / 100.0).sum()
 }
 
 /// Of each pair, and of each direction.

@@ -28,7 +28,7 @@ impl Spraying {
     pub(super) fn learn(&mut self, now: Instant, plan: &[Possible]) {
         let due = |one: &Possible| {
             let known = self.possible.iter().find(|(kind, _)| *kind == one.kind);
-            known.map_or_else(|| now + patience(one.predicts), |(_, due)| *due)
+            known.map_or_else(|| now + patience(*one), |(_, due)| *due)
         };
         self.possible = plan.iter().map(|one| (one.kind, due(one))).collect();
         self.choose(now);
