@@ -80,7 +80,7 @@ impl TcpMapping {
         self.mapping.as_ref()
     }
 
-    fn go_on(&mut self, now: Instant) {
+    fn learn(&mut self, now: Instant) {
         let Some(mapper) = &mut self.mapper else { return };
         while let Some(event) = self.stack.poll_event() {
             match event {
@@ -154,7 +154,7 @@ impl TcpPunching {
         Some((connection.local, connection.remote))
     }
 
-    fn go_on(&mut self, now: Instant) {
+    fn punch(&mut self, now: Instant) {
         loop {
             self.carry_out(now);
             if let Some(event) = self.puncher.poll_event() {
@@ -231,43 +231,24 @@ impl TcpPunching {
     }
 }
 
-impl Program for TcpStun {
-    fn collect(&mut self, _now: Instant) {}
+/// What programs that speak nothing but TCP have in common, and what they do not.
+trait OverTcp {
+    fn stack(&mut self) -> &mut TcpStack;
 
-    fn handle_datagram(&mut self, _now: Instant, _datagram: Datagram<'_>) {}
+    /// Takes in what the stack tells, and has it do what follows.
+    fn go_on(&mut self, now: Instant);
 
-    fn handle_segment(&mut self, now: Instant, segment: Segment) {
-        self.stack.handle_segment(now, segment);
-        self.answer(now);
-    }
+    /// Does what is due besides the stack's own.
+    fn handle_due(&mut self, _now: Instant) {}
 
-    fn handle_timeout(&mut self, now: Instant) {
-        self.stack.handle_timeout(now);
-        self.answer(now);
-    }
+    /// When something is due, the stack's own included.
+    fn next_due(&self) -> Option<Instant>;
 
-    fn poll_transmit(&mut self) -> Option<Transmit> {
-        None
-    }
-
-    fn poll_segment(&mut self) -> Option<Segment> {
-        self.stack.poll_segment()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
-        self.stack.poll_timeout()
-    }
-
-    fn is_to_end(&self) -> bool {
-        false
-    }
-
-    fn has_ended(&self) -> bool {
-        false
-    }
+    /// Whether it has come to its end, if it is to have one.
+    fn end(&self) -> Option<bool>;
 }
 
-impl Program for TcpMapping {
+impl<T: OverTcp> Program for T {
     fn collect(&mut self, now: Instant) {
         self.go_on(now);
     }
@@ -275,12 +256,13 @@ impl Program for TcpMapping {
     fn handle_datagram(&mut self, _now: Instant, _datagram: Datagram<'_>) {}
 
     fn handle_segment(&mut self, now: Instant, segment: Segment) {
-        self.stack.handle_segment(now, segment);
+        self.stack().handle_segment(now, segment);
         self.go_on(now);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
-        self.stack.handle_timeout(now);
+        self.stack().handle_timeout(now);
+        self.handle_due(now);
         self.go_on(now);
     }
 
@@ -289,58 +271,77 @@ impl Program for TcpMapping {
     }
 
     fn poll_segment(&mut self) -> Option<Segment> {
-        self.stack.poll_segment()
+        self.stack().poll_segment()
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
+        self.next_due()
+    }
+
+    fn is_to_end(&self) -> bool {
+        self.end().is_some()
+    }
+
+    fn has_ended(&self) -> bool {
+        self.end() == Some(true)
+    }
+}
+
+impl OverTcp for TcpStun {
+    fn stack(&mut self) -> &mut TcpStack {
+        &mut self.stack
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        self.answer(now);
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.stack.poll_timeout()
+    }
+
+    fn end(&self) -> Option<bool> {
+        None
+    }
+}
+
+impl OverTcp for TcpMapping {
+    fn stack(&mut self) -> &mut TcpStack {
+        &mut self.stack
+    }
+
+    fn go_on(&mut self, now: Instant) {
+        self.learn(now);
+    }
+
+    fn next_due(&self) -> Option<Instant> {
         let mapper = self.mapper.as_ref()?;
         [Some(self.end), mapper.poll_timeout(), self.stack.poll_timeout()].into_iter().flatten().min()
     }
 
-    fn is_to_end(&self) -> bool {
-        true
-    }
-
-    fn has_ended(&self) -> bool {
-        self.mapping.is_some()
+    fn end(&self) -> Option<bool> {
+        Some(self.mapping.is_some())
     }
 }
 
-impl Program for TcpPunching {
-    fn collect(&mut self, now: Instant) {
-        self.go_on(now);
+impl OverTcp for TcpPunching {
+    fn stack(&mut self) -> &mut TcpStack {
+        &mut self.stack
     }
 
-    fn handle_datagram(&mut self, _now: Instant, _datagram: Datagram<'_>) {}
-
-    fn handle_segment(&mut self, now: Instant, segment: Segment) {
-        self.stack.handle_segment(now, segment);
-        self.go_on(now);
+    fn go_on(&mut self, now: Instant) {
+        self.punch(now);
     }
 
-    fn handle_timeout(&mut self, now: Instant) {
-        self.stack.handle_timeout(now);
+    fn handle_due(&mut self, now: Instant) {
         self.puncher.handle_timeout(now);
-        self.go_on(now);
     }
 
-    fn poll_transmit(&mut self) -> Option<Transmit> {
-        None
-    }
-
-    fn poll_segment(&mut self) -> Option<Segment> {
-        self.stack.poll_segment()
-    }
-
-    fn poll_timeout(&self) -> Option<Instant> {
+    fn next_due(&self) -> Option<Instant> {
         [self.puncher.poll_timeout(), self.stack.poll_timeout()].into_iter().flatten().min()
     }
 
-    fn is_to_end(&self) -> bool {
-        true
-    }
-
-    fn has_ended(&self) -> bool {
-        self.outcome.is_some()
+    fn end(&self) -> Option<bool> {
+        Some(self.outcome.is_some())
     }
 }
