@@ -5,7 +5,6 @@ mod crew;
 mod disk;
 mod member;
 mod options;
-mod road;
 mod threading;
 
 use std::{
@@ -24,12 +23,11 @@ use crew::{Batch, Crew, Make, Tell};
 use disk::Disk;
 use member::Member;
 pub use options::Options;
-use road::Road;
 pub use threading::{Place, References, ServiceName, Streams, Threading};
 
 use crate::{
     lines::{Line, Lines},
-    mesh::{run_one_thread_with, run_two_threads_with},
+    mesh::{Group, run_one_thread_with, run_two_threads_with},
     protocol::{
         kv::{Api, ArcRef, Gate, GateSettings, Peer, RcRef, Reference, Router, Signer, Store},
         mesh::{Mesh, Settings},
@@ -62,11 +60,11 @@ fn run_with<R: Reference>(
     options: Options,
 ) -> io::Result<()> {
     let disk = options.file.as_deref().map(Disk::open).transpose()?;
-    let road = Arc::new(Road::new()?);
-    let endpoint = road.endpoint()?;
+    let group = Arc::new(Group::new()?);
+    let endpoint = group.endpoint()?;
     writeln!(output, "{endpoint}")?;
     output.flush()?;
-    let set = StreamSet::new(road.transport()).map_err(io::Error::other)?;
+    let set = StreamSet::new(group.transport()).map_err(io::Error::other)?;
     let (told, inputs) = bounded(INPUTS_AHEAD);
     let (waker, done) = (set.waker(), told.clone());
     let tell: Tell<R> = Arc::new(move |batch| {
@@ -75,7 +73,7 @@ fn run_with<R: Reference>(
         told
     });
     let me = Peer { key: endpoint.public_key(), contact: endpoint.to_string() };
-    let services = services(&me, road.transport(), disk, &options)?;
+    let services = services(&me, group.transport(), disk, &options)?;
     let crew = Crew::start(&options.threading, services, &tell)?;
     let waker = set.waker();
     thread::Builder::new().name("kv-input".to_owned()).spawn(move || {
@@ -84,13 +82,13 @@ fn run_with<R: Reference>(
     })?;
     let settings = Settings { open: true, ..Settings::default() };
     let mut mesh = Mesh::new(me.key, "kv", settings);
-    let mut member = Member::new(crew, Arc::clone(&road), output);
+    let mut member = Member::new(crew, Arc::clone(&group), output);
     for other in options.others {
         member.connect(Instant::now(), &mut mesh, other);
     }
     let traffic = match options.threading.streams_by() {
-        Streams::TwoThreads => run_two_threads_with(&mut mesh, &mut member, road, &inputs, Member::hear),
-        Streams::OneThread => run_one_thread_with(&mut mesh, &mut member, road, set, &inputs, Member::hear),
+        Streams::TwoThreads => run_two_threads_with(&mut mesh, &mut member, group, &inputs, Member::hear),
+        Streams::OneThread => run_one_thread_with(&mut mesh, &mut member, group, set, &inputs, Member::hear),
     };
     drop(inputs); // nobody waits for this thread any more
     let mut output = member.end()?;

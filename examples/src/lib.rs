@@ -2,6 +2,7 @@
 //! lines and bytes for them. The programs are in `src/bin`.
 
 pub mod broadcast;
+mod complaints;
 pub mod kv;
 mod lines;
 pub mod mesh;

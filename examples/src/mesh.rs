@@ -49,7 +49,11 @@ pub trait Network: Send + Sync {
     fn accept(&self) -> Option<Stream>;
 
     /// Opens a stream, within a bound in time.
-    fn dial(&self, peer: PublicKey) -> Option<Stream>;
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, for a person to read.
+    fn dial(&self, peer: PublicKey) -> Result<Stream, String>;
 
     /// Ends every wait, now and later.
     fn close(&self);

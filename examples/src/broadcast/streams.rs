@@ -11,13 +11,14 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crust::{
     Config, ConnectOptions, Contact, Lan, PublicKey, Scheme, Service, ServiceController, ServiceListener,
-    Stream,
+    SetWaker, Stream,
 };
 
 use super::{MAX_LINE, run_number, take_line};
 use crate::{
+    complaints::Complaints,
     lines::{Line, Lines},
-    mesh::{Application, Network, run_two_threads_with},
+    mesh::{Application, Network, run_one_thread_with},
     protocol::{
         Node,
         maelstrom::{Message, Payload},
@@ -55,11 +56,18 @@ pub fn over_streams(
     let service = Service::new_from_config(config).map_err(io::Error::other)?;
     let me = service.controller.public_key();
     eprintln!("{}", service.controller.contact()?);
-    let (tell, inputs) = bounded(INPUTS_AHEAD);
+    let set = service.controller.stream_set().map_err(io::Error::other)?;
+    let (sender, inputs) = bounded(INPUTS_AHEAD);
+    let tell = Tell { sender, waker: set.waker() };
     let lines = tell.clone();
     thread::spawn(move || read(input, &lines)); // it may sit in a read that nobody can end
-    let mut member =
-        Member { node: Node::new(run_number()), output, names: BTreeMap::new(), result: Ok(false) };
+    let mut member = Member {
+        node: Node::new(run_number()),
+        output,
+        names: BTreeMap::new(),
+        complaints: Complaints::default(),
+        result: Ok(false),
+    };
     member.start(&inputs);
     let mut mesh = Mesh::new(me, member.node.name(), Settings { open: true, ..Settings::default() });
     let road = match meeting {
@@ -68,7 +76,7 @@ pub fn over_streams(
                 service.beacon_state.enable().map_err(|failed| io::Error::other(failed.to_string()))?;
             let found = service.beacon_receiver.receiver().map_err(io::Error::other)?.clone();
             thread::spawn(move || {
-                found.iter().try_for_each(|endpoint| tell.send(Input::Found(endpoint.public_key())))
+                found.iter().all(|endpoint| tell.tell(Input::Found(endpoint.public_key())))
             });
             BTreeMap::new()
         }
@@ -84,7 +92,7 @@ pub fn over_streams(
         controller: Mutex::new(Some(Arc::new(service.controller))),
         contacts: road,
     };
-    run_two_threads_with(&mut mesh, &mut member, Arc::new(road), &inputs, Member::handle_input)?;
+    run_one_thread_with(&mut mesh, &mut member, Arc::new(road), set, &inputs, Member::handle_input)?;
     eprintln!("{:?}", mesh.counters());
     member.result.map(drop)
 }
@@ -96,12 +104,29 @@ enum Input {
     Found(PublicKey),
 }
 
+/// Brings it to the thread that has the node, and wakes that one.
+#[derive(Clone)]
+struct Tell {
+    sender: Sender<Input>,
+    waker: SetWaker,
+}
+
+impl Tell {
+    /// Waits while there is no room; tells whether anybody is there.
+    fn tell(&self, input: Input) -> bool {
+        let told = self.sender.send(input).is_ok();
+        self.waker.wake();
+        told
+    }
+}
+
 /// The node with its two kinds of neighbours: clients on pipes, nodes in the mesh.
 struct Member<W> {
     node: Node,
     output: W,
     /// Nodes that are up.
     names: BTreeMap<String, PublicKey>,
+    complaints: Complaints,
     /// Whether it is over, or why.
     result: io::Result<bool>,
 }
@@ -144,14 +169,18 @@ impl<W: Write> Member<W> {
 
     /// Takes a message that a peer sent under its own name; others it has no right to.
     fn hear(&mut self, now: Instant, peer: PublicKey, message: &[u8]) {
-        match Message::from_line(message) {
+        let complaint = match Message::from_line(message) {
             Ok(message) if self.names.get(&message.src) == Some(&peer) => {
                 if let Payload::Gossip(_) = message.body.payload {
                     self.node.handle_message(now, message);
                 }
+                None
             }
-            Ok(message) => eprintln!("{peer} spoke as {}, which it is not", message.src),
-            Err(error) => eprintln!("{peer}: {error}"),
+            Ok(message) => self.complaints.line(now, peer, "speaks as who it is not", &message.src),
+            Err(error) => self.complaints.line(now, peer, "is not understood", &error),
+        };
+        if let Some(line) = complaint {
+            eprintln!("{line}");
         }
     }
 }
@@ -163,6 +192,7 @@ impl<W: Write> Application for Member<W> {
             Event::Up { peer, name } => drop(self.names.entry(name).or_insert(peer)),
             Event::Down { peer, .. } => self.names.retain(|_, other| *other != peer),
             Event::Message { peer, message } => self.hear(now, peer, &message),
+            Event::Unreached { peer, why } => eprintln!("{peer} is not reached: {why}"),
         }
         self.send(now, Some(mesh));
     }
@@ -194,10 +224,12 @@ impl Network for Roads {
         self.acceptor.accept().ok()
     }
 
-    fn dial(&self, peer: PublicKey) -> Option<Stream> {
-        let controller = self.controller.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+    fn dial(&self, peer: PublicKey) -> Result<Stream, String> {
+        let controller = self.controller.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let controller = controller.ok_or("this node is leaving")?;
         let contact = self.contacts.get(&peer).cloned().unwrap_or_else(|| Contact::new(peer));
-        controller.connect_with(contact, &ConnectOptions::new().deadline(DIAL)).ok()
+        let options = ConnectOptions::new().deadline(DIAL);
+        controller.connect_with(contact, &options).map_err(|error| error.to_string())
     }
 
     fn close(&self) {
@@ -207,14 +239,14 @@ impl Network for Roads {
     }
 }
 
-fn read(input: impl BufRead, tell: &Sender<Input>) {
+fn read(input: impl BufRead, tell: &Tell) {
     for line in Lines::new(input, MAX_LINE) {
         let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
-        if tell.send(Input::Line(line)).is_err() {
+        if !tell.tell(Input::Line(line)) {
             return;
         }
     }
-    let _ = tell.send(Input::End);
+    tell.tell(Input::End);
 }
 
 const LOOPBACK: &str = "tcp://127.0.0.1:0";

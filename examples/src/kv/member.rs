@@ -1,5 +1,6 @@
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt::Display,
     io::{self, Write},
     sync::Arc,
     time::{Duration, Instant},
@@ -7,10 +8,11 @@ use std::{
 
 use crust::{Endpoint, PublicKey};
 
-use super::{Crew, MAX_LINE, Road, Told, micros_since_epoch};
+use super::{Crew, MAX_LINE, Told, micros_since_epoch};
 use crate::{
+    complaints::Complaints,
     lines::Line,
-    mesh::Application,
+    mesh::{Application, Group},
     protocol::{
         kv::{ApiInput, GateInput, Item, NetworkOutput, Reference},
         mesh::{Event, LinkId, Mesh},
@@ -20,13 +22,14 @@ use crate::{
 /// The services between the mesh and the user.
 pub(super) struct Member<R: Reference, W> {
     crew: Crew<R>,
-    road: Arc<Road>,
+    group: Arc<Group>,
     output: W,
     links: BTreeMap<PublicKey, Up>,
     /// Nodes that were dialled to bring them an answer only: they are no neighbours.
     visited: BTreeMap<PublicKey, Visit>,
     /// How often a neighbour's stream has ended before it had proved who it is, in a row.
     failures: BTreeMap<PublicKey, u32>,
+    complaints: Complaints,
     /// Messages and lines that were not taken, as there was too much to do.
     dropped: u64,
     ended: bool,
@@ -48,14 +51,15 @@ struct Visit {
 }
 
 impl<R: Reference, W: Write> Member<R, W> {
-    pub(super) fn new(crew: Crew<R>, road: Arc<Road>, output: W) -> Self {
+    pub(super) fn new(crew: Crew<R>, group: Arc<Group>, output: W) -> Self {
         Self {
             crew,
-            road,
+            group,
             output,
             links: BTreeMap::new(),
             visited: BTreeMap::new(),
             failures: BTreeMap::new(),
+            complaints: Complaints::default(),
             dropped: 0,
             ended: false,
             result: Ok(()),
@@ -72,7 +76,7 @@ impl<R: Reference, W: Write> Member<R, W> {
         if endpoint.public_key() == mesh.me() {
             return self.say("error: that is this node itself");
         }
-        self.road.add(endpoint);
+        self.group.add(endpoint);
         self.failures.remove(&endpoint.public_key());
         self.visited.remove(&endpoint.public_key());
         mesh.dial_peer(now, endpoint.public_key());
@@ -137,11 +141,11 @@ impl<R: Reference, W: Write> Member<R, W> {
             NetworkOutput::Online { peer, link } => self.welcome(now, mesh, peer, link),
             NetworkOutput::Refuse { peer, link, why } => {
                 if self.links.get(&peer).is_some_and(|up| up.link == link) {
-                    eprintln!("{peer} is sent away: {why}");
+                    self.complain(now, peer, "is sent away", &why);
                     self.forget(now, mesh, peer);
                 }
             }
-            NetworkOutput::Odd { peer, what } => eprintln!("{peer} is not understood: {what}"),
+            NetworkOutput::Odd { peer, what } => self.complain(now, peer, "is not understood", &what),
             NetworkOutput::Connect(text) => match text.parse() {
                 Ok(endpoint) => {
                     self.say(&format!("dialling {text}"));
@@ -177,7 +181,7 @@ impl<R: Reference, W: Write> Member<R, W> {
         let visit = self.visited.entry(to).or_insert(Visit { until: now + VISIT, held: VecDeque::new() });
         visit.until = now + VISIT;
         visit.held.push_back(bytes);
-        self.road.add(endpoint);
+        self.group.add(endpoint);
         mesh.dial_peer(now, to);
     }
 
@@ -196,7 +200,7 @@ impl<R: Reference, W: Write> Member<R, W> {
     fn forget(&mut self, now: Instant, mesh: &mut Mesh, peer: PublicKey) {
         self.visited.remove(&peer);
         self.failures.remove(&peer);
-        self.road.remove(&peer);
+        self.group.remove(&peer);
         mesh.remove_peer(now, peer);
     }
 
@@ -208,7 +212,7 @@ impl<R: Reference, W: Write> Member<R, W> {
         let failures = self.failures.entry(peer).or_default();
         *failures += 1;
         if *failures >= MAX_FAILURES {
-            eprintln!("{peer} is given up: it does not let this node in");
+            self.complain(now, peer, "is given up", &"it does not let this node in");
             self.forget(now, mesh, peer);
         }
     }
@@ -216,6 +220,13 @@ impl<R: Reference, W: Write> Member<R, W> {
     fn say(&mut self, text: &str) {
         let said = writeln!(self.output, "{text}").and_then(|()| self.output.flush());
         self.keep_error(said);
+    }
+
+    /// Tells the user on the side, and not too often.
+    fn complain(&mut self, now: Instant, peer: PublicKey, what: &'static str, why: &dyn Display) {
+        if let Some(line) = self.complaints.line(now, peer, what, why) {
+            eprintln!("{line}");
+        }
     }
 
     /// The first error ends the program.
@@ -250,6 +261,9 @@ impl<R: Reference, W: Write> Application for Member<R, W> {
                     }
                 }
             }
+            // Nodes that others have named are nothing to the user.
+            Event::Unreached { peer, .. } if self.visited.contains_key(&peer) => {}
+            Event::Unreached { peer, why } => eprintln!("{peer} is not reached: {why}"),
             Event::Message { peer, message: bytes } => {
                 if let Some(link) = self.links.get(&peer).map(|up| up.link) {
                     self.give_if_room(Item::Gate(GateInput::Received { peer, link, bytes }));

@@ -61,6 +61,7 @@ impl Options {
             }
             "--lifetime" => self.rules.lifetime = Duration::from_millis(number(&next()?)?.clamp(1, 60_000)),
             "--cache" => self.rules.cache_for = Duration::from_millis(number(&next()?)?.min(86_400_000)),
+            "--silent-not-found" => self.rules.tell_not_found = false,
             "--hide-origin" => self.rules.hide_origin = true,
             "--allow" => {
                 let key = next()?.parse().map_err(|error| format!("{error}"))?;
@@ -78,5 +79,6 @@ fn number(text: &str) -> Result<u64, String> {
 }
 
 const USAGE: &str = "usage: kv [--store FILE] [--threading threads|pool|local] [--references arc|rc] [--place SERVICE=caller|own|pool]
-          [--route kademlia|simple] [--lifetime MILLISECONDS] [--cache MILLISECONDS] [--hide-origin] [--allow KEY]... [ENDPOINT]...
+          [--route kademlia|simple] [--lifetime MILLISECONDS] [--cache MILLISECONDS] [--silent-not-found] [--hide-origin]
+          [--allow KEY]... [ENDPOINT]...
 services are gate, router, store and api";

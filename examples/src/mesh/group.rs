@@ -63,18 +63,6 @@ impl Group {
         self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).remove(peer);
     }
 
-    /// Opens a stream to a member, within a second.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none, for a person to read.
-    pub fn try_dial(&self, peer: PublicKey) -> Result<Stream, String> {
-        let endpoint = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
-        let endpoint = endpoint.ok_or("nobody has told where it is")?;
-        let options = ConnectOptions::new().deadline(Instant::now() + DIAL);
-        Stream::connect_with(&self.transport, endpoint, &options).map_err(|error| error.to_string())
-    }
-
     /// What carries the streams.
     #[must_use]
     pub const fn transport(&self) -> &Transport {
@@ -87,8 +75,11 @@ impl Network for Group {
         self.listener.accept().ok()
     }
 
-    fn dial(&self, peer: PublicKey) -> Option<Stream> {
-        self.try_dial(peer).ok()
+    fn dial(&self, peer: PublicKey) -> Result<Stream, String> {
+        let endpoint = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
+        let endpoint = endpoint.ok_or("nobody has told where it is")?;
+        let options = ConnectOptions::new().deadline(Instant::now() + DIAL);
+        Stream::connect_with(&self.transport, endpoint, &options).map_err(|error| error.to_string())
     }
 
     fn close(&self) {

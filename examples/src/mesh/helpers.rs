@@ -17,8 +17,8 @@ use crate::protocol::mesh::MAX_PEERS;
 pub(super) enum Found {
     /// A stream, dialled or accepted.
     Stream(Stream),
-    /// A dial that gave none.
-    Nobody(PublicKey),
+    /// A dial that gave none, and why.
+    Nobody(PublicKey, String),
 }
 
 /// The two threads; they end with it.
@@ -56,7 +56,7 @@ impl Helpers {
 
 fn dial(network: &dyn Network, wanted: &Receiver<PublicKey>, tell: impl Fn(Found) -> bool) {
     for peer in wanted {
-        if !tell(network.dial(peer).map_or(Found::Nobody(peer), Found::Stream)) {
+        if !tell(network.dial(peer).map_or_else(|why| Found::Nobody(peer, why), Found::Stream)) {
             return;
         }
     }

@@ -243,6 +243,9 @@ impl<W: Write> Application for Member<W> {
                 let (peer, reason) = (self.name_of(peer), reason.to_string());
                 self.tell(&Line::Down { peer, reason, at: micros_since_epoch() });
             }
+            Event::Unreached { peer, why } => {
+                self.tell(&Line::Unreached { peer: peer.to_string(), reason: why });
+            }
             Event::Message { peer, message } => self.arrivals.entry(peer).or_default().take(&message),
         }
         self.look_at_load(mesh);

@@ -100,7 +100,7 @@ impl Driver {
     fn find(&mut self, mesh: &mut Mesh, found: Found) {
         let now = Instant::now();
         match found {
-            Found::Nobody(peer) => mesh.handle_dial_failed(now, peer),
+            Found::Nobody(peer, why) => mesh.handle_dial_failed(now, peer, why),
             Found::Stream(stream) => {
                 let Some(link) = mesh.handle_stream(now, stream.public_key()) else { return };
                 mesh.bind(link, binding(&stream));

@@ -30,6 +30,13 @@ pub enum Line {
         /// When.
         at: u64,
     },
+    /// A peer was dialled in vain, for another reason than the last time.
+    Unreached {
+        /// Its key.
+        peer: String,
+        /// Why.
+        reason: String,
+    },
     /// A peer is gone.
     Down {
         /// What it called itself.

@@ -107,7 +107,7 @@ impl Driver {
                     self.links.insert(id, link);
                 }
             }
-            Input::Found(Found::Nobody(peer)) => mesh.handle_dial_failed(now, peer),
+            Input::Found(Found::Nobody(peer, why)) => mesh.handle_dial_failed(now, peer, why),
             Input::Read(id, bytes) => {
                 mesh.handle_input(now, id, &bytes);
             }

@@ -17,6 +17,7 @@ mod record;
 mod reference;
 mod route;
 mod router;
+mod rules;
 mod store;
 
 pub use api::Api;
@@ -28,7 +29,8 @@ pub use message::{Ask, Message, Mode, NotMessage};
 pub use record::{MAX_KEY, MAX_VALUE, Record, RecordError};
 pub use reference::{ArcRef, Content, Handles, Owned, Packed, RcRef, Reference};
 pub use route::Route;
-pub use router::{Router, Rules};
+pub use router::Router;
+pub use rules::Rules;
 pub use store::Store;
 
 #[cfg(test)]

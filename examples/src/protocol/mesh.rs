@@ -103,6 +103,13 @@ pub enum Event {
         /// What.
         message: Vec<u8>,
     },
+    /// It was dialled in vain, for another reason than the last time.
+    Unreached {
+        /// Who.
+        peer: PublicKey,
+        /// Why, for a person to read.
+        why: String,
+    },
     /// It is gone, and with it the bytes that waited for it.
     Down {
         /// Who.
@@ -181,6 +188,8 @@ struct Peer {
     /// When to dial, where it is ours to do so and no dial is under way.
     dial_at: Option<Instant>,
     dial_wait: Duration,
+    /// Why it was not reached when it was last dialled.
+    failure: String,
     counters: Counters,
     /// It came by itself, and nobody has named it.
     stranger: bool,
@@ -275,10 +284,14 @@ impl Mesh {
     }
 
     /// The dial that an [`Action::Dial`] asked for has failed.
-    pub fn handle_dial_failed(&mut self, now: Instant, peer: PublicKey) {
-        if let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.ours && peer.link.is_none()) {
-            peer.dial_at = Some(now + peer.dial_wait);
-            peer.dial_wait = (2 * peer.dial_wait).min(self.settings.redial_most);
+    pub fn handle_dial_failed(&mut self, now: Instant, peer: PublicKey, why: String) {
+        if let Some(known) = self.peers.get_mut(&peer).filter(|peer| peer.ours && peer.link.is_none()) {
+            known.dial_at = Some(now + known.dial_wait);
+            known.dial_wait = (2 * known.dial_wait).min(self.settings.redial_most);
+            if known.failure != why {
+                known.failure.clone_from(&why);
+                self.events.push_back(Event::Unreached { peer, why });
+            }
         }
     }
 
@@ -434,6 +447,7 @@ impl Mesh {
             Progress::Up(name) => {
                 if let Some(known) = self.peers.get_mut(&peer) {
                     known.dial_wait = self.settings.redial;
+                    known.failure.clear();
                 }
                 self.events.push_back(Event::Up { peer, name });
             }

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crust::Contact;
 use crust_examples::mesh::Costs;
+
+use crate::puppet::{Puppet, greater_than};
 
 const BROADCAST: &str = env!("CARGO_BIN_EXE_broadcast");
 
@@ -32,6 +35,10 @@ fn nodes_that_know_contacts_talk_over_streams() {
             thread::sleep(Duration::from_millis(20)); // a node tells nobody by itself that it has learned
         }
     }
+    if cfg!(target_os = "linux") {
+        let threads: Vec<usize> = nodes.iter().map(|node| Costs::of(node.child.id()).threads).collect();
+        assert!(threads.iter().all(|number| *number == THREADS_OVER_STREAMS), "{threads:?}");
+    }
     for node in nodes {
         assert!(node.end());
     }
@@ -57,6 +64,39 @@ fn bad_input_gets_an_error_and_stops_nobody() {
     assert!(node.ask(r#""type":"topology","topology":{}"#).contains("does not name this node"));
     assert!(node.end());
 }
+
+#[test]
+fn strange_peers_and_wrong_keys_stop_nobody() {
+    let mut node = Node::start(&[]);
+    let contact: Contact = node.error().parse().unwrap();
+    assert!(node.ask(r#""type":"init","node_id":"n0","node_ids":["n0","n1"]"#).contains("init_ok"));
+    let endpoint = contact.endpoints()[0].to_string();
+    let mut stranger = Puppet::connect(greater_than(&endpoint), &endpoint);
+    stranger.say(b"nonsense");
+    assert!(node.error().contains("is not understood: not a message: "));
+    stranger.say(br#"{"src":"puppet","dest":"n0","body":{"type":"dance"}}"#);
+    // The second line about it that says the same would come too soon.
+    stranger.say(br#"{"src":"n1","dest":"n0","body":{"type":"read"}}"#);
+    assert!(node.error().ends_with("speaks as who it is not: n1"));
+    stranger.write_raw(&[0xff; 16]); // a frame of 4 GiB
+    assert_eq!(stranger.hear(), None, "its stream is cut");
+
+    let other = crust::Identity::generate().public_key();
+    let (place, _) = endpoint.split_once("pubkey=").unwrap();
+    let elsewhere: crust::Endpoint = format!("{place}pubkey={other}").parse().unwrap();
+    let mut lost = Node::start(&[Contact::new(other).endpoint(elsewhere).unwrap().to_string()]);
+    let _contact = lost.error();
+    assert!(lost.ask(r#""type":"init","node_id":"n1","node_ids":["n0","n1"]"#).contains("init_ok"));
+    let error = lost.error();
+    assert!(error.starts_with(&format!("{other} is not reached: ")), "{error}");
+    for mut node in [node, lost] {
+        assert!(node.ask(r#""type":"echo","echo":7"#).contains("echo_ok"));
+        assert!(node.end());
+    }
+}
+
+/// One has the node and all streams, however many; one reads its input, one accepts and one dials; two are the service's own.
+const THREADS_OVER_STREAMS: usize = 6;
 
 #[test]
 fn wrong_words_are_told() {

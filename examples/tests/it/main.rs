@@ -8,5 +8,7 @@ mod hole_punch;
 mod kv;
 mod lan_discovery;
 mod mesh;
+mod puppet;
+mod readme;
 mod sources;
 mod support;

@@ -71,4 +71,4 @@ impl Drop for Program {
 }
 
 /// Far more than an example takes, even on a loaded machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -7,16 +7,16 @@ use crate::{
     processes, virtual_time,
 };
 
-const BROADCAST: &str = env!("CARGO_BIN_EXE_broadcast");
+pub(crate) const BROADCAST: &str = env!("CARGO_BIN_EXE_broadcast");
 
 /// Reached at once by one program without arguments.
-const AMBITIOUS: Limits = limits(6.0, 300, 450);
+pub(crate) const AMBITIOUS: Limits = limits(6.0, 300, 450);
 /// With one node cut off.
-const EFFICIENT: Limits = limits(20.0, 1_000, 2_000);
+pub(crate) const EFFICIENT: Limits = limits(20.0, 1_000, 2_000);
 /// Where messages overtake each other.
-const OVERTAKEN: Limits = limits(30.0, 800, 1_200);
+pub(crate) const OVERTAKEN: Limits = limits(30.0, 800, 1_200);
 /// Where they are lost.
-const VALID: Limits =
+pub(crate) const VALID: Limits =
     Limits { messages: Some(30.0), median: None, max: None, wait: Some(100), available: None };
 
 const fn limits(messages: f64, median: u128, max: u128) -> Limits {
@@ -30,7 +30,7 @@ const fn limits(messages: f64, median: u128, max: u128) -> Limits {
 }
 
 /// 25 nodes, 100 ms from each to each, 100 operations a second.
-fn large(seed: u64, seconds: u64, limits: Limits) -> Options {
+pub(crate) fn large(seed: u64, seconds: u64, limits: Limits) -> Options {
     let (time, recovery) = (Duration::from_secs(seconds), Duration::from_secs(seconds / 2));
     Options {
         nodes: 25,
@@ -135,13 +135,13 @@ fn the_program_serves_every_workload() {
 }
 
 /// Over streams the judge carries nothing between nodes, so it knows neither messages nor what may be smuggled.
-fn streams(seconds: u64) -> Options {
+pub(crate) fn streams(seconds: u64) -> Options {
     let (time, recovery) = (Duration::from_secs(seconds), Duration::from_secs(4));
     Options { time, recovery, side_channel: true, ..Options::default() }
 }
 
 /// A port at which nobody else meets.
-fn meeting_place() -> String {
+pub(crate) fn meeting_place() -> String {
     let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     socket.local_addr().unwrap().port().to_string()
 }
@@ -179,37 +179,4 @@ fn nodes_that_pause_learn_over_streams_what_they_missed() {
     let options = Options { pauses, recovery, rate: 20.0, ..streams(8) };
     let report = processes::run(options, BROADCAST, &["--beacon", &meeting_place()]);
     assert!(report.failures.is_empty(), "{:?}", report.failures);
-}
-
-/// The table of the README: `cargo test --release -p crust-examples --test maelstrom -- --ignored --nocapture`.
-#[test]
-#[ignore = "takes ten minutes of real time, and means something on an idle machine only"]
-fn figures() {
-    let rounds: u64 = std::env::var("RUNS").map_or(3, |runs| runs.parse().unwrap());
-    let run = |what: &str, options: Options| passes(what, &processes::run(options, BROADCAST, &[]));
-    for seed in 1..=rounds {
-        run("constant", large(seed, 20, AMBITIOUS));
-    }
-    for seed in 1..=rounds.min(3) {
-        run("overtaking", Options { exponential: true, ..large(seed, 20, OVERTAKEN) });
-    }
-    let ids = Options { workload: Workload::UniqueIds, nodes: 3, rate: 1_000.0, ..Options::default() };
-    let available = Limits { available: Some(1.0), ..Limits::default() };
-    let partitions = Some(Duration::from_secs(4));
-    run("unique ids in partitions", Options { partitions, limits: available, ..ids });
-    for workload in [Workload::Counter, Workload::GrowingCounter] {
-        run("a counter in partitions", Options { workload, nodes: 3, partitions, ..Options::default() });
-    }
-    run("10 % lost", Options { loss: 0.1, ..large(1, 20, VALID) });
-    run("partitions", Options { partitions: Some(Duration::from_secs(4)), ..large(1, 20, VALID) });
-    let over_streams = |what: &str, options| {
-        passes(what, &processes::run(options, BROADCAST, &["--beacon", &meeting_place()]))
-    };
-    let limits = Limits { max: Some(300), ..Limits::default() };
-    let (pauses, recovery) = (Some(Duration::from_secs(3)), Duration::from_secs(10));
-    over_streams("streams, met by beacons", Options { limits, ..streams(20) });
-    over_streams("streams, and nodes pause", Options { pauses, recovery, ..streams(30) });
-    for cut in [0, 3, 12] {
-        run(&format!("without node {cut}"), Options { cut: Some(cut), ..large(1, 20, EFFICIENT) });
-    }
 }

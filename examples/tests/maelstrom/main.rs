@@ -4,6 +4,7 @@
 
 mod broadcast;
 mod cheats;
+mod figures;
 mod history;
 mod judge;
 mod nemesis;

@@ -147,6 +147,7 @@ impl<R: Reference> Api<R> {
         counts.extend(new);
         *missing -= 1;
         if *missing == 0 {
+            counts.sort_unstable(); // services answer in any order
             let words: Vec<String> = counts.iter().map(|(name, count)| format!("{name}={count}")).collect();
             out.push(Item::User(format!("counters {}", words.join(" "))));
             self.requests.remove(&request);

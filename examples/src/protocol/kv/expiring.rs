@@ -31,6 +31,15 @@ impl<K: Ord + Clone, V> Expiring<K, V> {
         self.entries.get_mut(key).map(|(_, value)| value)
     }
 
+    /// Lets an entry end sooner.
+    pub(super) fn shorten(&mut self, key: &K, until: Instant) {
+        if let Some((ends, _)) = self.entries.get_mut(key).filter(|(ends, _)| *ends > until) {
+            self.order.remove(&(*ends, key.clone()));
+            self.order.insert((until, key.clone()));
+            *ends = until;
+        }
+    }
+
     pub(super) fn remove(&mut self, key: &K) -> Option<V> {
         let (until, value) = self.entries.remove(key)?;
         self.order.remove(&(until, key.clone()));

@@ -213,9 +213,9 @@ impl<R: Reference> Gate<R> {
         };
         let message = match message {
             Message::Put(record) => is_genuine(&record).then_some(Message::Put(record)),
-            Message::Found { id, mut records } => {
+            Message::Found { id, mut records, share } => {
                 records.retain(&mut is_genuine);
-                Some(Message::Found { id, records })
+                Some(Message::Found { id, records, share })
             }
             other => Some(other),
         };

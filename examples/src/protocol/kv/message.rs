@@ -9,7 +9,7 @@ use super::{
     record::Record,
     reference::{Change, Handles, Reference},
 };
-use crate::protocol::mesh::MAX_MESSAGE;
+use crate::protocol::mesh::{MAX_MESSAGE, MAX_PEERS};
 
 /// How an answer comes home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,9 +28,23 @@ pub enum Mode {
 pub enum Message<F: Handles> {
     Auth(AuthMessage),
     Ask(Ask),
-    Found { id: u64, records: Vec<F::To<Record>> },
-    NotFound { id: u64 },
+    /// `share` is as in [`Message::NotFound`].
+    Found {
+        id: u64,
+        records: Vec<F::To<Record>>,
+        share: u64,
+    },
+    /// `share` is how much of a query that is answered from afar has ended here; 0 where answers go hop by hop.
+    NotFound {
+        id: u64,
+        share: u64,
+    },
     Put(F::To<Record>),
+    /// Neighbours that the sender has got and lost since it last said so.
+    Neighbours {
+        came: Vec<PublicKey>,
+        left: Vec<PublicKey>,
+    },
 }
 
 /// A query on its way.
@@ -46,7 +60,10 @@ pub struct Ask {
     pub(super) fan_out: u8,
     pub(super) wanted: u8,
     pub(super) way: Way,
-    /// Who had it before.
+    /// Who is asked together with the receiver, and the receiver itself.
+    #[serde(with = "keys")]
+    pub(super) together: Vec<PublicKey>,
+    /// Who had it before, or is left to somebody who has it.
     #[serde(with = "keys")]
     pub(super) history: Vec<PublicKey>,
 }
@@ -66,12 +83,15 @@ pub(super) enum Way {
     Back,
     /// Back to the sender, for so many hops still.
     BackFor(u8),
-    /// To this node.
+    /// To this node. The query is [`WHOLE`] where it sets out; whoever passes it on divides his share among those he asks, and where it
+    /// goes no further the share goes home with the answer. So the asker knows when there is nobody left, though nobody on the way
+    /// remembers anything.
     Far {
         #[serde(with = "key")]
         to: PublicKey,
         contact: String,
         id: u64,
+        share: u64,
     },
     /// To the receiver itself; never sent.
     #[serde(skip)]
@@ -82,9 +102,13 @@ impl Way {
     pub(super) fn of(mode: Mode, me: PublicKey, contact: &str, id: u64) -> Self {
         match mode {
             Mode::Proxy => Self::Back,
-            Mode::Asynch | Mode::Mix(0) => Self::Far { to: me, contact: contact.to_owned(), id },
+            Mode::Asynch | Mode::Mix(0) => Self::far(me, contact, id),
             Mode::Mix(hops) => Self::BackFor(hops),
         }
+    }
+
+    pub(super) fn far(to: PublicKey, contact: &str, id: u64) -> Self {
+        Self::Far { to, contact: contact.to_owned(), id, share: WHOLE }
     }
 
     /// The same for the next receiver.
@@ -92,9 +116,27 @@ impl Way {
         match self {
             Self::BackFor(0 | 1) | Self::Turn => Self::Turn,
             Self::BackFor(hops) => Self::BackFor(hops - 1),
-            Self::Back => Self::Back,
-            Self::Far { to, contact, id } => Self::Far { to: *to, contact: contact.clone(), id: *id },
+            Self::Back | Self::Far { .. } => self.clone(),
         }
+    }
+
+    /// The same for one of several receivers, by its place.
+    pub(super) fn part(&self, place: usize, of: usize) -> Self {
+        let (each, rest) = (self.share() / of as u64, self.share() % of as u64);
+        self.with_share(if place == 0 { each + rest } else { each })
+    }
+
+    /// How much of the query its receiver has, if the answer is to come from afar.
+    pub(super) const fn share(&self) -> u64 {
+        if let Self::Far { share, .. } = self { *share } else { 0 }
+    }
+
+    pub(super) fn with_share(&self, new: u64) -> Self {
+        let mut way = self.clone();
+        if let Self::Far { share, .. } = &mut way {
+            *share = new;
+        }
+        way
     }
 }
 
@@ -120,12 +162,16 @@ impl<F: Handles> Message<F> {
         let raw = match self {
             Self::Auth(message) => RawMessage::Auth(Cow::Borrowed(message)),
             Self::Ask(ask) => RawMessage::Ask(Cow::Borrowed(ask)),
-            Self::Found { id, records } => {
+            Self::Found { id, records, share } => {
                 let records = records[..records.len() - left_out].iter();
-                RawMessage::Found { id: *id, records: records.map(|one| Cow::Borrowed(&**one)).collect() }
+                let records = records.map(|one| Cow::Borrowed(&**one)).collect();
+                RawMessage::Found { id: *id, records, share: *share }
             }
-            Self::NotFound { id } => RawMessage::NotFound { id: *id },
+            Self::NotFound { id, share } => RawMessage::NotFound { id: *id, share: *share },
             Self::Put(record) => RawMessage::Put(Cow::Borrowed(record)),
+            Self::Neighbours { came, left } => {
+                RawMessage::Neighbours { came: Cow::Borrowed(came), left: Cow::Borrowed(left) }
+            }
         };
         serde_json::to_vec(&raw).expect("numbers and strings are JSON")
     }
@@ -134,9 +180,10 @@ impl<F: Handles> Message<F> {
         match self {
             Self::Auth(message) => Message::Auth(message),
             Self::Ask(ask) => Message::Ask(ask),
-            Self::Found { id, records } => Message::Found { id, records: all(records, how) },
-            Self::NotFound { id } => Message::NotFound { id },
+            Self::Found { id, records, share } => Message::Found { id, records: all(records, how), share },
+            Self::NotFound { id, share } => Message::NotFound { id, share },
             Self::Put(record) => Message::Put(how.change(record)),
+            Self::Neighbours { came, left } => Message::Neighbours { came, left },
         }
     }
 }
@@ -152,12 +199,15 @@ impl<R: Reference> Message<R> {
         Ok(match raw {
             RawMessage::Auth(message) => Self::Auth(message.into_owned()),
             RawMessage::Ask(ask) => Self::Ask(ask.into_owned()),
-            RawMessage::Found { id, records } => {
+            RawMessage::Found { id, records, share } => {
                 let records = records.into_iter().map(|record| R::new(record.into_owned()));
-                Self::Found { id, records: records.collect() }
+                Self::Found { id, records: records.collect(), share }
             }
-            RawMessage::NotFound { id } => Self::NotFound { id },
+            RawMessage::NotFound { id, share } => Self::NotFound { id, share },
             RawMessage::Put(record) => Self::Put(R::new(record.into_owned())),
+            RawMessage::Neighbours { came, left } => {
+                Self::Neighbours { came: came.into_owned(), left: left.into_owned() }
+            }
         })
     }
 }
@@ -167,9 +217,22 @@ impl<R: Reference> Message<R> {
 enum RawMessage<'a> {
     Auth(Cow<'a, AuthMessage>),
     Ask(Cow<'a, Ask>),
-    Found { id: u64, records: Vec<Cow<'a, Record>> },
-    NotFound { id: u64 },
+    Found {
+        id: u64,
+        records: Vec<Cow<'a, Record>>,
+        share: u64,
+    },
+    NotFound {
+        id: u64,
+        share: u64,
+    },
     Put(Cow<'a, Record>),
+    Neighbours {
+        #[serde(with = "keys")]
+        came: Cow<'a, [PublicKey]>,
+        #[serde(with = "keys")]
+        left: Cow<'a, [PublicKey]>,
+    },
 }
 
 /// These bytes are no message.
@@ -223,7 +286,7 @@ pub(super) mod key {
 }
 
 mod keys {
-    use super::{Deserialize as _, PublicKey};
+    use super::{Deserialize as _, MAX_KEYS, PublicKey};
     use serde::de::Error as _;
 
     pub(super) fn serialize<S: serde::Serializer>(
@@ -233,10 +296,19 @@ mod keys {
         serializer.collect_seq(keys.iter().map(ToString::to_string))
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>, K: From<Vec<PublicKey>>>(
         deserializer: D,
-    ) -> Result<Vec<PublicKey>, D::Error> {
+    ) -> Result<K, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;
-        texts.iter().map(|text| text.parse().map_err(D::Error::custom)).collect()
+        if texts.len() > MAX_KEYS {
+            return Err(D::Error::custom(format_args!("{} keys, and {MAX_KEYS} is the most", texts.len())));
+        }
+        let keys: Result<Vec<PublicKey>, _> = texts.iter().map(|text| text.parse()).collect();
+        keys.map(K::from).map_err(D::Error::custom)
     }
 }
+
+/// All of a query that is answered from afar: enough to be divided among 8 neighbours at each of 20 hops.
+pub(super) const WHOLE: u64 = 1 << 60;
+/// Keys in one list of a message: as many as a node has neighbours.
+const MAX_KEYS: usize = MAX_PEERS;

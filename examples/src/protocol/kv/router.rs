@@ -1,13 +1,15 @@
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+mod neighbourhood;
+mod pending;
+
+use std::time::{Duration, Instant};
 
 use crust::PublicKey;
+use neighbourhood::Neighbourhood;
+use pending::{Asker, Pending, wanted};
 use ring::digest::{SHA256, digest};
 
 use super::{
-    ApiInput, Item, NetworkOutput, Peer, Query, Route, RouterInput, StoreInput,
+    ApiInput, Item, NetworkOutput, Peer, Query, RouterInput, Rules, StoreInput,
     expiring::Expiring,
     message::{Ask, Message, Way},
     record::Record,
@@ -20,7 +22,7 @@ use super::{
 pub struct Router<R: Reference> {
     me: Peer,
     rules: Rules,
-    peers: BTreeMap<PublicKey, R::To<Peer>>,
+    neighbours: Neighbourhood<R>,
     /// Queries whose answer the store is looking for.
     looking: Expiring<u64, Looking>,
     pending: Expiring<u64, Pending<R>>,
@@ -30,37 +32,6 @@ pub struct Router<R: Reference> {
     drawn: u64,
     next: u64,
     counters: Counters,
-}
-
-/// How a node treats queries, its own and others'.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rules {
-    /// Whom to ask.
-    pub route: Route,
-    /// How long a query lives at each node.
-    pub lifetime: Duration,
-    /// How long values that pass by are kept; zero keeps none.
-    pub cache_for: Duration,
-    /// The most hops that are granted to anybody.
-    pub max_hops: u8,
-    /// The most peers that are asked at once for anybody.
-    pub max_fan_out: u8,
-    /// Whether to hide where a query began from those who are asked: one hop in two, drawn by lot, does not count, and a query tells who
-    /// had it last and not who had it before. Whoever gets it from its origin then sees nothing that a hop further might not have sent.
-    pub hide_origin: bool,
-}
-
-impl Default for Rules {
-    fn default() -> Self {
-        Self {
-            route: Route::Kademlia,
-            lifetime: Duration::from_secs(2),
-            cache_for: Duration::ZERO,
-            max_hops: 8,
-            max_fan_out: 8,
-            hide_origin: false,
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -79,23 +50,6 @@ struct Looking {
     ask: Ask,
 }
 
-/// Who waits for an answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asker {
-    User { request: u64 },
-    Peer { key: PublicKey, id: u64 },
-}
-
-/// A query that waits for answers.
-#[derive(Debug)]
-struct Pending<R: Reference> {
-    asker: Asker,
-    /// How many have yet to answer; those that answer from afar are not known.
-    outstanding: Option<usize>,
-    found: Vec<R::To<Record>>,
-    wanted: usize,
-}
-
 impl<R: Reference> Router<R> {
     /// A node without peers. `seed` is a secret.
     #[must_use]
@@ -104,7 +58,7 @@ impl<R: Reference> Router<R> {
         Self {
             me,
             rules,
-            peers: BTreeMap::new(),
+            neighbours: Neighbourhood::new(),
             looking: Expiring::new(MAX_PENDING),
             pending: Expiring::new(MAX_PENDING),
             seen: Expiring::new(MAX_SEEN),
@@ -118,17 +72,14 @@ impl<R: Reference> Router<R> {
     /// Takes what is told to the router.
     pub fn handle(&mut self, now: Instant, input: RouterInput<R>, out: &mut Vec<Item<R>>) {
         match input {
-            RouterInput::Online(peer) if peer.key != self.me.key && self.peers.len() < MAX_PEERS => {
-                self.peers.insert(peer.key, peer);
-            }
-            RouterInput::Online(_) => {}
-            RouterInput::Offline(peer) => drop(self.peers.remove(&peer)),
+            RouterInput::Online(peer) => self.meet(peer, out),
+            RouterInput::Offline(peer) => self.part_from(now, peer, out),
             RouterInput::Message { from, message } => self.handle_message(now, from, message, out),
             RouterInput::Find { request, query } => self.find(now, request, &query, out),
             RouterInput::Put { request, record, copies } => self.put(request, &record, copies, out),
             RouterInput::Looked { ticket, records } => self.handle_looked(now, ticket, records, out),
             RouterInput::Peers { request } => {
-                let peers = self.peers.values().cloned().collect();
+                let peers = self.neighbours.peers().cloned().collect();
                 out.push(Item::Api(ApiInput::Peers { request, peers }));
             }
             RouterInput::Count { request } => {
@@ -145,7 +96,7 @@ impl<R: Reference> Router<R> {
             self.finish(pending, out);
         }
         while let Some((_, (_, looking))) = self.looking.pop_expired(now) {
-            self.finish(Pending::new(looking.asker, &looking.ask, Vec::new()), out);
+            self.give_up(now, looking, out);
         }
         self.seen.expire(now);
     }
@@ -165,7 +116,30 @@ impl<R: Reference> Router<R> {
             ("expired", self.counters.expired),
             ("waiting", (self.pending.len() + self.looking.len()) as u64),
             ("remembered", self.seen.len() as u64),
+            ("second_hand", self.neighbours.second_hand() as u64),
         ]
+    }
+
+    /// Takes a neighbour in; it and the others are told of each other.
+    fn meet(&mut self, peer: R::To<Peer>, out: &mut Vec<Item<R>>) {
+        let (key, others) = (peer.key, self.neighbours.keys().collect::<Vec<_>>());
+        if key != self.me.key && self.neighbours.add(peer) && !self.rules.hide_origin {
+            let news = Message::<R>::Neighbours { came: vec![key], left: Vec::new() };
+            others.iter().for_each(|other| send(*other, None, &news, out));
+            send(key, None, &Message::<R>::Neighbours { came: others, left: Vec::new() }, out);
+        }
+    }
+
+    /// Lets go of a neighbour, of whom no more answers come.
+    fn part_from(&mut self, now: Instant, peer: PublicKey, out: &mut Vec<Item<R>>) {
+        if self.neighbours.remove(&peer) && !self.rules.hide_origin {
+            let news = Message::<R>::Neighbours { came: Vec::new(), left: vec![peer] };
+            self.neighbours.keys().for_each(|other| send(other, None, &news, out));
+        }
+        let waiting = self.pending.range(0..).filter(|(_, pending)| pending.waits_for(&peer));
+        for id in waiting.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.handle_found(now, peer, id, Vec::new(), 0, out);
+        }
     }
 
     fn find(&mut self, now: Instant, request: u64, query: &Query, out: &mut Vec<Item<R>>) {
@@ -182,13 +156,14 @@ impl<R: Reference> Router<R> {
             fan_out: query.fan_out,
             wanted: query.wanted,
             way: Way::of(query.mode, self.me.key, &self.me.contact, id),
+            together: Vec::new(),
             history: Vec::new(),
         };
         self.look(now, Looking { asker: Asker::User { request }, ask }, out);
     }
 
     fn put(&mut self, request: u64, record: &R::To<Record>, copies: usize, out: &mut Vec<Item<R>>) {
-        let all: Vec<PublicKey> = self.peers.keys().copied().chain([self.me.key]).collect();
+        let all: Vec<PublicKey> = self.neighbours.keys().chain([self.me.key]).collect();
         let chosen = self.rules.route.choose(&record.key, all, copies);
         for to in &chosen {
             if *to == self.me.key {
@@ -206,8 +181,9 @@ impl<R: Reference> Router<R> {
         match message {
             Message::Put(record) => out.push(Item::Store(StoreInput::Keep { record, request: None })),
             Message::Ask(ask) => self.handle_ask(now, from, ask, out),
-            Message::Found { id, records } => self.handle_found(id, records, out),
-            Message::NotFound { id } => self.handle_found(id, Vec::new(), out),
+            Message::Found { id, records, share } => self.handle_found(now, from, id, records, share, out),
+            Message::NotFound { id, share } => self.handle_found(now, from, id, Vec::new(), share, out),
+            Message::Neighbours { came, left } => self.neighbours.learn(&from, came, &left),
             Message::Auth(_) => {} // it ends at the gate
         }
     }
@@ -215,9 +191,10 @@ impl<R: Reference> Router<R> {
     fn handle_ask(&mut self, now: Instant, from: PublicKey, mut ask: Ask, out: &mut Vec<Item<R>>) {
         self.counters.asked += 1;
         ask.hops = ask.hops.min(self.rules.max_hops);
+        ask.together.truncate(MAX_FAN_OUT);
         if self.seen.insert(now + self.rules.lifetime, ask.tag, ()).is_err() {
             self.counters.asked_again += 1;
-            return self.answer(from, &ask, Vec::new(), out);
+            return self.answer(now, from, &ask, Vec::new(), ask.way.share(), out);
         }
         let asker = Asker::Peer { key: from, id: ask.id };
         self.look(now, Looking { asker, ask }, out);
@@ -229,7 +206,14 @@ impl<R: Reference> Router<R> {
         match self.looking.insert(now + self.rules.lifetime, ticket, looking) {
             Ok(()) => out.push(Item::Store(StoreInput::Look { ticket, key, wanted })),
             // Too many wait.
-            Err((_, looking)) => self.finish(Pending::new(looking.asker, &looking.ask, Vec::new()), out),
+            Err((_, looking)) => self.give_up(now, looking, out),
+        }
+    }
+
+    fn give_up(&mut self, now: Instant, Looking { asker, ask }: Looking, out: &mut Vec<Item<R>>) {
+        match asker {
+            Asker::User { .. } => self.finish(Pending::new(asker, &ask, Vec::new()), out),
+            Asker::Peer { key, .. } => self.answer(now, key, &ask, Vec::new(), ask.way.share(), out),
         }
     }
 
@@ -267,19 +251,22 @@ impl<R: Reference> Router<R> {
         let counts = !self.rules.hide_origin || self.draw()[0].is_multiple_of(2);
         ask.hops = ask.hops.saturating_sub(u8::from(counts));
         if found.len() >= wanted(&ask) || ask.hops == 0 {
-            return self.answer(from, &ask, found, out);
+            return self.answer(now, from, &ask, found, ask.way.share(), out);
         }
         let way = if counts { ask.way.next() } else { ask.way.clone() };
         match way {
             Way::Far { .. } => {
-                // What is here goes straight home, and the others are asked for the rest.
-                self.answer(from, &ask, found, out);
-                self.spread(0, ask, out);
+                // What is here goes straight home with a part of the share, and the others are asked for the rest.
+                let share = ask.way.share();
+                let kept = if found.is_empty() { 0 } else { share / 2 };
+                let rest = Ask { way: ask.way.with_share(share - kept), ..ask.clone() };
+                let goes_on = self.spread(0, rest, out);
+                self.answer(now, from, &ask, found, if goes_on { kept } else { share }, out);
             }
             way => {
                 let (asker, id) = (Asker::Peer { key: from, id: ask.id }, self.number());
                 ask.way = match way {
-                    Way::Turn => Way::Far { to: self.me.key, contact: self.me.contact.clone(), id },
+                    Way::Turn => Way::far(self.me.key, &self.me.contact, id),
                     way => way,
                 };
                 self.wait(now, id, Pending::new(asker, &ask, found), out);
@@ -288,55 +275,76 @@ impl<R: Reference> Router<R> {
         }
     }
 
-    /// Asks the peers that the route prefers, and notes for the query that waits how many they are.
-    fn spread(&mut self, id: u64, mut ask: Ask, out: &mut Vec<Item<R>>) {
-        let fan_out = usize::from(ask.fan_out.min(self.rules.max_fan_out)).max(1);
-        let fresh = self.peers.keys().copied().filter(|peer| !ask.history.contains(peer)).collect();
-        let chosen =
-            if ask.hops == 0 { Vec::new() } else { self.rules.route.choose(&ask.key, fresh, fan_out) };
+    /// Asks the peers that the route prefers, and notes them for the query that waits; tells whether there are any.
+    fn spread(&mut self, id: u64, mut ask: Ask, out: &mut Vec<Item<R>>) -> bool {
+        let (chosen, left) = self.choose(&ask);
         if let Some(pending) = self.pending.get_mut(&id) {
-            // From afar nobody says that he has nothing: it takes the lifetime to know.
-            let far = matches!(ask.way, Way::Far { .. });
-            pending.outstanding = (!far || chosen.is_empty()).then_some(chosen.len());
+            pending.expect(&chosen, &ask.way);
         }
         if self.rules.hide_origin {
             ask.history.clear();
+        } else {
+            ask.history.append(&mut ask.together);
+            ask.history.extend(left);
         }
-        // Those who are asked now need not ask each other.
-        ask.history.extend([self.me.key].iter().chain(&chosen));
+        ask.history.push(self.me.key);
         ask.history.drain(..ask.history.len().saturating_sub(MAX_HISTORY));
+        ask.together.clone_from(&chosen);
         ask.id = id;
-        let message = Message::<R>::Ask(ask);
-        for to in chosen {
+        for (place, to) in chosen.iter().enumerate() {
             self.counters.forwarded += 1;
-            send(to, None, &message, out);
+            let ask = Ask { way: ask.way.part(place, chosen.len()), ..ask.clone() };
+            send(*to, None, &Message::<R>::Ask(ask), out);
         }
         self.settle(id, out);
+        !chosen.is_empty()
     }
 
-    fn handle_found(&mut self, id: u64, records: Vec<R::To<Record>>, out: &mut Vec<Item<R>>) {
+    /// Whom to ask, and who is left to those that were asked together with this node.
+    fn choose(&self, ask: &Ask) -> (Vec<PublicKey>, Vec<PublicKey>) {
+        if ask.hops == 0 {
+            return (Vec::new(), Vec::new());
+        }
+        let fan_out = usize::from(ask.fan_out.min(self.rules.max_fan_out)).clamp(1, MAX_FAN_OUT);
+        // With hops that do not count by lot, nobody can rely on what another will do.
+        let together = if self.rules.hide_origin { &[] } else { &ask.together[..] };
+        let fresh = self
+            .neighbours
+            .keys()
+            .filter(|peer| ![&ask.history, &ask.together].iter().any(|all| all.contains(peer)));
+        let (ours, left) = fresh.partition(|peer| self.neighbours.falls_to(&self.me.key, together, peer));
+        (self.rules.route.choose(&ask.key, ours, fan_out), left)
+    }
+
+    fn handle_found(
+        &mut self,
+        now: Instant,
+        from: PublicKey,
+        id: u64,
+        records: Vec<R::To<Record>>,
+        share: u64,
+        out: &mut Vec<Item<R>>,
+    ) {
         let Some(pending) = self.pending.get_mut(&id) else { return };
-        pending.outstanding = pending.outstanding.map(|number| number.saturating_sub(1));
+        if !pending.note(&from, share) {
+            return;
+        }
         for record in records.into_iter().take(MAX_AUTHORS) {
             if self.rules.cache_for > Duration::ZERO && matches!(pending.asker, Asker::Peer { .. }) {
                 let time = self.rules.cache_for;
                 out.push(Item::Store(StoreInput::Cache { record: record.clone(), time }));
             }
-            if pending.found.len() < pending.wanted
-                && pending.found.iter().all(|one| one.author != record.author)
-            {
-                pending.found.push(record);
-            }
+            pending.add(record);
+        }
+        if pending.is_nearly_done() {
+            self.pending.shorten(&id, now + self.rules.lifetime / LAST_THIRD);
         }
         self.settle(id, out);
     }
 
     /// Ends a query that has all it can get.
     fn settle(&mut self, id: u64, out: &mut Vec<Item<R>>) {
-        let done = |pending: &mut Pending<R>| {
-            pending.found.len() >= pending.wanted || pending.outstanding == Some(0)
-        };
-        if self.pending.get_mut(&id).is_some_and(done)
+        if self.pending.get_mut(&id).is_some_and(|pending| pending.is_done())
             && let Some(pending) = self.pending.remove(&id)
         {
             self.finish(pending, out);
@@ -350,24 +358,33 @@ impl<R: Reference> Router<R> {
             }
             Asker::Peer { key, id } => {
                 self.counters.answered += 1;
-                send(key, None, &reply::<R>(id, pending.found), out);
+                send(key, None, &reply::<R>(id, pending.found, 0), out);
             }
         }
     }
 
-    /// Answers at once, the way that was asked for. Those afar are not told that there is nothing.
-    fn answer(&mut self, from: PublicKey, ask: &Ask, found: Vec<R::To<Record>>, out: &mut Vec<Item<R>>) {
-        match &ask.way {
-            Way::Far { .. } if found.is_empty() => {}
-            Way::Far { to, contact, id } => {
-                self.counters.answered += 1;
-                send(*to, Some(contact.clone()), &reply::<R>(*id, found), out);
-            }
-            _ => {
-                self.counters.answered += 1;
-                send(from, None, &reply::<R>(ask.id, found), out);
-            }
+    /// Answers at once, the way that was asked for; the share tells those afar how much of the query ends here.
+    fn answer(
+        &mut self,
+        now: Instant,
+        from: PublicKey,
+        ask: &Ask,
+        found: Vec<R::To<Record>>,
+        share: u64,
+        out: &mut Vec<Item<R>>,
+    ) {
+        let (to, contact, id) = match &ask.way {
+            Way::Far { to, contact, id, .. } => (*to, Some(contact), *id),
+            _ => (from, None, ask.id),
+        };
+        if contact.is_some() && found.is_empty() && (share == 0 || !self.rules.tell_not_found) {
+            return;
         }
+        if to == self.me.key {
+            return self.handle_found(now, to, id, found, share, out);
+        }
+        self.counters.answered += 1;
+        send(to, contact.cloned(), &reply::<R>(id, found, share), out);
     }
 
     fn wait(&mut self, now: Instant, id: u64, pending: Pending<R>, out: &mut Vec<Item<R>>) {
@@ -389,26 +406,20 @@ impl<R: Reference> Router<R> {
     }
 }
 
-impl<R: Reference> Pending<R> {
-    fn new(asker: Asker, ask: &Ask, found: Vec<R::To<Record>>) -> Self {
-        Self { asker, outstanding: None, found, wanted: wanted(ask) }
-    }
-}
-
-fn wanted(ask: &Ask) -> usize {
-    usize::from(ask.wanted).clamp(1, MAX_AUTHORS)
-}
-
-fn reply<R: Reference>(id: u64, records: Vec<R::To<Record>>) -> Message<R> {
-    if records.is_empty() { Message::NotFound { id } } else { Message::Found { id, records } }
+fn reply<R: Reference>(id: u64, records: Vec<R::To<Record>>, share: u64) -> Message<R> {
+    if records.is_empty() { Message::NotFound { id, share } } else { Message::Found { id, records, share } }
 }
 
 fn send<R: Reference>(to: PublicKey, contact: Option<String>, message: &Message<R>, out: &mut Vec<Item<R>>) {
     out.push(Item::Network(NetworkOutput::Send { to, contact, bytes: message.to_bytes() }));
 }
 
-const MAX_PEERS: usize = 256;
 const MAX_PENDING: usize = 4_096;
 const MAX_SEEN: usize = 65_536;
-/// Nodes that a query remembers to have passed.
-const MAX_HISTORY: usize = 32;
+/// Nodes that a query names, beside those who are asked together: 3 KiB of text. Others may get it a second time, and let it end there.
+const MAX_HISTORY: usize = 64;
+/// Peers that anybody asks at once, whatever the rules.
+const MAX_FAN_OUT: usize = 64;
+/// Where two thirds of a query have come home from afar without a value, the rest has this part of a lifetime left: a node that has died
+/// with its share does not cost all of it, and one that is only further away than the others is still heard.
+const LAST_THIRD: u32 = 4;

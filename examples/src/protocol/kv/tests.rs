@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::LazyLock,
     time::{Duration, Instant},
 };
 
@@ -102,7 +103,25 @@ impl<R: Reference> Group<R> {
             node
         });
         let (nodes, wire, ledger) = (nodes.collect(), VecDeque::new(), Vec::new());
-        Self { now, nodes, wire, ledger, dead: BTreeSet::new() }
+        let mut group = Self { now, nodes, wire, ledger, dead: BTreeSet::new() };
+        group.run(HOP); // they tell each other who their neighbours are
+        group.ledger.clear();
+        group
+    }
+
+    /// Nodes and which pairs of them are neighbours of each other.
+    fn mutual(nodes: usize, pairs: &[(usize, usize)], rules: &Rules) -> Self {
+        let mut neighbours = vec![Vec::new(); nodes];
+        for (one, other) in pairs {
+            neighbours[*one].push(*other);
+            neighbours[*other].push(*one);
+        }
+        Self::new(&neighbours, rules)
+    }
+
+    /// How often each node was asked.
+    fn asked(&mut self) -> Vec<u64> {
+        (0..self.nodes.len()).map(|place| self.count(place, "asked")).collect()
     }
 
     fn line(length: usize, rules: &Rules) -> Self {
@@ -218,7 +237,9 @@ fn identity(place: usize) -> Identity {
 }
 
 fn key(place: usize) -> PublicKey {
-    identity(place).public_key()
+    static KEYS: LazyLock<[PublicKey; 128]> =
+        LazyLock::new(|| std::array::from_fn(|place| identity(place).public_key()));
+    KEYS[place]
 }
 
 fn peer(place: usize) -> Peer {

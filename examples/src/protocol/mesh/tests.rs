@@ -75,7 +75,7 @@ impl Group {
     fn dial(&mut self, from: usize, key: PublicKey) {
         let to = self.keys.iter().position(|other| *other == key).unwrap();
         if self.stopped[to] {
-            return self.nodes[from].handle_dial_failed(self.now, key);
+            return self.nodes[from].handle_dial_failed(self.now, key, "it is stopped".to_owned());
         }
         let near = self.nodes[from].handle_stream(self.now, key).unwrap();
         let far = self.nodes[to].handle_stream(self.now, self.keys[from]).unwrap();
@@ -225,6 +225,9 @@ fn a_short_stop_loses_nothing_and_a_long_one_is_mended() {
     group.stopped[3] = true;
     group.run(Duration::from_secs(10));
     assert_eq!(group.up()[..3], [2; 3]);
+    // It is dialled all the time, and what does not change is told once.
+    let unreached = |event: &&Event| matches!(event, Event::Unreached { .. });
+    assert_eq!(group.events.iter().flatten().filter(unreached).count(), 3);
     group.stopped[3] = false;
     group.run(Duration::from_secs(5));
     assert_eq!(group.up(), [3; 4]);

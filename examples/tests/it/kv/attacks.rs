@@ -2,10 +2,8 @@ use std::time::{Duration, Instant};
 
 use crust_examples::protocol::kv::{ArcRef, AuthMessage, Challenge, Claim, Message};
 
-use super::{
-    Node, in_each_configuration,
-    puppet::{Puppet, greater_than, less_than},
-};
+use super::{Node, in_each_configuration};
+use crate::puppet::{Puppet, greater_than, less_than};
 
 in_each_configuration!(a_recorded_exchange_opens_no_door, who_answers_for_another_is_refused);
 

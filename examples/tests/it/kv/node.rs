@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::support::PATIENCE;
+
 pub(super) const KV: &str = env!("CARGO_BIN_EXE_kv");
 
 /// A node under way. It does not outlive the test.
@@ -82,6 +84,11 @@ impl Node {
                 return line;
             }
         }
+    }
+
+    /// What it has complained of meanwhile.
+    pub(super) fn complaints(&self) -> Vec<String> {
+        self.errors.try_iter().collect()
     }
 
     pub(super) fn count(&mut self, name: &str) -> u64 {
@@ -164,6 +171,3 @@ fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
     });
     lines
 }
-
-/// Far more than anything here takes, even on a loaded machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);

@@ -1,11 +1,9 @@
 use std::process::Command;
 
-use super::{
-    Node, in_each_configuration,
-    node::KV,
-    puppet::{Puppet, greater_than},
-};
 use crust_examples::protocol::kv::{ArcRef, Message, Record, Reference as _};
+
+use super::{Node, in_each_configuration, node::KV};
+use crate::puppet::{Puppet, greater_than};
 
 in_each_configuration!(
     a_line_of_six_finds_what_is_near_enough_in_every_mode,
@@ -125,9 +123,9 @@ pub(super) fn what_its_author_has_not_signed_goes_nowhere(configuration: &[&str]
 
     // And as an answer to a question of the other node, which goes through the first.
     nodes[1].say("get name hops=2");
-    let question = liar.hear_other_than_auth().expect("it is asked");
-    let Ok(Message::<ArcRef>::Ask(ask)) = Message::from_bytes(&question) else { panic!() };
-    liar.say(&Message::<ArcRef>::Found { id: ask.id(), records: vec![ArcRef::new(forged)] }.to_bytes());
+    let ask = liar.hear_question().expect("it is asked");
+    let answer = Message::<ArcRef>::Found { id: ask.id(), records: vec![ArcRef::new(forged)], share: 0 };
+    liar.say(&answer.to_bytes());
     assert!(nodes[1].read().starts_with("name: not found"), "it is not forwarded");
     assert_eq!([nodes[0].count("refused_records"), nodes[1].count("refused_records")], [2, 0]);
 }
@@ -139,12 +137,36 @@ fn strange_messages_and_frames_stop_nobody(configuration: &[&str]) {
     stranger.say(br#"{"Dance":{"id":1}}"#);
     assert!(nodes[0].complaint("is not understood").contains("not a message: unknown variant `Dance`"));
     assert_eq!(nodes[0].count("unreadable"), 1);
+    // Of what it says next the user hears only so much as he can read.
+    for number in 0..1_000 {
+        stranger.say(format!("nonsense {number}").as_bytes());
+    }
+    nodes[0].wait_for_count("unreadable", 1_001);
+    let complaints = nodes[0].complaints();
+    assert!(complaints.len() < 100, "{} lines", complaints.len());
     // A frame of 4 GiB.
     stranger.write_raw(&[0xff; 16]);
-    assert_eq!(stranger.hear(), None, "its stream is cut");
+    while stranger.hear().is_some() {} // until its stream is cut
     nodes[0].wait_for_count("online", 1);
     nodes[0].ask("keep name 1");
     assert!(nodes[1].ask("get name").starts_with("name = 1"), "the others go on");
+}
+
+/// One that is let in by its stream, but not by the gate, comes again and again.
+#[test]
+fn who_is_sent_away_all_the_time_does_not_fill_the_users_screen() {
+    let mut node = Node::start(&["--threading", "local"]);
+    let first = Puppet::connect(greater_than(&node.endpoint), &node.endpoint);
+    for _ in 0..60 {
+        let mut again = first.again(&node.endpoint);
+        again.say_if_it_goes(b"nonsense");
+        while again.hear().is_some() {}
+    }
+    node.wait_for_count("links", 0);
+    assert!(node.count("refused_peers") >= 60);
+    let complaints = node.complaints();
+    let sent_away = complaints.iter().filter(|line| line.contains("is sent away")).count();
+    assert!((1..30).contains(&sent_away), "{complaints:?}");
 }
 
 #[test]

@@ -215,7 +215,7 @@ fn a_challenge_is_answered_once_and_in_time<R: Reference>() {
 fn words_out_of_turn_are_refused<R: Reference>() {
     for (words, why) in [
         (
-            Message::<R>::NotFound { id: 1 }.to_bytes(),
+            Message::<R>::NotFound { id: 1, share: 0 }.to_bytes(),
             "it said something else before it had proved who it is",
         ),
         (
@@ -259,8 +259,8 @@ fn what_its_author_has_not_signed_ends_here<R: Reference>() {
     ends.out[B].clear();
     ends.receive(B, from, 1, Message::<R>::Put(forged.clone()).to_bytes());
     assert!(ends.out[B].is_empty());
-    let both = Message::<R>::Found { id: 5, records: vec![forged, genuine.clone()] };
+    let both = Message::<R>::Found { id: 5, records: vec![forged, genuine.clone()], share: 0 };
     ends.receive(B, from, 1, both.to_bytes());
-    let message = Message::Found { id: 5, records: vec![genuine] };
+    let message = Message::Found { id: 5, records: vec![genuine], share: 0 };
     assert_eq!(ends.out[B], [Item::Router(RouterInput::Message { from, message })]);
 }
