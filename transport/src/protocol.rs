@@ -9,6 +9,7 @@ pub(crate) mod meetings;
 pub(crate) mod offer;
 pub(crate) mod paths;
 pub(crate) mod pending;
+pub(crate) mod precedence;
 pub(crate) mod preface;
 pub(crate) mod quic;
 pub(crate) mod race;

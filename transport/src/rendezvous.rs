@@ -10,6 +10,8 @@ use std::{
 use nat_traversal::{MapFailure, MappedSocketAddr, MappingContext, PrivRendezvousInfo, PubRendezvousInfo};
 
 mod channel;
+#[cfg(test)]
+mod tests;
 
 pub use channel::RendezvousChannel;
 
@@ -430,7 +432,7 @@ impl RendezvousOptions {
         self
     }
 
-    /// Does not wait those 300 ms before a relay is used, as where it is known to be needed. Default: no.
+    /// Does not wait those 300 ms before a relay is used, as where it is known to be needed, and tells the peer so. Default: no.
     #[must_use]
     pub fn relay_at_once(mut self, at_once: bool) -> Self {
         self.relay_at_once = at_once;

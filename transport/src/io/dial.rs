@@ -131,6 +131,16 @@ pub(crate) enum Dial {
     Quic(QuicDial),
 }
 
+impl Dial {
+    /// Whether anything has come back.
+    pub(crate) fn is_answered(&self) -> bool {
+        match self {
+            Self::Quic(dial) => dial.is_answered(),
+            Self::Over | Self::Tcp(_) => true,
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(crate) struct TcpDial {
     shared: Arc<Shared>,

@@ -7,7 +7,7 @@
 //! 2  UDP over IPv4: rendezvous information     3  UDP over IPv6
 //! 4  TCP over IPv4: rendezvous information     5  TCP over IPv6
 //! 6  listeners, each: scheme and family (1): 0 quic 1 tcp, + 2 for IPv6 | address (4 or 16) | port (2)
-//! 7  flags (1): 1 more addresses follow, 2 the sender gets the other's offer last; 0 if the record is missing
+//! 7  flags (1): 1 more addresses follow, 2 the sender gets the other's offer last, 4 relays are used at once; 0 if the record is missing
 //! ```
 //!
 //! What is learned after an offer was given follows as another offer with the same keys and more addresses.
@@ -33,6 +33,8 @@ pub(crate) struct Offer {
     pub(crate) more: bool,
     /// The sender gets the other's offer last, so that the other has begun by then.
     pub(crate) second: bool,
+    /// The sender knows that a relay is needed, and does not wait for anything better.
+    pub(crate) relay_at_once: bool,
 }
 
 /// A kind of hole to punch.
@@ -69,7 +71,8 @@ impl Offer {
         if !listeners.is_empty() {
             push_record(&mut bytes, LISTENERS, &listeners);
         }
-        let flags = (u8::from(self.more) * MORE) | (u8::from(self.second) * SECOND);
+        let flags = [(self.more, MORE), (self.second, SECOND), (self.relay_at_once, RELAY_AT_ONCE)];
+        let flags = flags.iter().fold(0, |all, (set, flag)| all | (u8::from(*set) * flag));
         if flags != 0 {
             push_record(&mut bytes, FLAGS, &[flags]);
         }
@@ -128,8 +131,8 @@ impl Offer {
             }
         }
         let meeting = meeting.ok_or(OfferError::Content)?;
-        let (more, second) = (flags & MORE != 0, flags & SECOND != 0);
-        Ok(Self { public_key, meeting, holes, listeners, more, second })
+        let [more, second, relay_at_once] = [MORE, SECOND, RELAY_AT_ONCE].map(|flag| flags & flag != 0);
+        Ok(Self { public_key, meeting, holes, listeners, more, second, relay_at_once })
     }
 }
 
@@ -213,6 +216,7 @@ const LISTENERS: u8 = 6;
 const FLAGS: u8 = 7;
 const MORE: u8 = 1;
 const SECOND: u8 = 2;
+const RELAY_AT_ONCE: u8 = 4;
 const IS_V6: u8 = 2;
 /// As many as are in a rendezvous information.
 pub(crate) const MAX_LISTENERS: usize = 16;
@@ -241,6 +245,7 @@ mod tests {
             listeners,
             more: false,
             second: false,
+            relay_at_once: false,
         };
         let mut bytes = vec![1];
         bytes.extend([9; 32]);
@@ -271,7 +276,7 @@ mod tests {
     #[test]
     fn what_follows_an_offer_has_its_keys_and_more_addresses() {
         let (mut offer, _) = golden();
-        (offer.more, offer.second) = (true, true);
+        (offer.more, offer.second, offer.relay_at_once) = (true, true, true);
         let told = gen_rendezvous_info(Vec::new()).1;
         offer.holes[0] = Some(told.clone());
         assert_eq!(Offer::decode(&offer.encode()).as_ref(), Ok(&offer));

@@ -97,8 +97,8 @@ impl RendezvousChannel {
     }
 
     /// Takes in that the peer is at this IP address, by the word of somebody else: who introduced the two and sees the peer come from
-    /// there, say. Against a NAT that draws ports at random many packets go to such an address, and to none of which only the peer speaks. Eight
-    /// addresses count.
+    /// there, say. Against a NAT that draws ports at random many packets go to such an address, and to none of which only the peer speaks; and the
+    /// side that is [second](crate::RendezvousOptions::second) begins QUIC there before it hears the peer. Eight addresses count.
     pub fn vouch(&self, ip: IpAddr) {
         self.half.vouch(ip);
     }

@@ -185,6 +185,20 @@ fn one_relay_is_enough_for_both() {
 }
 
 #[test]
+fn a_peer_is_told_that_a_relay_is_used_at_once_and_may_begin_there() {
+    let Some(coturn) = Coturn::start() else { return };
+    let peers = [transport(), transport()];
+    let relay = Relay::allocate(&peers[0], &coturn.server(""), soon()).unwrap();
+    let at_once = RendezvousOptions::new().udp(false).tcp(false).listeners(false).relay_at_once(true);
+    let _listener = Listener::bind(&peers[1], "quic://127.0.0.1:0").unwrap();
+    let called = RendezvousOptions::new().tcp(false).listeners(false).second(true);
+    let [one, other] = meet(prepare(&peers[0], &at_once.relay(&relay)), prepare(&peers[1], &called));
+    exchange(&one, &other);
+    assert_eq!([one.path().kind, other.path().kind], [PathKind::Relayed; 2]);
+    assert_eq!((one.path().local, other.path().remote), (relay.addr(), relay.addr()));
+}
+
+#[test]
 fn a_direct_way_is_preferred_to_the_relay() {
     let Some(coturn) = Coturn::start() else { return };
     let peers = [transport(), transport()];

@@ -77,6 +77,28 @@ fn exchange(mut one: &Stream, mut other: &Stream) {
 }
 
 #[test]
+fn quic_begins_before_the_peer_is_heard_where_a_third_sees_it() {
+    let peers = [0, 1].map(|_| Peer::new(&["quic://127.0.0.1:0"]));
+    let options = RendezvousOptions::new().tcp(false).listeners(false);
+    let (first_offer, first) = peers[0].prepare(&options);
+    let (second_offer, second) = peers[1].prepare(&options.second(true));
+    second.channel().vouch("127.0.0.1".parse().unwrap());
+    thread::scope(|scope| {
+        let second = scope.spawn(|| second.connect(&first_offer, &within(30)).unwrap());
+        // The first has not begun, so it has sent nothing; a stream of the second's comes all the same, too early.
+        let deadline = soon();
+        while peers[0].transport.stats().rendezvous_unknown == 0 {
+            assert!(Instant::now() < deadline, "no stream has come");
+            thread::sleep(Duration::from_millis(1));
+        }
+        // That does no harm.
+        let first = first.connect(&second_offer, &within(30)).unwrap();
+        exchange(&first, &second.join().unwrap());
+    });
+    assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+#[test]
 fn a_hole_for_quic_is_punched_from_the_listening_sockets() {
     let peers = [Peer::new(&["quic://127.0.0.1:0"]), Peer::new(&["quic://127.0.0.1:0"])];
     let udp = RendezvousOptions::new().tcp(false).listeners(false);

@@ -14,6 +14,14 @@ pub(crate) struct QuicDial {
     ticket: u64,
 }
 
+impl QuicDial {
+    /// Whether a datagram of the peer has come on its connection; so too if it is over.
+    pub(crate) fn is_answered(&self) -> bool {
+        let link = self.shared.quic.table.hold().waiting_on(self.ticket);
+        link.is_none_or(|link| link.is_answered())
+    }
+}
+
 impl QuicIo {
     /// Begins a dial, over a connection that is there or a new one; the outcome goes to `order`.
     pub(crate) fn dial(&self, shared: &Arc<Shared>, order: DialOrder) -> io::Result<QuicDial> {

@@ -131,6 +131,11 @@ impl Link {
         self.kind
     }
 
+    /// Whether anything has come on it.
+    pub(super) fn is_answered(&self) -> bool {
+        self.core.hold().connection.is_answered()
+    }
+
     /// Nothing that was asked on it is awaited any more.
     pub(super) fn withdraw(&self, shared: &Shared) {
         if let Kind::Shared { expected } = self.kind {

@@ -106,6 +106,11 @@ impl Table {
         self.dials.insert(ticket, link.clone());
     }
 
+    /// The connection that a dial in progress waits for.
+    pub(super) fn waiting_on(&self, ticket: u64) -> Option<Arc<Link>> {
+        self.dials.get(&ticket).cloned()
+    }
+
     /// Where the dial waited, if it was not over before.
     pub(super) fn dial_is_over(&mut self, ticket: u64) -> Option<Arc<Link>> {
         self.parked.retain(|(parked, _)| *parked != ticket);

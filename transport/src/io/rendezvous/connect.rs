@@ -1,14 +1,16 @@
+mod relayed;
 mod udp;
 
 use std::{
-    net::TcpStream,
+    net::{SocketAddr, TcpStream},
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
 
 use nat_traversal::{
-    LateAddresses, MappingConfig, MappingContext, PunchError, protocol::UdpPuncher, tcp_punch_hole_with,
+    LateAddresses, MappedSocketAddr, MappingConfig, MappingContext, PunchError, protocol::UdpPuncher,
+    tcp_punch_hole_with,
 };
 
 pub(crate) use udp::connect_from;
@@ -17,6 +19,7 @@ use super::{
     Hold,
     doors::{Door, doors},
     half::{Half, PunchSocket},
+    punches::without_addresses,
     road_of,
     traces::{EndPunches, Expected, TcpFinds, describe},
 };
@@ -79,12 +82,12 @@ pub(crate) fn connect(
             let socket = match open.socket {
                 PunchSocket::Udp(hold) => {
                     let how = (open.is_direct, ours.second && !theirs.second);
-                    call.begin_udp(hole, info, told, hold, how, half.ways)?;
+                    call.begin_udp(hole, info, told, hold, how)?;
                     continue;
                 }
                 PunchSocket::Tcp(socket) => socket,
             };
-            let (late, told) = (LateAddresses::new(), told.clone());
+            let (late, told) = (LateAddresses::new(), without_addresses(told));
             call.late.push((hole, late.clone()));
             let (context, finds) = (&context, &finds);
             let punch = move || {
@@ -107,8 +110,9 @@ pub(super) struct Call<'c> {
     slot: &'c Arc<Slot>,
     expected: &'c Expected<'c>,
     options: &'c ConnectOptions,
-    /// What the peer has told so far, where there was an offer.
+    /// What the peer has told so far, where there was an offer, and we.
     theirs: Option<Offer>,
+    ours: Vec<(Hole, Vec<MappedSocketAddr>)>,
     peer: PublicKey,
     leads: bool,
     begun: Instant,
@@ -120,6 +124,8 @@ pub(super) struct Call<'c> {
     relays: Vec<Hold>,
     /// What the punches for TCP are told.
     late: Vec<(Hole, LateAddresses)>,
+    /// Ways over relays that are held back.
+    held: Vec<(Arc<UdpSocket>, SocketAddr)>,
     /// Where the peer listens.
     doors: Vec<Door>,
     attempts: Vec<Attempt>,
@@ -139,6 +145,8 @@ pub(super) struct Call<'c> {
 struct Punch {
     hole: Hole,
     machine: SharedMachine<UdpPuncher>,
+    /// QUIC may begin before the peer is heard.
+    blindly: bool,
 }
 
 /// One connection on which a stream may be asked for.
@@ -149,6 +157,10 @@ struct Attempt {
     /// The number of the socket that it was told to go from.
     via: Option<usize>,
     begun: Instant,
+    /// It was begun before the peer was heard.
+    is_blind: bool,
+    /// When to begin it anew if the peer does not answer: it was heard there since.
+    again: Option<Instant>,
     dial: Option<Dial>,
 }
 
@@ -169,6 +181,7 @@ impl<'c> Call<'c> {
             expected,
             options,
             theirs: None,
+            ours: Vec::new(),
             peer: expected.peer,
             leads: expected.leads,
             begun,
@@ -178,6 +191,7 @@ impl<'c> Call<'c> {
             tcp_punches: 0,
             relays: Vec::new(),
             late: Vec::new(),
+            held: Vec::new(),
             doors,
             attempts: Vec::new(),
             awaited: Vec::new(),
@@ -205,6 +219,8 @@ impl<'c> Call<'c> {
             for (hole, found) in found {
                 self.tcp_found(hole, found);
             }
+            self.begin_again(now);
+            self.release_relays(now);
             if let Some(stream) = self.take_stream()? {
                 return Ok(stream);
             }
@@ -216,7 +232,8 @@ impl<'c> Call<'c> {
             }
             let punches = self.punches.iter().filter_map(|punch| punch.machine.timeout());
             let doors = self.doors.iter().filter_map(|door| door.due);
-            let until = punches.chain(doors).chain([self.deadline]).min();
+            let until = punches.chain(doors).chain(self.due_again()).chain(self.held_until());
+            let until = until.chain([self.deadline]).min();
             if let Waited::Closed = self.shared.crank.wait(self.slot, until) {
                 return Err(RendezvousError::Closed);
             }
@@ -304,7 +321,7 @@ impl<'c> Call<'c> {
             Ok(dial) => (Some(dial), None),
             Err(error) => (None, Some(DialError::Socket(error))),
         };
-        self.attempts.push(Attempt { road, door, via, begun, dial });
+        self.attempts.push(Attempt { road, door, via, begun, is_blind: false, again: None, dial });
         if let Some(error) = error {
             self.attempt_failed(attempt, &error);
         }
@@ -362,6 +379,7 @@ impl<'c> Call<'c> {
             && !self.may_be_asked
             && !self.dialable
             && self.punches.is_empty()
+            && self.held.is_empty()
             && self.tcp_punches == 0
             && self.awaited.is_empty()
     }

@@ -5,7 +5,6 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
 use nat_traversal::{
@@ -26,8 +25,8 @@ pub(crate) struct Half {
     pub(super) shared: Arc<Shared>,
     /// What may be tried.
     pub(super) ways: PathKinds,
-    /// Before a relay is used.
-    pub(super) relays_after: Duration,
+    /// A relay is known to be needed.
+    pub(super) relay_at_once: bool,
     state: Mutex<State>,
 }
 
@@ -142,19 +141,19 @@ impl Half {
             udp_answered: None,
             leases: Vec::new(),
         };
-        let relays_after = if options.relay_at_once { Duration::ZERO } else { RELAYS_AFTER };
-        Arc::new(Self { shared: shared.clone(), ways: options.ways, relays_after, state: Mutex::new(state) })
+        let relay_at_once = options.relay_at_once;
+        Arc::new(Self { shared: shared.clone(), ways: options.ways, relay_at_once, state: Mutex::new(state) })
     }
 
     /// What the peer is to be told now.
     pub(crate) fn offer(&self) -> Offer {
-        self.state.hold().offer(&self.shared)
+        self.state.hold().offer(self)
     }
 
     /// Begins the call; `slot` is woken by news from now on. `None` if one has begun before.
     pub(super) fn begin(&self, slot: &Arc<Slot>) -> Option<Begun> {
         let mut state = self.state.hold();
-        state.offer(&self.shared);
+        state.offer(self);
         let meeting = state.meeting.take()?;
         state.slot = Some(slot.clone());
         let open = std::mem::take(&mut state.open);
@@ -180,7 +179,7 @@ impl Half {
     }
 
     /// How a hole's socket is seen from outside.
-    pub(super) fn mapped(&self, hole: Hole, seen: Vec<MappedSocketAddr>, lease: Option<PortLease>) {
+    pub(crate) fn mapped(&self, hole: Hole, seen: Vec<MappedSocketAddr>, lease: Option<PortLease>) {
         self.change(|state| {
             state.leases.extend(lease);
             if let Some(told) = state.told.iter_mut().find(|told| told.hole == hole) {
@@ -284,7 +283,7 @@ impl Half {
 }
 
 impl State {
-    fn offer(&mut self, shared: &Shared) -> Offer {
+    fn offer(&mut self, half: &Half) -> Offer {
         let public = self.public.get_or_insert_with(|| {
             let (private, public) = gen_rendezvous_info(Vec::new());
             self.meeting = Some(private);
@@ -298,21 +297,22 @@ impl State {
                 // Nobody can be told to punch towards nothing.
                 None if endpoints.is_empty() && !self.more => continue,
                 None => {
-                    let (private, public) = gen_rendezvous_info(endpoints);
+                    // Without addresses, as the keys are made of it: the peer's first offer need not be the first that was made here.
+                    let (private, public) = gen_rendezvous_info(Vec::new());
                     told.private = Some(private);
-                    told.public = Some(public.clone());
-                    public
+                    told.public.insert(public).with_endpoints(endpoints)
                 }
             };
             holes[told.hole as usize] = Some(public);
         }
         Offer {
-            public_key: shared.public_key,
+            public_key: half.shared.public_key,
             meeting: public.clone(),
             holes,
             listeners: self.listeners.clone(),
             more: self.more,
             second: self.second,
+            relay_at_once: half.relay_at_once,
         }
     }
 }
@@ -345,5 +345,3 @@ const MAX_ENDPOINTS: usize = 16;
 const MAX_VOUCHED: usize = 8;
 /// Each costs a check a peer's address.
 const MAX_RELAYS: usize = 2;
-/// What is direct gets so much time before a relay is tried.
-const RELAYS_AFTER: Duration = Duration::from_millis(300);

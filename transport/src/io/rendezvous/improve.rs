@@ -52,7 +52,7 @@ pub(crate) fn improve(
         let PunchSocket::Udp(hold) = open.socket else { continue };
         if let Some(told) = &theirs.holes[open.hole as usize] {
             let how = (open.is_direct, ours.second && !theirs.second);
-            let puncher = begin_punch(begun, info, told, how, wanted(half), &options.punch)?;
+            let puncher = begin_punch(begun, info, told, how, &options.punch)?;
             search.punches.push((open.hole, SharedMachine::new(shared, &slot, hold.socket(), puncher)));
         }
         holds.push(hold);

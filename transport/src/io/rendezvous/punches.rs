@@ -15,20 +15,17 @@ use crate::{
     rendezvous::RendezvousError,
 };
 
-/// A punch as far as the first offers tell; more may follow. The keys are made of all that was told, whatever is tried.
+/// A punch that is told of all addresses [later](UdpPuncher::learn), those included that are known.
 pub(super) fn begin_punch(
     now: Instant,
     info: PrivRendezvousInfo,
     told: &PubRendezvousInfo,
     (is_direct, peer_has_begun): (bool, bool),
-    ways: PathKinds,
     options: &PunchOptions,
 ) -> Result<UdpPuncher, RendezvousError> {
-    let endpoints = info.endpoints().to_vec();
-    let keys = info.agree(told).map_err(|_| RendezvousError::Offer)?;
+    let keys = info.agree(&without_addresses(told)).map_err(|_| RendezvousError::Offer)?;
     let seed = Seed::from_bytes(entropy::bytes());
-    let theirs = reachable(told.endpoints(), ways);
-    let mut puncher = UdpPuncher::new(now, &endpoints, &theirs, keys, seed).options(options);
+    let mut puncher = UdpPuncher::new(now, &[], &[], keys, seed).options(options);
     if peer_has_begun {
         puncher = puncher.peer_has_begun();
     }
@@ -36,6 +33,11 @@ pub(super) fn begin_punch(
         puncher = puncher.only_further();
     }
     Ok(puncher.more_to_come())
+}
+
+/// What keys are agreed on with: it is the same in every offer of a meeting, and addresses are not.
+pub(super) fn without_addresses(told: &PubRendezvousInfo) -> PubRendezvousInfo {
+    told.with_endpoints(Vec::new())
 }
 
 /// Those of the peer's addresses to which a way from a socket of ours is wanted.

@@ -435,6 +435,11 @@ impl QuicConnection {
         self.last_heard
     }
 
+    /// Whether a datagram has come.
+    pub(crate) fn is_answered(&self) -> bool {
+        self.inner.stats().udp_rx.datagrams > 0
+    }
+
     pub(crate) fn end(&self) -> Option<&ConnectionEnd> {
         self.end.as_ref()
     }

@@ -1,14 +1,14 @@
 //! The part of a call that punches holes for UDP, which is all of it where the caller brings the socket.
 
 use std::{
-    net::{self, SocketAddr},
+    net::{self, IpAddr, SocketAddr},
     sync::{Arc, Mutex},
     time::Instant,
 };
 
 use nat_traversal::{
     PrivRendezvousInfo, PubRendezvousInfo,
-    protocol::{PunchEvent, Seed, UdpPuncher},
+    protocol::{PunchEvent, Seed, SocketIndex, UdpPuncher},
 };
 
 use super::{Attempt, Call, Punch};
@@ -28,8 +28,10 @@ use crate::{
         },
         udp::{SharedMachine, UdpSocket},
     },
-    path::PathKinds,
-    protocol::offer::Hole,
+    protocol::{
+        offer::Hole,
+        precedence::{ANSWER, blind_targets},
+    },
     rendezvous::{RendezvousError, RendezvousRoad},
     transport::Shared,
 };
@@ -62,7 +64,7 @@ pub(crate) fn connect_from(
     let seed = Seed::from_bytes(entropy::bytes());
     let puncher = UdpPuncher::new(begun, &endpoints, theirs.endpoints(), keys, seed);
     let puncher = puncher.options(&options.punch);
-    call.punch(hole, &hold, puncher);
+    call.punch(hole, &hold, puncher, false);
     call.holds.push(hold);
     call.run(&TcpFinds { slot: slot.clone(), found: Mutex::default() })
 }
@@ -75,10 +77,10 @@ impl Call<'_> {
         told: &PubRendezvousInfo,
         hold: Hold,
         how: (bool, bool),
-        ways: PathKinds,
     ) -> Result<(), RendezvousError> {
-        let puncher = begin_punch(self.begun, info, told, how, ways, &self.options.punch)?;
-        self.punch(hole, &hold, puncher);
+        let puncher = begin_punch(self.begun, info, told, how, &self.options.punch)?;
+        let (is_direct, peer_has_begun) = how;
+        self.punch(hole, &hold, puncher, self.leads && is_direct && peer_has_begun);
         self.holds.push(hold);
         Ok(())
     }
@@ -98,11 +100,14 @@ impl Call<'_> {
         }
         self.more = more || told.more;
         self.relays.extend(relays);
-        let known = |of: Hole| ours.iter().find(|(hole, _)| *hole == of).map_or(&[][..], |(_, all)| all);
-        for Punch { hole, machine } in &mut self.punches {
+        self.ours = ours;
+        let relays_from = self.relays_from();
+        let Some(told) = &self.theirs else { return };
+        let known = |of: Hole| self.ours.iter().find(|(hole, _)| *hole == of).map_or(&[][..], |(_, all)| all);
+        for Punch { hole, machine, .. } in &mut self.punches {
             let theirs = told.endpoints(*hole);
             if *hole == Hole::UdpV4 {
-                add_relays(machine, now, &self.relays, theirs, self.begun + half.relays_after);
+                add_relays(machine, now, &self.relays, theirs, relays_from);
             }
             machine.machine_mut().learn(now, known(*hole), &reachable(theirs, half.ways), self.more);
             vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
@@ -110,11 +115,53 @@ impl Call<'_> {
         for (hole, late) in &self.late {
             late.tell(known(*hole), told.endpoints(*hole), self.more);
         }
+        self.begin_blindly(now, &vouched);
     }
 
-    /// Whether the peer has that address at a relay.
-    pub(super) fn is_relayed(&self, remote: SocketAddr) -> bool {
-        self.theirs.as_ref().is_some_and(|theirs| theirs.is_relayed(remote))
+    /// Begins QUIC where the peer's NAT is open to us without doubt, so that the first packet of the handshake need not wait for one of
+    /// the peer's.
+    fn begin_blindly(&mut self, now: Instant, vouched: &[IpAddr]) {
+        let Some((half, told)) = self.half.zip(self.theirs.as_ref()) else { return };
+        let relay_at_once = self.relay_at_once();
+        let mut ways = Vec::new();
+        for Punch { hole, machine, .. } in self.punches.iter().filter(|punch| punch.blindly) {
+            let Some(socket) = machine.socket(SocketIndex::MAIN) else { continue };
+            let ours = self.ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
+            let theirs = reachable(told.endpoints(*hole), half.ways);
+            let targets = blind_targets(ours, &theirs, vouched, relay_at_once).into_iter();
+            ways.extend(targets.map(|remote| (socket.clone(), remote)));
+        }
+        for (socket, remote) in ways {
+            let was_begun = self.attempts.iter().any(|attempt| attempt.is_by(&socket, remote));
+            let blind = self.attempts.iter().filter(|attempt| attempt.is_blind).count();
+            if !was_begun && blind < MAX_BLIND && !self.hold_back(now, &socket, remote) {
+                self.begin_on(socket, remote);
+                self.attempts.iter_mut().next_back().expect("it was begun").is_blind = true;
+            }
+        }
+    }
+
+    /// Begins anew where QUIC was begun blindly, the peer was heard since, and does not answer.
+    pub(super) fn begin_again(&mut self, now: Instant) {
+        for index in 0..self.attempts.len() {
+            let attempt = &mut self.attempts[index];
+            if attempt.again.is_none_or(|again| now < again) {
+                continue;
+            }
+            (attempt.again, attempt.is_blind) = (None, false);
+            if attempt.dial.as_ref().is_some_and(|dial| !dial.is_answered()) {
+                let (road, via) = (attempt.road, attempt.via);
+                let socket = self.holds.iter().map(Hold::socket).find(|socket| Some(socket.number()) == via);
+                if let Some(socket) = socket.cloned() {
+                    self.dial(road, None, Some(socket), None);
+                }
+            }
+        }
+    }
+
+    /// When that may be.
+    pub(super) fn due_again(&self) -> Option<Instant> {
+        self.attempts.iter().filter_map(|attempt| attempt.again).min()
     }
 
     /// Takes in what came for the punches, and what they found.
@@ -128,14 +175,17 @@ impl Call<'_> {
             };
             match event {
                 PunchEvent::Heard { socket, peer } => {
-                    let socket = punch.machine.socket(socket).cloned();
-                    self.udp_found(socket, peer);
+                    if let Some(socket) = punch.machine.socket(socket).cloned() {
+                        self.way_found(now, socket, peer, false);
+                    }
                 }
                 PunchEvent::Punched { socket, peer } => {
                     let Punch { machine, .. } = self.punches.swap_remove(index);
                     // The leader asks; it comes to the follower, on this very socket.
                     self.may_be_asked |= !self.leads;
-                    self.udp_found(machine.socket(socket).cloned(), peer);
+                    if let Some(socket) = machine.socket(socket).cloned() {
+                        self.way_found(now, socket, peer, true);
+                    }
                 }
                 PunchEvent::Hopeless(obstacle) => {
                     let Punch { hole, .. } = self.punches.swap_remove(index);
@@ -145,17 +195,31 @@ impl Call<'_> {
         }
     }
 
-    /// There is a hole, or all but certainly one.
-    fn udp_found(&mut self, socket: Option<Arc<UdpSocket>>, remote: SocketAddr) {
-        let Some(socket) = socket else { return };
-        let road = RendezvousRoad::Punched { scheme: Scheme::Quic, remote: Some(remote) };
-        let same = |attempt: &Attempt| {
-            attempt.road == road && attempt.via == Some(socket.number()) && attempt.dial.is_some()
-        };
-        if self.attempts.iter().any(same) {
+    /// There is a hole, if it is proved; else all but certainly one.
+    pub(super) fn way_found(
+        &mut self,
+        now: Instant,
+        socket: Arc<UdpSocket>,
+        remote: SocketAddr,
+        is_proved: bool,
+    ) {
+        let begun = |attempt: &&mut Attempt| attempt.dial.is_some() && attempt.is_by(&socket, remote);
+        if let Some(attempt) = self.attempts.iter_mut().find(begun) {
+            if attempt.is_blind {
+                let again = if is_proved { now } else { now + ANSWER };
+                attempt.again = Some(attempt.again.map_or(again, |known| known.min(again)));
+            }
             return;
         }
-        tracing::debug!(%remote, local = %socket.local(), leads = self.leads, "punched a hole for QUIC");
+        if !(self.leads && self.hold_back(now, &socket, remote)) {
+            self.begin_on(socket, remote);
+        }
+    }
+
+    /// The leader dials; the other is dialled.
+    fn begin_on(&mut self, socket: Arc<UdpSocket>, remote: SocketAddr) {
+        tracing::debug!(%remote, local = %socket.local(), leads = self.leads, "a hole for QUIC");
+        let road = RendezvousRoad::Punched { scheme: Scheme::Quic, remote: Some(remote) };
         socket.note_punched(remote, self.is_relayed(remote));
         self.holds.push(Hold::new(self.shared, socket.clone()));
         if self.leads {
@@ -163,9 +227,20 @@ impl Call<'_> {
         }
     }
 
-    fn punch(&mut self, hole: Hole, hold: &Hold, puncher: UdpPuncher) {
+    fn punch(&mut self, hole: Hole, hold: &Hold, puncher: UdpPuncher, blindly: bool) {
         let puncher = if self.leads { puncher.tell_heard() } else { puncher };
         let machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
-        self.punches.push(Punch { hole, machine });
+        self.punches.push(Punch { hole, machine, blindly });
     }
 }
+
+impl Attempt {
+    /// Whether it goes through that hole.
+    fn is_by(&self, socket: &UdpSocket, remote: SocketAddr) -> bool {
+        let road = RendezvousRoad::Punched { scheme: Scheme::Quic, remote: Some(remote) };
+        self.road == road && self.via == Some(socket.number())
+    }
+}
+
+/// Ways on which QUIC begins before the peer is heard, however many the peer names in time.
+const MAX_BLIND: usize = 4;
