@@ -222,6 +222,7 @@ impl Dial<'_> {
             peer: self.peer,
             token: self.token,
             label: &self.label,
+            without_udp: self.is_without_udp(),
             not_before: self.begun + head_start,
             deadline: self.deadline,
             interrupt: &self.interrupt,
@@ -237,7 +238,7 @@ impl Dial<'_> {
         let met = rendezvous.connect(theirs, &options);
         let now = clock::now();
         self.shared.with_budget(self.peer, |budget| match &met {
-            Ok(_) => budget.reset(),
+            Ok(stream) => budget.handle_met(stream.path().kind == PathKind::Relayed),
             Err(RendezvousError::Failed { .. }) => budget.handle_failure(now),
             Err(_) => {}
         });

@@ -66,6 +66,8 @@ impl Detour {
             peer: self.connection.public_key(),
             token: self.token.as_ref(),
             label: &self.label,
+            // Over TCP nothing is to be improved.
+            without_udp: false,
             not_before: begun,
             deadline: begun + PATIENCE,
             interrupt: &interrupt,

@@ -1,7 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use nat_traversal::HolePunchServerAddr;
-use transport::{NamedEndpoint, PublicKey};
+use transport::{NamedEndpoint, PublicKey, Scheme};
 
 /// A peer that introduces others to each other: where it is, and where it tells others their outside addresses.
 ///
@@ -65,10 +65,13 @@ impl Introducer {
     }
 
     /// Where to dial it, IPv4 first: it tells peers that are to punch to us where it sees us come from, and where NATs draw
-    /// ports at random, that is over IPv4.
-    pub(crate) fn in_dialling_order(&self) -> Vec<NamedEndpoint> {
+    /// ports at random, that is over IPv4. By TCP before that if no UDP passes here.
+    pub(crate) fn in_dialling_order(&self, without_udp: bool) -> Vec<NamedEndpoint> {
         let mut ordered = self.endpoints.clone();
-        ordered.sort_by_key(|named| named.to_endpoint().is_some_and(|endpoint| endpoint.addr().is_ipv6()));
+        ordered.sort_by_key(|named| {
+            let over_udp = without_udp && named.scheme() == Scheme::Quic;
+            (over_udp, named.to_endpoint().is_some_and(|endpoint| endpoint.addr().is_ipv6()))
+        });
         ordered
     }
 
@@ -93,6 +96,9 @@ mod tests {
         let endpoints = texts.map(|text| format!("{text}?pubkey={key}").parse::<NamedEndpoint>().unwrap());
         let [introducer] = &Introducer::grouped(endpoints.clone())[..] else { panic!("one of one key") };
         let [v6, rest @ ..] = &endpoints;
-        assert_eq!(introducer.in_dialling_order(), [rest, std::slice::from_ref(v6)].concat());
+        assert_eq!(introducer.in_dialling_order(false), [rest, std::slice::from_ref(v6)].concat());
+        let [over_udp, over_tcp @ ..] = rest;
+        let expected = [over_tcp, &[over_udp.clone(), v6.clone()][..]].concat();
+        assert_eq!(introducer.in_dialling_order(true), expected, "where no UDP passes");
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Request<'c> {
     pub(crate) peer: PublicKey,
     pub(crate) token: Option<&'c AccessToken>,
     pub(crate) label: &'c ProtocolLabel,
+    /// No UDP passes here, as far as is known.
+    pub(crate) without_udp: bool,
     /// The introducer is dialled at once, and asked for the peer not before.
     pub(crate) not_before: Instant,
     pub(crate) deadline: Instant,
@@ -170,8 +172,9 @@ impl Request<'_> {
             .interrupter(self.interrupt.dials());
         // The knock may go with the handshake: it is sealed for nobody and signed by us.
         let transport = &self.shared.transport;
-        let stream = Stream::connect_early(transport, &introducer.in_dialling_order()[..], &options)
-            .map_err(|error| match error {
+        let stream =
+            Stream::connect_early(transport, &introducer.in_dialling_order(self.without_udp)[..], &options)
+                .map_err(|error| match error {
                 DialError::Interrupted => IntroductionError::Interrupted,
                 error => IntroductionError::Unreachable(Box::new(error)),
             })?;
@@ -346,6 +349,7 @@ mod tests {
             peer: server.controller.public_key(),
             token: None,
             label: &ProtocolLabel::default(),
+            without_udp: false,
             not_before: now,
             deadline: now + Duration::from_secs(30),
             interrupt: &interrupt,

@@ -121,9 +121,11 @@ impl PunchBudget {
         self.not_before = Some(now + wait);
     }
 
-    /// It worked, or the network is another one: the count begins anew.
-    pub(crate) fn reset(&mut self) {
-        *self = Self::default();
+    /// The peer was met. Over a relay that says nothing of holes: whatever was counted still counts.
+    pub(crate) fn handle_met(&mut self, over_relay: bool) {
+        if !over_relay {
+            *self = Self::default();
+        }
     }
 }
 
@@ -231,7 +233,25 @@ mod tests {
         }
         assert!((10..=MAX_PUNCHES_PER_HOUR).contains(&punches), "{punches}");
         assert!(budget.may_punch(now).is_err());
-        budget.reset();
-        assert!(budget.may_punch(now).is_ok(), "another network may be a better one");
+        budget.handle_met(false);
+        assert!(budget.may_punch(now).is_ok() && !budget.has_failed(), "a hole was punched");
+    }
+
+    #[test]
+    fn a_peer_that_is_met_over_a_relay_is_punched_for_no_more_often() {
+        let start = start();
+        let mut budget = PunchBudget::default();
+        let mut punches = 0;
+        for second in 0..3_600 {
+            let now = start + Duration::from_secs(second);
+            if budget.may_punch(now).is_ok() {
+                punches += 1;
+                budget.handle_failure(now);
+            } else {
+                // No holes are punched; the relay serves.
+                budget.handle_met(true);
+            }
+        }
+        assert!((10..=MAX_PUNCHES_PER_HOUR).contains(&punches), "{punches}");
     }
 }

@@ -13,7 +13,7 @@ impl Turning {
         let work = move || {
             let options = ConnectOptions::new().protocol(INTRODUCE.clone()).timeout(DIALLING);
             let stream =
-                Stream::connect_with(&shared.transport, &introducer.in_dialling_order()[..], &options);
+                Stream::connect_with(&shared.transport, &introducer.in_dialling_order(false)[..], &options);
             let outcome = stream.map_err(|error| error.to_string());
             commands.give(Command::Dialled { attachment: index, outcome });
         };
