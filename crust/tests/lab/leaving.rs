@@ -57,6 +57,24 @@ pub(crate) fn leave_the_relay(a: &str, b: &str) -> Left {
     Left { after, bytes }
 }
 
+/// The same of two who say nothing meanwhile: when it was direct at the dialler, and the bytes that the relay carried until both ends
+/// had left it.
+pub(crate) fn leave_in_silence(a: &str, b: &str) -> (Duration, u64) {
+    let mut world = World::new(a, b);
+    world.start_relay();
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    part(&world.lab, "add");
+    world.count_relayed();
+    let contact = world.lab.node("b1").enter(|| server.controller.contact().unwrap());
+    let options = ConnectOptions::new().deadline(Duration::from_secs(20));
+    let dialled = world.lab.node("a1").enter(|| client.controller.connect_with(contact, &options).unwrap());
+    let begun = Instant::now();
+    part(&world.lab, "del");
+    let accepted = server.acceptor.accept_deadline(soon()).unwrap();
+    let [after, _] = [&dialled, &accepted].map(|stream| left(stream, begun));
+    (after, world.carried())
+}
+
 /// Has each home's router throw away what is for the other home, or do so no more.
 fn part(lab: &Lab, verb: &str) {
     for (router, other) in [("ra", OTHER_OF_A), ("rb", OTHER_OF_B)] {

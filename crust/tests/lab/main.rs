@@ -1,14 +1,19 @@
 //! Services behind kernel NATs that meet by an introducer on the public host (Linux, root; see `nat-lab`).
 //!
 //! Without arguments a short list of cases runs; `figures [TRIALS] [relayed] [trace] [PAIR…]` prints the table of how many pairs of
-//! NATs meet, how fast, and by which road: with a relay on the public host, with the log, and only pairs such as `easy:hard`;
-//! `leaves [TRIALS] [PAIR…]` how soon streams leave the relay that they had to begin on.
+//! NATs meet, how fast, by which road, and whether they are direct in the end: with a relay on the public host, with the log, and only pairs such
+//! as `easy:hard`; `again [TRIALS]` how much sooner a pair that knows each other meets; `leaves [TRIALS] [PAIR…]` how soon streams leave
+//! the relay that they had to begin on, and what it carried until then.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::ExitCode;
 
 #[cfg(target_os = "linux")]
+mod again;
+#[cfg(target_os = "linux")]
 mod cases;
+#[cfg(target_os = "linux")]
+mod figures;
 #[cfg(target_os = "linux")]
 mod idle;
 #[cfg(target_os = "linux")]

@@ -7,7 +7,8 @@ use std::{
 };
 
 use crust::{
-    Config, ConnectError, ConnectOptions, Lan, NamedEndpoint, Road, Scheme, Service, Stream, TurnServer,
+    Config, ConnectError, ConnectOptions, Lan, NamedEndpoint, PathKind, Road, Scheme, Service, Stream,
+    TurnServer,
 };
 use nat_lab::{Coturn, Lab, Link, Topology};
 
@@ -27,6 +28,8 @@ pub(crate) struct Met {
     pub(crate) echo: Duration,
     pub(crate) road: Road,
     pub(crate) scheme: Scheme,
+    /// Until it went straight, if it did within the time that was asked for.
+    pub(crate) direct: Option<Duration>,
 }
 
 impl World {
@@ -61,7 +64,32 @@ impl World {
 
     /// With a relay, which everybody is told of from now on: over UDP, TCP and TLS.
     pub(crate) fn start_relay(&mut self) {
-        self.coturn = Some(self.lab.coturn(&[]).unwrap());
+        let [first, last] = RELAY_PORTS;
+        let ports = [format!("--min-port={first}"), format!("--max-port={last}")];
+        self.coturn = Some(self.lab.coturn(&ports.each_ref().map(String::as_str)).unwrap());
+    }
+
+    /// Counts from now on what peers send to the relay and get from it, headers of IP and UDP included; see [`carried`](Self::carried).
+    pub(crate) fn count_relayed(&self) {
+        let [first, last] = RELAY_PORTS;
+        let rules = format!(
+            "add table inet {COUNTING}; add counter inet {COUNTING} carried; \
+             add chain inet {COUNTING} in {{ type filter hook input priority 0; }}; \
+             add chain inet {COUNTING} out {{ type filter hook output priority 0; }}; \
+             add rule inet {COUNTING} in udp dport {first}-{last} counter name carried; \
+             add rule inet {COUNTING} out udp sport {first}-{last} counter name carried"
+        );
+        let status = self.lab.node("server").command("nft").arg(rules).status().unwrap();
+        assert!(status.success(), "nft counts");
+    }
+
+    /// How many bytes the relay has carried since, both ways: at its addresses, where each packet passes once.
+    pub(crate) fn carried(&self) -> u64 {
+        let mut list = self.lab.node("server").command("nft");
+        let told = list.args(["list", "counter", "inet", COUNTING, "carried"]).output().unwrap();
+        let told = String::from_utf8(told.stdout).unwrap();
+        let mut words = told.split_whitespace().skip_while(|word| *word != "bytes").skip(1);
+        words.next().expect("the counter is told").parse().unwrap()
     }
 
     fn relays(&self) -> Vec<TurnServer> {
@@ -103,9 +131,20 @@ impl World {
     /// Dials one from the other, and has a byte sent back.
     pub(crate) fn meet(
         &self,
+        dialler: (&str, &Service),
+        peer: (&str, &Service),
+        options: &ConnectOptions,
+    ) -> Result<Met, ConnectError> {
+        self.meet_until_direct(dialler, peer, options, Duration::ZERO)
+    }
+
+    /// The same, and waits until the stream goes straight, or so long after the call.
+    pub(crate) fn meet_until_direct(
+        &self,
         (host, client): (&str, &Service),
         (other, server): (&str, &Service),
         options: &ConnectOptions,
+        wait: Duration,
     ) -> Result<Met, ConnectError> {
         // Its addresses are those of the namespace in which it is asked.
         let contact = self.lab.node(other).enter(|| server.controller.contact().unwrap());
@@ -115,11 +154,24 @@ impl World {
                 let begun = Instant::now();
                 let mut stream = client.controller.connect_with(contact, options)?;
                 let up = begun.elapsed();
+                let begun_on = stream.path();
                 stream.write_all(b"!").unwrap();
                 stream.read_exact(&mut [0]).unwrap();
                 let echo = begun.elapsed();
-                let path = stream.path();
-                Ok(Met { up, echo, road: path.kind.into(), scheme: path.scheme })
+                // As it began, not as it is after the echo.
+                let (road, scheme) = (begun_on.kind.into(), begun_on.scheme);
+                let mut path = begun_on;
+                while path.kind == PathKind::Relayed
+                    && let Ok(next) = stream.wait_path_change(&path, begun + wait)
+                {
+                    path = next;
+                }
+                let direct = match (road, path.kind) {
+                    (_, PathKind::Relayed) => None,
+                    (Road::Relayed, _) => Some(begun.elapsed()),
+                    _ => Some(up),
+                };
+                Ok(Met { up, echo, road, scheme, direct })
             });
             let echoed = echoing.join().unwrap();
             assert!(met.is_err() || echoed.is_some(), "the stream came out of accept");
@@ -141,3 +193,7 @@ fn echo_once(server: &Service) -> Option<Stream> {
 pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
+
+/// Where the relay has its addresses: ports that the system gives to nobody else.
+const RELAY_PORTS: [u16; 2] = [61_000, 64_999];
+const COUNTING: &str = "relayed";
