@@ -1,17 +1,18 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
-use std::thread::{self, JoinHandle};
 
 use crate::error::ServerError;
 use crate::io::interfaces;
 use crate::io::serve::Serving;
+use crate::io::worker;
 use crate::protocol::stun::ServerAddresses;
 use crate::protocol::{MappedSocketAddr, StunServer};
 use crate::{MappedUdpSocket, MappingContext, PortLease};
 
 /// Tells others their outside addresses: a STUN server over UDP and TCP, so that a pair of peers needs no public one.
 ///
-/// It serves on a thread of its own, named `nat-io`, until it is dropped. An answer is never longer than three times its
-/// request, and one address gets at most twenty a second, so that it cannot be used to flood others.
+/// It serves on the thread `nat-io`, which all servers, relays and leases of a process share, until it is dropped. An answer is
+/// never longer than three times its request, and one address gets at most twenty a second, so that it cannot be used to
+/// flood others.
 ///
 /// ```
 /// use nat_traversal::{HolePunchServer, MappedUdpSocket, MappingConfig, MappingContext};
@@ -27,8 +28,7 @@ pub struct HolePunchServer {
     addresses: Vec<MappedSocketAddr>,
     /// The router forwards its UDP port for as long as it serves.
     _lease: Option<PortLease>,
-    stop: mio::Waker,
-    thread: Option<JoinHandle<()>>,
+    task: worker::Handle,
 }
 
 impl HolePunchServer {
@@ -126,25 +126,14 @@ impl HolePunchServer {
         addresses: Vec<MappedSocketAddr>,
         lease: Option<PortLease>,
     ) -> Result<Self, ServerError> {
-        let (serving, stop) = Serving::new(server, sockets, listeners).map_err(ServerError::Start)?;
-        let thread = thread::Builder::new()
-            .name("nat-io".into())
-            .spawn(move || serving.run())
-            .map_err(ServerError::Start)?;
-        Ok(Self { addresses, _lease: lease, stop, thread: Some(thread) })
+        let task = worker::add(|sources| Serving::new(sources, server, sockets, listeners));
+        Ok(Self { addresses, _lease: lease, task: task.map_err(ServerError::Start)? })
     }
 }
 
 impl Drop for HolePunchServer {
     fn drop(&mut self) {
-        if let Err(error) = self.stop.wake() {
-            return tracing::warn!(%error, "cannot wake the hole punch server; it goes on");
-        }
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-        {
-            tracing::warn!("the hole punch server had panicked");
-        }
+        self.task.stop();
     }
 }
 

@@ -25,3 +25,4 @@ pub(crate) mod tls_client;
 #[cfg(feature = "turn")]
 pub(crate) mod turn_link;
 pub(crate) mod upnp;
+pub(crate) mod worker;

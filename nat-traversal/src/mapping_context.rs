@@ -13,8 +13,8 @@ use crate::{MappingConfig, PortLease, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
 ///
-/// Share it between threads by reference or in an `Arc`. A thread named `nat-io` runs while there are leases of ports or
-/// relays, and one named `nat-slow` while a router is asked by UPnP, whose HTTP cannot be interrupted: it is waited for by
+/// Share it between threads by reference or in an `Arc`. One thread for the whole process, named `nat-io`, runs while any context has
+/// leases of ports or relays, or there are servers, and one named `nat-slow` while a router is asked by UPnP, whose HTTP cannot be interrupted: it is waited for by
 /// nobody, and outlives a context that is dropped meanwhile by at most a few answers of ten seconds.
 pub struct MappingContext {
     config: MappingConfig,

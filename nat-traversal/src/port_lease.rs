@@ -10,7 +10,7 @@ use crate::protocol::port_map::{PortMapFailure, PortMapMethod, PortMapping};
 
 /// A port that a router forwards to this host, for as long as this lives.
 ///
-/// A thread named `nat-io` renews it at half of its life and asks for it again when the router has restarted: at once if
+/// The thread `nat-io` renews it at half of its life and asks for it again when the router has restarted: at once if
 /// the router announces that, within a minute by PCP or NAT-PMP if it does not, within five by UPnP. Until then
 /// [`external`](Self::external) may tell an address that the router has forgotten.
 ///

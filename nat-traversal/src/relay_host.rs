@@ -1,19 +1,19 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::ServerError;
 use crate::hole_punch_server::bind_both;
 use crate::io::relay_host::Relaying;
-use crate::io::{clock, interfaces};
+use crate::io::{clock, interfaces, worker};
 use crate::protocol::turn::{RelayRules, RelaySecret, RelayServer, RelayStats, TargetPolicy};
 
 /// A TURN server on this host, over UDP and TCP at one port: lends ports of one address to who has credentials of its secret,
 /// and to nobody else.
 ///
-/// It serves on a thread of its own, named `nat-relay`, until it is dropped. What it lends to whom, and whom it lets reach which
-/// peers, is a matter of [`RelayRules`]; a peer at the host itself is reached only if it is an address lent by this server.
+/// It serves on the thread `nat-io`, which all servers, relays and leases of a process share, until it is dropped. What it
+/// lends to whom, and whom it lets reach which peers, is a matter of [`RelayRules`]; a peer at the host itself is reached only
+/// if it is an address lent by this server.
 ///
 /// ```
 /// use std::time::{Duration, SystemTime};
@@ -36,8 +36,7 @@ use crate::protocol::turn::{RelayRules, RelaySecret, RelayServer, RelayStats, Ta
 pub struct RelayHost {
     addr: SocketAddr,
     stats: Arc<Mutex<RelayStats>>,
-    stop: mio::Waker,
-    thread: Option<JoinHandle<()>>,
+    task: worker::Handle,
 }
 
 impl RelayHost {
@@ -58,13 +57,9 @@ impl RelayHost {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let server = RelayServer::new(clock::now(), unix, secret, rules);
         let stats = Arc::new(Mutex::new(RelayStats::default()));
-        let (relaying, stop) =
-            Relaying::new(server, udp, listener, stats.clone(), known_as).map_err(ServerError::Start)?;
-        let thread = thread::Builder::new()
-            .name("nat-relay".into())
-            .spawn(move || relaying.run())
-            .map_err(ServerError::Start)?;
-        Ok(Self { addr, stats, stop, thread: Some(thread) })
+        let told = Arc::clone(&stats);
+        let task = worker::add(|sources| Relaying::new(sources, server, udp, listener, told, known_as));
+        Ok(Self { addr, stats, task: task.map_err(ServerError::Start)? })
     }
 
     /// Where clients ask, over UDP and TCP.
@@ -82,12 +77,7 @@ impl RelayHost {
 
 impl Drop for RelayHost {
     fn drop(&mut self) {
-        if let Err(error) = self.stop.wake() {
-            return tracing::warn!(%error, "the relay cannot be stopped");
-        }
-        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
-            tracing::error!("the thread nat-relay had panicked");
-        }
+        self.task.stop();
     }
 }
 

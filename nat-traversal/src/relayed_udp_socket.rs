@@ -12,8 +12,8 @@ use crate::{MappingContext, TurnServer, TurnSocket};
 
 /// An address of a relay, used like a UDP socket: peers send to it, and what we send comes from it.
 ///
-/// A thread of the [`MappingContext`], `nat-io`, receives for all its relays and keeps them alive while they are held, so
-/// nobody has to call anything in time. At most 256 packets wait to be taken; the oldest is dropped first. Dropping the
+/// The thread `nat-io` receives for all relays and keeps them alive while they are held, so nobody has to call anything in
+/// time. At most 256 packets wait to be taken; the oldest is dropped first. Dropping the
 /// socket gives the allocation back in the background, within 750 ms, and returns at once. It can be shared between
 /// threads by reference.
 ///

@@ -81,6 +81,7 @@ impl std::fmt::Debug for Interrupter {
 }
 
 /// One call that an interruption wakes.
+#[derive(Debug)]
 pub(crate) struct Watch {
     interrupter: Interrupter,
     number: u64,

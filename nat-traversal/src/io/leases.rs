@@ -1,25 +1,26 @@
-//! The thread `nat-io` of a mapping context: keeps forwarded ports for as long as someone holds their lease.
+//! Keeps forwarded ports for as long as someone holds their lease, on the thread `nat-io`: a task for each mapping context that has
+//! any.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::time::Instant;
 
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::Interest;
 use socket2::{Domain, Socket, Type};
 
-use super::clock::now;
 use super::lease_slot::{News, Slot};
 use super::run::{MAX_DATAGRAM_BYTES, receive, send};
 use super::slow::Slow;
 use super::upnp::{Search, UpnpRouter};
+use super::worker::{self, Sources, Task, Turn};
 use crate::protocol::port_map::{
     ANNOUNCEMENT_PORT, PortMapClient, PortMapEvent, PortMapFailure, PortMapRequest, PortMapper, UpnpAnswer,
     UpnpTask,
 };
 use crate::protocol::{Datagram, Machine as _, SocketIndex};
 
-/// The leases of one context. Cheap to clone; the thread runs while there are any.
+/// The leases of one context. Cheap to clone; the task is there while there are any.
 #[derive(Clone, Default)]
 pub(crate) struct Leases {
     shared: Arc<Mutex<Shared>>,
@@ -28,8 +29,8 @@ pub(crate) struct Leases {
 
 #[derive(Default)]
 struct Shared {
-    /// Of the running thread.
-    waker: Option<Arc<Waker>>,
+    /// Of the running task.
+    task: Option<worker::Handle>,
     commands: Vec<Command>,
     next: usize,
     alive: usize,
@@ -68,11 +69,8 @@ impl Leases {
         if shared.alive >= MAX_LEASES {
             return Err(io::Error::other("too many leases on one mapping context"));
         }
-        if shared.waker.is_none() {
-            let worker = Worker::new(self.clone())?;
-            let waker = Arc::new(Waker::new(worker.poll.registry(), WAKER)?);
-            thread::Builder::new().name("nat-io".into()).spawn(move || worker.run())?;
-            shared.waker = Some(waker);
+        if shared.task.is_none() {
+            shared.task = Some(worker::add(|sources| Worker::new(self.clone(), sources))?);
         }
         let number = shared.next;
         shared.next += 1;
@@ -99,83 +97,52 @@ impl Leases {
 
 impl Shared {
     fn command(&mut self, command: Command) {
-        // Without a thread there is no lease that it could be about.
-        if let Some(waker) = &self.waker {
+        // Without a task there is no lease that it could be about.
+        if let Some(task) = &self.task {
             self.commands.push(command);
-            if let Err(error) = waker.wake() {
-                tracing::warn!(%error, "cannot wake the thread of the leases");
-            }
+            task.wake();
         }
     }
 }
 
-/// Whoever waits for a lease that its thread has left learns that nothing will come.
+/// Whoever waits for a lease that its task has left learns that nothing will come.
 impl Drop for Lease {
     fn drop(&mut self) {
         self.slot.tell(News::Closed);
     }
 }
 
-/// The thread.
+/// The task.
 struct Worker {
     leases: Leases,
-    poll: Poll,
+    sources: Sources,
     running: Vec<Lease>,
     announcements: Vec<mio::net::UdpSocket>,
     buffer: Vec<u8>,
 }
 
 impl Worker {
-    fn new(leases: Leases) -> io::Result<Self> {
-        let poll = Poll::new()?;
+    fn new(leases: Leases, sources: Sources) -> io::Result<Self> {
         let mut announcements = Vec::new();
         for (index, group) in GROUPS.into_iter().enumerate() {
             // Another program may hold the port alone. Then restarts are noticed by the router's clock, a minute later.
             match announcement_socket(group) {
                 Ok(socket) => {
                     let mut socket = mio::net::UdpSocket::from_std(socket);
-                    let token = Token(FIRST_ANNOUNCEMENTS + index);
-                    poll.registry().register(&mut socket, token, Interest::READABLE)?;
+                    sources.register(&mut socket, FIRST_ANNOUNCEMENTS + index, Interest::READABLE)?;
                     announcements.push(socket);
                 }
                 Err(error) => tracing::debug!(%error, %group, "routers' announcements are not heard"),
             }
         }
-        Ok(Self { leases, poll, running: Vec::new(), announcements, buffer: vec![0; MAX_DATAGRAM_BYTES] })
+        Ok(Self { leases, sources, running: Vec::new(), announcements, buffer: vec![0; MAX_DATAGRAM_BYTES] })
     }
 
-    fn run(mut self) {
-        let mut events = Events::with_capacity(64);
-        loop {
-            self.take_commands();
-            let time = now();
-            for lease in &mut self.running {
-                if lease.mapper.poll_timeout().is_some_and(|due| due <= time) {
-                    lease.mapper.handle_timeout(time);
-                }
-                lease.drain(&self.leases);
-            }
-            self.running.retain(|lease| !lease.slot.is_over());
-            if self.ends() {
-                return;
-            }
-            let due = self.running.iter().filter_map(|lease| lease.mapper.poll_timeout()).min();
-            match self.poll.poll(&mut events, due.map(|due| due.saturating_duration_since(now()))) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    return tracing::warn!(%error, "leases are no longer renewed");
-                }
-                _ => {}
-            }
-            self.receive_all();
-        }
-    }
-
-    fn take_commands(&mut self) {
+    fn take_commands(&mut self, time: Instant) {
         let commands = std::mem::take(&mut lock(&self.leases.shared).commands);
-        let time = now();
         for command in commands {
             match command {
-                Command::Start(mut lease) => match lease.register(&self.poll) {
+                Command::Start(mut lease) => match lease.register(&self.sources) {
                     Ok(()) => self.running.push(*lease),
                     Err(error) => lease.slot.tell(News::Failed(vec![system(&error)])),
                 },
@@ -204,14 +171,13 @@ impl Worker {
             + shared.commands.iter().filter(|command| matches!(command, Command::Start(_))).count();
         let ends = shared.alive == 0;
         if ends {
-            shared.waker = None;
+            shared.task = None;
             shared.commands.clear();
         }
         ends
     }
 
-    fn receive_all(&mut self) {
-        let time = now();
+    fn receive_all(&mut self, time: Instant) {
         for lease in &mut self.running {
             let Some(socket) = &lease.registered else { continue };
             while let Ok(Some((length, source))) = receive(socket, &mut self.buffer) {
@@ -231,25 +197,47 @@ impl Worker {
     }
 }
 
-/// A thread that dies, by whatever, leaves a context that can start another.
+impl Task for Worker {
+    fn turn(&mut self, time: Instant, _ready: &[usize], _woken: bool) -> Turn {
+        self.receive_all(time);
+        self.take_commands(time);
+        for lease in &mut self.running {
+            if lease.mapper.poll_timeout().is_some_and(|due| due <= time) {
+                lease.mapper.handle_timeout(time);
+            }
+            lease.drain(&self.leases);
+        }
+        let sources = &self.sources;
+        self.running.retain_mut(|lease| {
+            let is_over = lease.slot.is_over();
+            if is_over && let Some(socket) = &mut lease.registered {
+                sources.deregister(socket, lease.number);
+            }
+            !is_over
+        });
+        if self.ends() { Turn::Over } else { Turn::Wait }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.running.iter().filter_map(|lease| lease.mapper.poll_timeout()).min()
+    }
+}
+
+/// A task that is dropped with leases, by whatever, leaves a context that can start another.
 impl Drop for Worker {
     fn drop(&mut self) {
-        let mut shared = lock(&self.leases.shared);
-        if thread::panicking() {
-            (shared.waker, shared.alive) = (None, 0);
+        if !self.running.is_empty() {
+            let mut shared = lock(&self.leases.shared);
+            (shared.task, shared.alive) = (None, 0);
             shared.commands.clear();
         }
     }
 }
 
 impl Lease {
-    fn register(&mut self, poll: &Poll) -> io::Result<()> {
+    fn register(&mut self, sources: &Sources) -> io::Result<()> {
         let mut socket = mio::net::UdpSocket::from_std(self.socket.try_clone()?);
-        poll.registry().register(
-            &mut socket,
-            Token(self.number % FIRST_ANNOUNCEMENTS),
-            Interest::READABLE,
-        )?;
+        sources.register(&mut socket, self.number, Interest::READABLE)?;
         self.registered = Some(socket);
         Ok(())
     }
@@ -378,7 +366,5 @@ const GROUPS: [IpAddr; 2] =
 /// Leases of one context. Routers give a host some dozens of ports.
 const MAX_LEASES: usize = 256;
 
-const WAKER: Token = Token(usize::MAX);
-
-/// Tokens below are leases.
+/// Numbers of sources below are leases.
 const FIRST_ANNOUNCEMENTS: usize = usize::MAX - 8;

@@ -4,28 +4,30 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
 
 use super::clock::now;
 use super::run::{MAX_DATAGRAM_BYTES, receive};
+use super::worker::{Sources, Task, Turn};
 use crate::protocol::turn::{RelayClient, RelayId, RelayOrder, RelayServer, RelayStats, frame_length};
 
-/// Serves a [`RelayServer`] until it is told to stop.
+/// Serves a [`RelayServer`].
 pub(crate) struct Relaying {
-    poll: Poll,
+    sources: Sources,
     server: RelayServer,
     udp: Socket,
     listener: TcpListener,
     clients: BTreeMap<u64, Client>,
     relays: BTreeMap<RelayId, (usize, Socket)>,
-    tokens: BTreeMap<usize, Owner>,
-    next_token: usize,
+    owners: BTreeMap<usize, Owner>,
+    next_number: usize,
     /// Where lent sockets are bound, and what peers call that.
     relays_at: (SocketAddr, std::net::IpAddr),
     /// What has more to read than one turn takes.
     again: Vec<usize>,
     told: Arc<Mutex<RelayStats>>,
+    buffer: Vec<u8>,
 }
 
 /// A socket, and its duplicate that tells the poll what we wait for.
@@ -40,75 +42,37 @@ enum Owner {
 }
 
 impl Relaying {
-    /// Makes ready to serve at these sockets. The waker of the poll has the token [`STOP`].
+    /// Serves at these sockets.
     pub(crate) fn new(
+        sources: Sources,
         server: RelayServer,
         udp: UdpSocket,
         listener: std::net::TcpListener,
         told: Arc<Mutex<RelayStats>>,
         known_as: std::net::IpAddr,
-    ) -> io::Result<(Self, mio::Waker)> {
-        let poll = Poll::new()?;
-        let waker = mio::Waker::new(poll.registry(), STOP)?;
+    ) -> io::Result<Self> {
         let bound = SocketAddr::new(udp.local_addr()?.ip(), 0);
-        let udp = Socket::new(udp, &poll, CLIENTS)?;
+        let udp = Socket::new(udp, &sources, CLIENTS)?;
         listener.set_nonblocking(true)?;
         let mut listener = TcpListener::from_std(listener);
-        poll.registry().register(&mut listener, Token(LISTENER), Interest::READABLE)?;
-        let relaying = Self {
-            poll,
+        sources.register(&mut listener, LISTENER, Interest::READABLE)?;
+        Ok(Self {
+            sources,
             server,
             udp,
             listener,
             clients: BTreeMap::new(),
             relays: BTreeMap::new(),
-            tokens: BTreeMap::from([(CLIENTS, Owner::Clients), (LISTENER, Owner::Listener)]),
-            next_token: LISTENER + 1,
+            owners: BTreeMap::from([(CLIENTS, Owner::Clients), (LISTENER, Owner::Listener)]),
+            next_number: LISTENER + 1,
             relays_at: (bound, known_as),
             again: Vec::new(),
             told,
-        };
-        Ok((relaying, waker))
+            buffer: vec![0; MAX_DATAGRAM_BYTES],
+        })
     }
 
-    /// Serves until the waker is woken.
-    pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(256);
-        let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
-        loop {
-            let wait = self.next_timer().map(|due| due.saturating_duration_since(now()));
-            match self.poll.poll(&mut events, wait) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    tracing::warn!(%error, "the relay stops");
-                    return;
-                }
-                _ => {}
-            }
-            if events.iter().any(|event| event.token() == STOP) {
-                return;
-            }
-            let mut ready: Vec<usize> = events.iter().map(|event| event.token().0).collect();
-            ready.append(&mut self.again);
-            ready.sort_unstable();
-            ready.dedup();
-            for token in ready {
-                self.turn(token, &mut buffer);
-            }
-            self.handle_timers();
-            *self.told.lock().unwrap_or_else(PoisonError::into_inner) = self.server.stats();
-        }
-    }
-
-    fn next_timer(&self) -> Option<Instant> {
-        if !self.again.is_empty() {
-            return Some(now());
-        }
-        let strangers = self.clients.values().filter_map(|client| client.end);
-        strangers.chain(self.server.poll_timeout()).min()
-    }
-
-    fn handle_timers(&mut self) {
-        let time = now();
+    fn handle_timers(&mut self, time: Instant) {
         self.server.handle_timeout(time);
         self.carry_out();
         let late = self.clients.iter().filter(|(_, client)| client.end.is_some_and(|end| end <= time));
@@ -117,18 +81,18 @@ impl Relaying {
         }
     }
 
-    fn turn(&mut self, token: usize, buffer: &mut [u8]) {
-        match self.tokens.get(&token).copied() {
+    fn serve(&mut self, number: usize) {
+        match self.owners.get(&number).copied() {
             Some(Owner::Listener) => self.accept(),
-            Some(Owner::Client(number)) => self.serve_stream(number),
-            Some(Owner::Clients) => self.serve_datagrams(token, None, buffer),
-            Some(Owner::Relay(relay)) => self.serve_datagrams(token, Some(relay), buffer),
+            Some(Owner::Client(client)) => self.serve_stream(client),
+            Some(Owner::Clients) => self.serve_datagrams(number, None),
+            Some(Owner::Relay(relay)) => self.serve_datagrams(number, Some(relay)),
             None => {}
         }
     }
 
     /// Takes datagrams of clients, or of the peers of a relay.
-    fn serve_datagrams(&mut self, token: usize, relay: Option<RelayId>, buffer: &mut [u8]) {
+    fn serve_datagrams(&mut self, number: usize, relay: Option<RelayId>) {
         for _ in 0..AT_A_TIME {
             let socket = match relay {
                 None => &self.udp,
@@ -137,17 +101,20 @@ impl Relaying {
                     None => return,
                 },
             };
-            match receive(&socket.1, buffer) {
-                Ok(Some((length, from))) => match relay {
-                    None => self.server.handle_client(now(), RelayClient::Datagrams(from), &buffer[..length]),
-                    Some(relay) => self.server.handle_peer(now(), relay, from, &buffer[..length]),
-                },
+            match receive(&socket.1, &mut self.buffer) {
+                Ok(Some((length, from))) => {
+                    let bytes = &self.buffer[..length];
+                    match relay {
+                        None => self.server.handle_client(now(), RelayClient::Datagrams(from), bytes),
+                        Some(relay) => self.server.handle_peer(now(), relay, from, bytes),
+                    }
+                }
                 Ok(None) => return,
                 Err(error) => return tracing::debug!(%error, "the relay cannot receive"),
             }
             self.carry_out();
         }
-        self.again.push(token);
+        self.again.push(number);
     }
 
     fn accept(&mut self) {
@@ -158,22 +125,22 @@ impl Relaying {
                 let Some((_, oldest)) = strangers.min() else { continue };
                 self.lose(oldest);
             }
-            let (token, number) = (self.next_token, self.next_token as u64);
-            self.next_token += 1;
-            let interest = Interest::READABLE | Interest::WRITABLE;
-            if self.poll.registry().register(&mut stream, Token(token), interest).is_ok() {
+            let (place, number) = (self.next_number, self.next_number as u64);
+            self.next_number += 1;
+            let interests = Interest::READABLE | Interest::WRITABLE;
+            if self.sources.register(&mut stream, place, interests).is_ok() {
                 let _ = stream.set_nodelay(true);
                 let end = Some(now() + TO_ALLOCATE);
                 let (received, sending) = (Vec::new(), VecDeque::new());
-                self.clients.insert(number, Client { stream, from, token, received, sending, end });
-                self.tokens.insert(token, Owner::Client(number));
+                self.clients.insert(number, Client { stream, from, place, received, sending, end });
+                self.owners.insert(place, Owner::Client(number));
             }
         }
     }
 
     fn serve_stream(&mut self, number: u64) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        let (who, token) = (RelayClient::Stream(number, client.from), client.token);
+        let (who, place) = (RelayClient::Stream(number, client.from), client.place);
         let (messages, state) = client.read();
         for message in messages {
             self.server.handle_client(now(), who, &message);
@@ -188,7 +155,7 @@ impl Relaying {
         }
         match (state, client.flush()) {
             (Err(_), _) | (_, Err(_)) => self.lose(number),
-            (Ok(true), _) => self.again.push(token),
+            (Ok(true), _) => self.again.push(place),
             _ => {}
         }
     }
@@ -216,9 +183,9 @@ impl Relaying {
                     }
                 }
                 RelayOrder::Close(relay) => {
-                    if let Some((token, mut socket)) = self.relays.remove(&relay) {
-                        self.tokens.remove(&token);
-                        let _ = self.poll.registry().deregister(&mut socket.1);
+                    if let Some((number, mut socket)) = self.relays.remove(&relay) {
+                        self.owners.remove(&number);
+                        self.sources.deregister(&mut socket.1, number);
                     }
                 }
             }
@@ -229,28 +196,48 @@ impl Relaying {
         let (at, known_as) = self.relays_at;
         let socket = UdpSocket::bind(at)?;
         let port = socket.local_addr()?.port();
-        let token = self.next_token;
-        self.next_token += 1;
-        let socket = Socket::new(socket, &self.poll, token)?;
-        self.tokens.insert(token, Owner::Relay(relay));
-        self.relays.insert(relay, (token, socket));
+        let number = self.next_number;
+        self.next_number += 1;
+        let socket = Socket::new(socket, &self.sources, number)?;
+        self.owners.insert(number, Owner::Relay(relay));
+        self.relays.insert(relay, (number, socket));
         Ok(SocketAddr::new(known_as, port))
     }
 
     fn lose(&mut self, number: u64) {
         let Some(mut client) = self.clients.remove(&number) else { return };
-        self.tokens.remove(&client.token);
-        let _ = self.poll.registry().deregister(&mut client.stream);
+        self.owners.remove(&client.place);
+        self.sources.deregister(&mut client.stream, client.place);
         self.server.handle_gone(RelayClient::Stream(number, client.from));
         self.carry_out();
     }
 }
 
+impl Task for Relaying {
+    fn turn(&mut self, now: Instant, ready: &[usize], _woken: bool) -> Turn {
+        let mut numbers = std::mem::take(&mut self.again);
+        numbers.extend(ready);
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in numbers {
+            self.serve(number);
+        }
+        self.handle_timers(now);
+        *self.told.lock().unwrap_or_else(PoisonError::into_inner) = self.server.stats();
+        if self.again.is_empty() { Turn::Wait } else { Turn::Again }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let strangers = self.clients.values().filter_map(|client| client.end);
+        strangers.chain(self.server.poll_timeout()).min()
+    }
+}
+
 impl Socket {
-    fn new(socket: UdpSocket, poll: &Poll, token: usize) -> io::Result<Self> {
+    fn new(socket: UdpSocket, sources: &Sources, number: usize) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let mut source = mio::net::UdpSocket::from_std(socket.try_clone()?);
-        poll.registry().register(&mut source, Token(token), Interest::READABLE)?;
+        sources.register(&mut source, number, Interest::READABLE)?;
         Ok(Self(socket, source))
     }
 
@@ -266,7 +253,8 @@ impl Socket {
 struct Client {
     stream: TcpStream,
     from: SocketAddr,
-    token: usize,
+    /// Its number among the sources.
+    place: usize,
     received: Vec<u8>,
     sending: VecDeque<u8>,
     /// When it must hold an address; `None` while it does.
@@ -324,8 +312,7 @@ impl Client {
     }
 }
 
-/// Token of the waker that ends the run.
-const STOP: Token = Token(usize::MAX);
+/// Numbers of sources.
 const CLIENTS: usize = 0;
 const LISTENER: usize = 1;
 /// Datagrams taken from one socket before the others have their turn.

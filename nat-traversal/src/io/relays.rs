@@ -2,30 +2,31 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
-use mio::{Events, Interest, Poll, Registry, Token, Waker};
+use mio::Interest;
 
 use super::clock::now;
-use super::interrupt::Interrupter;
+use super::interrupt::{Interrupter, Watch};
+use super::worker::{self, Sources, Task, Turn};
 use crate::TurnSocket;
 use crate::protocol::turn::{TurnEvent, TurnFailure, TurnSendError};
 
-/// The relays of one mapping context, and the thread `nat-io` that receives for them and keeps them alive. The thread
-/// comes with the first relay and goes when the last has been given back.
+/// The relays of one mapping context. A task on the thread `nat-io` receives for them and keeps them alive: it comes with the first
+/// and goes when the last has been given back.
 #[derive(Debug, Default)]
 pub(crate) struct Relays {
     working: Mutex<Option<Working>>,
 }
 
-/// What the thread shares with those who add relays.
+/// What the task shares with those who add relays.
 #[derive(Debug)]
 struct Working {
-    registry: Registry,
-    waker: Arc<Waker>,
+    sources: Sources,
+    task: worker::Handle,
     relays: BTreeMap<usize, Arc<Relay>>,
     next: usize,
+    _watch: Watch,
 }
 
 /// One relay: its socket, and what has come for its holder.
@@ -34,7 +35,7 @@ pub(crate) struct Relay {
     socket: Mutex<TurnSocket>,
     inbox: Mutex<Inbox>,
     changed: Condvar,
-    waker: Arc<Waker>,
+    task: worker::Handle,
 }
 
 #[derive(Debug, Default)]
@@ -72,84 +73,110 @@ impl Relays {
     ) -> io::Result<Arc<Relay>> {
         let mut guard = lock(&self.working);
         if guard.is_none() {
-            let poll = Poll::new()?;
-            let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
-            let registry = poll.registry().try_clone()?;
-            let watch = interrupter.watch(Arc::clone(&waker))?;
-            let (relays, interrupter) = (Arc::clone(self), interrupter.clone());
-            thread::Builder::new().name("nat-io".into()).spawn(move || {
-                relays.run(poll, &interrupter);
-                drop(watch);
-            })?;
-            *guard = Some(Working { registry, waker, relays: BTreeMap::new(), next: 0 });
+            *guard = Some(self.start(interrupter)?);
         }
         let working = guard.as_mut().expect("set above");
         if working.relays.len() >= MAX_RELAYS {
             return Err(io::Error::other("too many relays in one mapping context"));
         }
         let number = working.next;
-        working.next = working.next.wrapping_add(1) % WAKER.0;
-        working.registry.register(&mut socket, Token(number), Interest::READABLE)?;
+        working.next = working.next.wrapping_add(1);
+        working.sources.register(&mut socket, number, Interest::READABLE)?;
         let relay = Arc::new(Relay {
             socket: Mutex::new(socket),
             inbox: Mutex::default(),
             changed: Condvar::new(),
-            waker: Arc::clone(&working.waker),
+            task: working.task.clone(),
         });
         working.relays.insert(number, Arc::clone(&relay));
-        relay.wake();
+        relay.task.wake();
         Ok(relay)
     }
 
-    fn run(&self, mut poll: Poll, interrupter: &Interrupter) {
-        let mut events = Events::with_capacity(64);
-        let mut again: Vec<usize> = Vec::new();
-        loop {
-            let Some(relays) = self.current() else { return };
-            let due = relays.iter().filter_map(|(_, relay)| relay.lock_socket().poll_timeout()).min();
-            let wait = due.map(|due| due.saturating_duration_since(now()));
-            let wait = if again.is_empty() { wait } else { Some(std::time::Duration::ZERO) };
-            match poll.poll(&mut events, wait) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    tracing::warn!(%error, "relays are given up");
-                    let error = Arc::new(error);
-                    let ended = Ended::Failed(TurnFailure::Disconnected, Some(error));
-                    relays.iter().for_each(|(_, relay)| relay.end(&ended));
-                    *lock(&self.working) = None;
-                    return;
-                }
-                Ok(()) => {}
-            }
-            // Anew, since one that was added meanwhile may be among those that are ready, and is told of only once.
-            let Some(relays) = self.current() else { return };
-            let mut ready: Vec<usize> = std::mem::take(&mut again);
-            ready.extend(events.iter().map(|event| event.token().0));
-            let time = now();
-            let interrupted = interrupter.is_interrupted();
-            let woken = ready.contains(&WAKER.0);
-            for (number, relay) in &relays {
-                let is_due = relay.lock_socket().poll_timeout().is_some_and(|due| due <= time);
-                if (is_due || woken || ready.contains(number)) && relay.turn() {
-                    again.push(*number);
-                }
-                if interrupted {
-                    relay.end(&Ended::Interrupted);
-                }
-            }
-        }
+    fn start(self: &Arc<Self>, interrupter: &Interrupter) -> io::Result<Working> {
+        let mut of_task = None;
+        let task = worker::add(|sources| {
+            of_task = Some(sources);
+            let (relays, interrupter) = (Arc::clone(self), interrupter.clone());
+            Ok(Receiving { relays, interrupter, again: Vec::new(), is_over: false })
+        })?;
+        let sources = of_task.expect("given to the task");
+        let watch = interrupter.watch(Arc::clone(task.waker()))?;
+        Ok(Working { sources, task, relays: BTreeMap::new(), next: 0, _watch: watch })
     }
 
-    /// The relays that have not been given back; none means that the thread is to end.
+    /// The relays that have not been given back; none means that the task is to end.
     fn current(&self) -> Option<Vec<(usize, Arc<Relay>)>> {
         let mut guard = lock(&self.working);
         let working = guard.as_mut()?;
-        working.relays.retain(|_, relay| !relay.is_given_back());
+        let sources = &working.sources;
+        working.relays.retain(|number, relay| {
+            let is_over = relay.is_given_back();
+            if is_over {
+                sources.deregister(&mut *relay.lock_socket(), *number);
+            }
+            !is_over
+        });
         if working.relays.is_empty() {
             *guard = None;
             return None;
         }
         Some(working.relays.iter().map(|(number, relay)| (*number, Arc::clone(relay))).collect())
+    }
+}
+
+/// The task.
+struct Receiving {
+    relays: Arc<Relays>,
+    interrupter: Interrupter,
+    /// Those with more to read than one turn takes.
+    again: Vec<usize>,
+    is_over: bool,
+}
+
+impl Task for Receiving {
+    fn turn(&mut self, time: Instant, ready: &[usize], woken: bool) -> Turn {
+        let Some(relays) = self.relays.current() else {
+            self.is_over = true;
+            return Turn::Over;
+        };
+        let again = std::mem::take(&mut self.again);
+        let interrupted = self.interrupter.is_interrupted();
+        for (number, relay) in &relays {
+            let is_due = relay.lock_socket().poll_timeout().is_some_and(|due| due <= time);
+            let is_ready = ready.contains(number) || again.contains(number);
+            if (woken || is_due || is_ready) && relay.turn() {
+                self.again.push(*number);
+            }
+            if interrupted {
+                relay.end(&Ended::Interrupted);
+            }
+        }
+        // Once more, as some may have ended just now, and nothing would tell of it again.
+        self.is_over = self.relays.current().is_none();
+        match self.is_over {
+            true => Turn::Over,
+            false if self.again.is_empty() => Turn::Wait,
+            false => Turn::Again,
+        }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        let guard = lock(&self.relays.working);
+        guard.as_ref()?.relays.values().filter_map(|relay| relay.lock_socket().poll_timeout()).min()
+    }
+}
+
+/// Whoever waits for a relay that its task has left learns that nothing will come.
+impl Drop for Receiving {
+    fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
+        if let Some(working) = lock(&self.relays.working).take() {
+            let ended = Ended::Failed(TurnFailure::Disconnected, None);
+            working.relays.values().for_each(|relay| relay.end(&ended));
+        }
     }
 }
 
@@ -187,7 +214,7 @@ impl Relay {
         }
     }
 
-    /// Does something with the socket, and has the thread look at its timers again.
+    /// Does something with the socket, and has the task look at its timers again.
     pub(crate) fn with_socket<T>(&self, act: impl FnOnce(&mut TurnSocket) -> T) -> T {
         let mut socket = self.lock_socket();
         let before = socket.poll_timeout();
@@ -195,7 +222,7 @@ impl Relay {
         let after = socket.poll_timeout();
         drop(socket);
         if after != before {
-            self.wake();
+            self.task.wake();
         }
         result
     }
@@ -209,7 +236,7 @@ impl Relay {
     pub(crate) fn close(&self) {
         self.with_socket(TurnSocket::close);
         self.lock_inbox().released = true;
-        self.wake();
+        self.task.wake();
     }
 
     /// Reads, sends and does what is due; true if more is to be read.
@@ -276,12 +303,6 @@ impl Relay {
         inbox.released && matches!(inbox.ended, Some(Ended::Closed | Ended::Failed(..)))
     }
 
-    fn wake(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::warn!(%error, "cannot wake the thread of the relays");
-        }
-    }
-
     fn lock_socket(&self) -> MutexGuard<'_, TurnSocket> {
         lock(&self.socket)
     }
@@ -294,8 +315,6 @@ impl Relay {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
-
-const WAKER: Token = Token(usize::MAX);
 
 /// Relays at a time in one context.
 const MAX_RELAYS: usize = 256;

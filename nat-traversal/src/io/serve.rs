@@ -3,98 +3,81 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll, Token};
 
 use super::clock::now;
 use super::run::{MAX_DATAGRAM_BYTES, receive, send};
+use super::worker::{Sources, Task, Turn};
 use crate::protocol::stun::Message;
 use crate::protocol::{Datagram, Machine as _, SocketIndex, StunServer};
 
-/// Answers STUN over UDP and TCP until it is told to stop.
+/// Answers STUN over UDP and TCP.
 pub(crate) struct Serving {
-    poll: Poll,
+    sources: Sources,
     udp: Vec<(UdpSocket, mio::net::UdpSocket)>,
     listeners: Vec<TcpListener>,
     clients: BTreeMap<usize, Client>,
     next_client: usize,
     server: StunServer,
+    /// UDP sockets with more to read than one turn takes.
+    again: Vec<usize>,
+    buffer: Vec<u8>,
 }
 
 impl Serving {
-    /// Makes ready to serve at these sockets. The waker of the poll has the token [`STOP`].
+    /// Serves at these sockets.
     pub(crate) fn new(
+        sources: Sources,
         server: StunServer,
         udp: Vec<UdpSocket>,
         listeners: Vec<std::net::TcpListener>,
-    ) -> io::Result<(Self, mio::Waker)> {
-        let poll = Poll::new()?;
-        let waker = mio::Waker::new(poll.registry(), STOP)?;
+    ) -> io::Result<Self> {
         let mut serving = Self {
-            poll,
+            sources,
             udp: Vec::new(),
             listeners: Vec::new(),
             clients: BTreeMap::new(),
             next_client: FIRST_CLIENT,
             server,
+            again: Vec::new(),
+            buffer: vec![0; MAX_DATAGRAM_BYTES],
         };
         for (index, socket) in udp.into_iter().enumerate() {
             socket.set_nonblocking(true)?;
             let mut source = mio::net::UdpSocket::from_std(socket.try_clone()?);
-            serving.poll.registry().register(&mut source, Token(index), Interest::READABLE)?;
+            serving.sources.register(&mut source, index, Interest::READABLE)?;
             serving.udp.push((socket, source));
         }
         for (index, listener) in listeners.into_iter().enumerate() {
             listener.set_nonblocking(true)?;
             let mut listener = TcpListener::from_std(listener);
-            let token = Token(FIRST_LISTENER + index);
-            serving.poll.registry().register(&mut listener, token, Interest::READABLE)?;
+            serving.sources.register(&mut listener, FIRST_LISTENER + index, Interest::READABLE)?;
             serving.listeners.push(listener);
         }
-        Ok((serving, waker))
+        Ok(serving)
     }
 
-    /// Serves until the waker is woken.
-    pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(128);
-        let mut buffer = vec![0; MAX_DATAGRAM_BYTES];
-        loop {
-            let next_end = self.clients.values().map(|client| client.end).min();
-            let wait = next_end.map(|end| end.saturating_duration_since(now()));
-            match self.poll.poll(&mut events, wait) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    tracing::warn!(%error, "the hole punch server stops");
-                    return;
-                }
-                _ => {}
-            }
-            for event in &events {
-                match event.token() {
-                    STOP => return,
-                    Token(index) if index < FIRST_LISTENER => self.answer_datagrams(index, &mut buffer),
-                    Token(index) if index < FIRST_CLIENT => self.accept(index - FIRST_LISTENER),
-                    Token(index) => self.answer_client(index),
-                }
-            }
-            let time = now();
-            self.clients.retain(|_, client| client.end > time);
-        }
-    }
-
-    fn answer_datagrams(&mut self, index: usize, buffer: &mut [u8]) {
+    /// Answers what came to one socket, some of it at a time; true if there may be more.
+    fn answer_datagrams(&mut self, index: usize) -> bool {
         let socket = SocketIndex(u16::try_from(index).expect("at most four sockets"));
-        loop {
-            match receive(&self.udp[index].1, buffer) {
+        for _ in 0..AT_A_TIME {
+            match receive(&self.udp[index].1, &mut self.buffer) {
                 Ok(Some((length, source))) => {
-                    self.server.handle_datagram(now(), Datagram { socket, source, bytes: &buffer[..length] });
+                    let bytes = &self.buffer[..length];
+                    self.server.handle_datagram(now(), Datagram { socket, source, bytes });
                 }
-                Ok(None) => return,
-                Err(error) => return tracing::warn!(%error, "cannot receive"),
+                Ok(None) => return false,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot receive");
+                    return false;
+                }
             }
             while let Some(transmit) = self.server.poll_transmit() {
                 send(&self.udp[usize::from(transmit.socket.0)].0, &transmit);
             }
         }
+        true
     }
 
     fn accept(&mut self, index: usize) {
@@ -102,25 +85,60 @@ impl Serving {
             if self.clients.len() >= MAX_CLIENTS {
                 // The one that is nearest to its end makes place, or idle strangers could shut out everybody.
                 let oldest =
-                    self.clients.iter().min_by_key(|(_, client)| client.end).map(|(token, _)| *token);
-                oldest.map(|token| self.clients.remove(&token));
+                    self.clients.iter().min_by_key(|(_, client)| client.end).map(|(number, _)| *number);
+                if let Some(number) = oldest {
+                    self.lose(number);
+                }
             }
-            let token = self.next_client;
+            let number = self.next_client;
             self.next_client = self.next_client.wrapping_add(1).max(FIRST_CLIENT);
-            if self.poll.registry().register(&mut stream, Token(token), Interest::READABLE).is_ok() {
+            if self.sources.register(&mut stream, number, Interest::READABLE).is_ok() {
                 let client =
                     Client { stream, source, received: Vec::new(), end: now() + CLIENT_LIFETIME, answers: 0 };
-                self.clients.insert(token, client);
+                self.clients.insert(number, client);
             }
         }
     }
 
-    fn answer_client(&mut self, token: usize) {
-        if let Some(client) = self.clients.get_mut(&token)
+    fn answer_client(&mut self, number: usize) {
+        if let Some(client) = self.clients.get_mut(&number)
             && client.answer().is_err()
         {
-            self.clients.remove(&token);
+            self.lose(number);
         }
+    }
+
+    fn lose(&mut self, number: usize) {
+        if let Some(mut client) = self.clients.remove(&number) {
+            self.sources.deregister(&mut client.stream, number);
+        }
+    }
+}
+
+impl Task for Serving {
+    fn turn(&mut self, now: Instant, ready: &[usize], _woken: bool) -> Turn {
+        let mut again = std::mem::take(&mut self.again);
+        again.extend(ready.iter().filter(|number| **number < FIRST_LISTENER));
+        again.sort_unstable();
+        again.dedup();
+        again.retain(|index| self.answer_datagrams(*index));
+        self.again = again;
+        for number in ready.iter().copied().filter(|number| *number >= FIRST_LISTENER) {
+            if number < FIRST_CLIENT {
+                self.accept(number - FIRST_LISTENER);
+            } else {
+                self.answer_client(number);
+            }
+        }
+        let late = self.clients.iter().filter(|(_, client)| client.end <= now);
+        for number in late.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.lose(number);
+        }
+        if self.again.is_empty() { Turn::Wait } else { Turn::Again }
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.clients.values().map(|client| client.end).min()
     }
 }
 
@@ -164,10 +182,10 @@ impl Client {
     }
 }
 
-/// Token of the waker that ends the run.
-const STOP: Token = Token(usize::MAX);
+/// Datagrams answered at one socket before others have their turn.
+const AT_A_TIME: usize = 128;
 
-/// Tokens below are UDP sockets, then listeners, then clients.
+/// Numbers below are UDP sockets, then listeners, then clients.
 const FIRST_LISTENER: usize = 4;
 const FIRST_CLIENT: usize = 8;
 
