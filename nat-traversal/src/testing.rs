@@ -48,6 +48,13 @@ pub use relay::{Relay, RelayRules};
 pub use router::{Forwarding, Router};
 pub use tcp::{ConnectionHandle, Segment, SegmentKind, TcpEvent, TcpMapping, TcpPunching, TcpStack, TcpStun};
 
+/// What signs the requests of who has these credentials (RFC 8489, section 9.2.2), to write requests that no client would.
+#[cfg(feature = "turn")]
+#[must_use]
+pub fn turn_key(credentials: &crate::protocol::turn::TurnCredentials, realm: &[u8]) -> ring::hmac::Key {
+    credentials.classic_key(realm)
+}
+
 /// An instant to count virtual time from.
 #[must_use]
 pub fn epoch() -> std::time::Instant {
