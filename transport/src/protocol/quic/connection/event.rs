@@ -19,7 +19,7 @@ pub(crate) enum QuicEvent {
         ticket: u64,
         stream: StreamId,
     },
-    /// A peer opened a stream: judge it and call [`QuicConnection::answer`].
+    /// A peer opened a stream: judge it and call [`super::QuicConnection::answer`].
     Preface {
         stream: StreamId,
         preface: Box<Preface>,
