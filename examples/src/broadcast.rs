@@ -15,7 +15,7 @@ use std::{
 pub use streams::{Meeting, over_streams};
 
 use crate::{
-    lines::{Line, Lines},
+    lines::{Line, read_lines},
     protocol::{
         Node,
         maelstrom::{LineError, Message},
@@ -36,7 +36,9 @@ pub fn maelstrom(input: impl BufRead + Send + 'static, output: impl Write) -> io
     let ticking = tell.clone();
     let timer = thread::spawn(move || keep_time(&deadlines, &ticking));
     // Not joined after an error: it may sit in a read that nobody can end.
-    let reader = thread::spawn(move || read(input, &tell));
+    let reader = thread::spawn(move || {
+        read_lines(input, MAX_LINE, |line| tell.send(line.map_or(Event::End, Event::Line)).is_ok());
+    });
     run(&events, &set_timer, output)?;
     drop((events, set_timer));
     for thread in [timer, reader] {
@@ -98,17 +100,6 @@ fn take_line(node: &mut Node, now: Instant, line: &Line) {
             }
         }
     }
-}
-
-/// The thread that reads.
-fn read(input: impl BufRead, tell: &SyncSender<Event>) {
-    for line in Lines::new(input, MAX_LINE) {
-        let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
-        if tell.send(Event::Line(line)).is_err() {
-            return;
-        }
-    }
-    let _ = tell.send(Event::End);
 }
 
 /// The thread that keeps time: tells when the last deadline it was given has come.

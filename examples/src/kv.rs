@@ -11,10 +11,10 @@ use std::{
     io::{self, BufRead, Write},
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::bounded;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use transport::{StreamSet, Transport};
 
@@ -26,7 +26,7 @@ pub use options::Options;
 pub use threading::{Place, References, ServiceName, Streams, Threading};
 
 use crate::{
-    lines::{Line, Lines},
+    lines::{Line, read_lines},
     mesh::{Group, run_one_thread_with, run_two_threads_with},
     protocol::{
         kv::{Api, ArcRef, Gate, GateSettings, Peer, RcRef, Reference, Router, Signer, Store},
@@ -77,8 +77,11 @@ fn run_with<R: Reference>(
     let crew = Crew::start(&options.threading, services, &tell)?;
     let waker = set.waker();
     thread::Builder::new().name("kv-input".to_owned()).spawn(move || {
-        // It may sit in a read that nobody can end.
-        read(input, &told, || waker.wake());
+        read_lines(input, MAX_LINE, |line| {
+            let told = told.send(line.map_or(Told::End, Told::Line)).is_ok();
+            waker.wake();
+            told
+        });
     })?;
     let settings = Settings { open: true, ..Settings::default() };
     let mut mesh = Mesh::new(me.key, "kv", settings);
@@ -145,24 +148,6 @@ fn secret() -> io::Result<[u8; 32]> {
         .fill(&mut secret)
         .map_err(|_| io::Error::other("the system gives no random bytes"))?;
     Ok(secret)
-}
-
-fn read<R: Reference>(input: impl BufRead, tell: &Sender<Told<R>>, wake: impl Fn()) {
-    for line in Lines::new(input, MAX_LINE) {
-        let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
-        if tell.send(Told::Line(line)).is_err() {
-            return;
-        }
-        wake();
-    }
-    let _ = tell.send(Told::End);
-    wake();
-}
-
-/// For versions of values.
-fn micros_since_epoch() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// How long a peer may take to prove who it is.

@@ -1,8 +1,20 @@
 use std::io::{self, BufRead, ErrorKind};
 
-/// Reads lines of bounded length.
+/// Reads all lines of bounded length, and at last the end, and tells each until nobody listens. Blocks: a thread of its own does this, and it
+/// may sit in a read that nobody can end.
+pub(crate) fn read_lines(input: impl BufRead, limit: usize, tell: impl Fn(Option<Line>) -> bool) {
+    for line in Lines::new(input, limit) {
+        let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
+        if !tell(Some(line)) {
+            return;
+        }
+    }
+    tell(None);
+}
+
+/// Lines of bounded length.
 #[derive(Debug)]
-pub(crate) struct Lines<R> {
+struct Lines<R> {
     source: R,
     limit: usize,
 }
@@ -17,7 +29,7 @@ pub(crate) enum Line {
 }
 
 impl<R: BufRead> Lines<R> {
-    pub(crate) const fn new(source: R, limit: usize) -> Self {
+    const fn new(source: R, limit: usize) -> Self {
         Self { source, limit }
     }
 

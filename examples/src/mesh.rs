@@ -19,6 +19,7 @@ use transport::Stream;
 
 pub use group::Group;
 pub use histogram::Histogram;
+pub(crate) use load::micros_since_epoch;
 pub use member::{MemberSettings, member};
 pub use one_thread::run_with as run_one_thread_with;
 pub use processes::{Costs, Process, Processes};

@@ -11,13 +11,13 @@ use std::{
 use crossbeam::channel::{Receiver, Sender, bounded};
 use crust::{
     Config, ConnectOptions, Contact, Lan, PublicKey, Scheme, Service, ServiceController, ServiceListener,
-    SetWaker, Stream,
+    SetWaker, Stream, error_chain,
 };
 
 use super::{MAX_LINE, run_number, take_line};
 use crate::{
     complaints::Complaints,
-    lines::{Line, Lines},
+    lines::{Line, read_lines},
     mesh::{Application, Network, run_one_thread_with},
     protocol::{
         Node,
@@ -60,7 +60,9 @@ pub fn over_streams(
     let (sender, inputs) = bounded(INPUTS_AHEAD);
     let tell = Tell { sender, waker: set.waker() };
     let lines = tell.clone();
-    thread::spawn(move || read(input, &lines)); // it may sit in a read that nobody can end
+    thread::spawn(move || {
+        read_lines(input, MAX_LINE, |line| lines.tell(line.map_or(Input::End, Input::Line)));
+    });
     let mut member = Member {
         node: Node::new(run_number()),
         output,
@@ -229,7 +231,7 @@ impl Network for Roads {
         let controller = controller.ok_or("this node is leaving")?;
         let contact = self.contacts.get(&peer).cloned().unwrap_or_else(|| Contact::new(peer));
         let options = ConnectOptions::new().deadline(DIAL);
-        controller.connect_with(contact, &options).map_err(|error| error.to_string())
+        controller.connect_with(contact, &options).map_err(|error| error_chain(&error))
     }
 
     fn close(&self) {
@@ -237,16 +239,6 @@ impl Network for Roads {
             controller.close();
         }
     }
-}
-
-fn read(input: impl BufRead, tell: &Tell) {
-    for line in Lines::new(input, MAX_LINE) {
-        let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
-        if !tell.tell(Input::Line(line)) {
-            return;
-        }
-    }
-    tell.tell(Input::End);
 }
 
 const LOOPBACK: &str = "tcp://127.0.0.1:0";

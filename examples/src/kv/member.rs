@@ -8,11 +8,11 @@ use std::{
 
 use crust::{Endpoint, PublicKey};
 
-use super::{Crew, MAX_LINE, Told, micros_since_epoch};
+use super::{Crew, MAX_LINE, Told};
 use crate::{
     complaints::Complaints,
     lines::Line,
-    mesh::{Application, Group},
+    mesh::{Application, Group, micros_since_epoch},
     protocol::{
         kv::{ApiInput, GateInput, Item, NetworkOutput, Reference},
         mesh::{Event, LinkId, Mesh},

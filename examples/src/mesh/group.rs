@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crust::{Endpoint, Identity, PublicKey};
+use crust::{Endpoint, Identity, PublicKey, error_chain};
 use transport::{ConnectOptions, Driver, Listener, Stream, Transport, TransportConfig};
 
 use super::Network;
@@ -37,10 +37,8 @@ impl Group {
         // One thread always waits in `accept`, so the stack needs none of its own.
         let config = TransportConfig::default().driver(Driver::Caller);
         let transport = Transport::new(identity, config).map_err(io::Error::other)?;
-        let listener = Listener::bind(&transport, place).map_err(|error| {
-            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-            io::Error::other(format!("{error}{cause}"))
-        })?;
+        let listener =
+            Listener::bind(&transport, place).map_err(|error| io::Error::other(error_chain(&error)))?;
         Ok(Self { transport, listener, endpoints: Mutex::default() })
     }
 
@@ -79,7 +77,7 @@ impl Network for Group {
         let endpoint = self.endpoints.lock().unwrap_or_else(PoisonError::into_inner).get(&peer).copied();
         let endpoint = endpoint.ok_or("nobody has told where it is")?;
         let options = ConnectOptions::new().deadline(Instant::now() + DIAL);
-        Stream::connect_with(&self.transport, endpoint, &options).map_err(|error| error.to_string())
+        Stream::connect_with(&self.transport, endpoint, &options).map_err(|error| error_chain(&error))
     }
 
     fn close(&self) {

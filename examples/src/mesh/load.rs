@@ -134,7 +134,7 @@ impl Arrivals {
 }
 
 /// The clock that all processes of a machine share.
-pub(super) fn micros_since_epoch() -> u64 {
+pub(crate) fn micros_since_epoch() -> u64 {
     let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

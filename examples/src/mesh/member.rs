@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crossbeam::channel::{Sender, bounded};
+use crossbeam::channel::bounded;
 use crust::{Endpoint, Identity, IdentityFile, PublicKey};
 use transport::StreamSet;
 
@@ -20,7 +20,7 @@ use super::{
     two_threads,
 };
 use crate::{
-    lines::{self, Lines},
+    lines::{self, read_lines},
     protocol::mesh::{Event, MAX_MESSAGE, Mesh, Settings},
 };
 
@@ -104,10 +104,16 @@ pub fn member(
     let traffic = if settings.one_thread {
         let set = StreamSet::new(group.transport()).map_err(io::Error::other)?;
         let waker = set.waker();
-        thread::spawn(move || read(input, &tell, || waker.wake())); // it may sit in a read that nobody can end
+        thread::spawn(move || {
+            read_lines(input, MAX_LINE, |line| {
+                let told = tell.send(line).is_ok();
+                waker.wake();
+                told
+            });
+        });
         one_thread::run_with(&mut mesh, &mut member, group, set, &inputs, Member::handle_line)?
     } else {
-        thread::spawn(move || read(input, &tell, || {}));
+        thread::spawn(move || read_lines(input, MAX_LINE, |line| tell.send(line).is_ok()));
         two_threads::run_with(&mut mesh, &mut member, group, &inputs, Member::handle_line)?
     };
     member.report(&mesh, &traffic);
@@ -265,18 +271,6 @@ impl<W: Write> Application for Member<W> {
     fn is_over(&self) -> bool {
         self.ended || self.result.is_err()
     }
-}
-
-fn read(input: impl BufRead, tell: &Sender<Option<lines::Line>>, wake: impl Fn()) {
-    for line in Lines::new(input, MAX_LINE) {
-        let Ok(line) = line.inspect_err(|error| eprintln!("cannot read further: {error}")) else { break };
-        if tell.send(Some(line)).is_err() {
-            return;
-        }
-        wake();
-    }
-    let _ = tell.send(None);
-    wake();
 }
 
 const COMMANDS: &str = "commands are: peers ENDPOINT..., load SECONDS [PER_SECOND [BYTES]]";

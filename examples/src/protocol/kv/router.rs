@@ -308,10 +308,8 @@ impl<R: Reference> Router<R> {
         let fan_out = usize::from(ask.fan_out.min(self.rules.max_fan_out)).clamp(1, MAX_FAN_OUT);
         // With hops that do not count by lot, nobody can rely on what another will do.
         let together = if self.rules.hide_origin { &[] } else { &ask.together[..] };
-        let fresh = self
-            .neighbours
-            .keys()
-            .filter(|peer| ![&ask.history, &ask.together].iter().any(|all| all.contains(peer)));
+        let fresh =
+            self.neighbours.keys().filter(|peer| !ask.history.contains(peer) && !ask.together.contains(peer));
         let (ours, left) = fresh.partition(|peer| self.neighbours.falls_to(&self.me.key, together, peer));
         (self.rules.route.choose(&ask.key, ours, fan_out), left)
     }

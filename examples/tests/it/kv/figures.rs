@@ -20,6 +20,7 @@ fn kv_table() {
         let mut table = Table { configuration: name, missed: Vec::new() };
         line_of_four(&mut table, configuration);
         line_of_six(&mut table, configuration);
+        a_third_that_sleeps(&mut table, configuration);
         rings_and_cliques(&mut table, configuration);
         copies(&mut table, configuration);
         load(&mut table, configuration, seconds);
@@ -46,7 +47,7 @@ struct Table {
 impl Table {
     fn row(&mut self, what: &str, figure: &str, bar: &str, holds: bool) {
         let verdict = if holds { "" } else { "  MISSED" };
-        println!("{:12}  {what:44}  {figure:>29}  {bar}{verdict}", self.configuration);
+        println!("{:12}  {what:47}  {figure:>29}  {bar}{verdict}", self.configuration);
         if !holds {
             self.missed.push(format!("{}: {what}: {figure}", self.configuration));
         }
@@ -121,6 +122,18 @@ fn line_of_six(table: &mut Table, configuration: &[&str]) {
     thread::sleep(LIFETIME + Duration::from_secs(1));
     let left: u64 = nodes.iter_mut().map(|node| node.count("waiting") + node.count("remembered")).sum();
     table.row("line of 6, left behind after lifetime + 1 s", &left.to_string(), "0", left == 0);
+}
+
+/// Two thirds of a query come home, and the rest is with one who sleeps.
+fn a_third_that_sleeps(table: &mut Table, configuration: &[&str]) {
+    let mut hub = Node::start(configuration);
+    let leaves = [0; 3].map(|_| Node::start(&[configuration, &[&hub.endpoint]].concat()));
+    hub.wait_for_peers(3);
+    leaves[0].signal("-STOP");
+    let answer = hub.ask("get nothing asynch hops=2");
+    assert!(answer.starts_with("nothing: not found"), "{answer}");
+    let bar = LIFETIME + Duration::from_millis(500);
+    table.times("asynch, one of three asked sleeps, not found in", took(&answer), bar);
 }
 
 fn rings_and_cliques(table: &mut Table, configuration: &[&str]) {
