@@ -2,9 +2,11 @@
 
 pub(crate) mod accept_queue;
 pub(crate) mod acceptor;
+pub(crate) mod alarm;
 pub(crate) mod clock;
 pub(crate) mod crank;
 pub(crate) mod dial;
+mod direct;
 pub(crate) mod driver;
 pub(crate) mod ending;
 pub(crate) mod entropy;

@@ -18,6 +18,7 @@ use crate::{
     identity::{Identity, PublicKey, signed_bytes},
     io::{
         accept_queue::{AcceptQueue, MeetingTable, Place},
+        alarm::Alarm,
         clock,
         crank::{Crank, Waited},
         driver::{Driver, WAKER},
@@ -66,7 +67,7 @@ impl Transport {
     pub fn new(identity: Identity, config: TransportConfig) -> Result<Self, StartError> {
         let poll = Poll::new()?;
         let registry = poll.registry().try_clone()?;
-        let waker = Arc::new(Waker::new(&registry, WAKER)?);
+        let alarm = Arc::new(Alarm::new(Waker::new(&registry, WAKER)?));
         let background = config.driver == DriverChoice::Background;
         let quic = QuicIo::new(&identity, &config)?;
         let shared = Arc::new_cyclic(|weak: &Weak<Shared>| Shared {
@@ -81,9 +82,9 @@ impl Transport {
                 config.limits.pending_handshakes,
                 config.limits.pending_handshakes_per_prefix,
             )),
-            crank: Crank::new(Driver::new(poll, weak.clone()), waker),
+            crank: Crank::new(Driver::new(poll, weak.clone(), alarm.clone()), alarm.clone()),
             registry,
-            sources: Mutex::default(),
+            sources: Mutex::new(Sources::new(alarm.clone())),
             connections: Mutex::default(),
             queues: Mutex::default(),
             labels: Mutex::default(),
@@ -450,7 +451,7 @@ impl Shared {
             let sources = self.sources.hold().all();
             for (_, source) in sources {
                 if let Source::Udp(socket) = source {
-                    while self.quic.handle_ready(self, &socket, false, &mut wakes) {}
+                    while self.quic.handle_ready(self, &socket, false, &mut wakes).more {}
                 }
             }
             self.quic.handle_timers(self, clock::now(), &mut wakes);

@@ -2,6 +2,8 @@
 //! lost is a deadlock, which it finds. `ITERATIONS` sets how many orders of each scene; a failure prints how to replay it.
 #![allow(dead_code, reason = "not everything of the modules is tried here")]
 
+#[path = "../../src/io/alarm.rs"]
+mod alarm;
 #[path = "../../src/io/clock.rs"]
 mod clock;
 #[path = "../../src/io/crank.rs"]
@@ -22,9 +24,11 @@ use std::{
 
 use shuttle::{sync::atomic::AtomicUsize, thread};
 
+use alarm::Alarm;
 use crank::{Crank, Waited};
 use ready_list::ReadyList;
 use slot::Slot;
+use sync::Bell;
 use wire::{Network, Packet, Wire};
 
 /// A scene: its name, and what its threads do.
@@ -200,7 +204,9 @@ fn closing() {
 
 fn crank() -> (Arc<Crank<Network>>, Arc<Wire>) {
     let wire = Arc::<Wire>::default();
-    (Arc::new(Crank::new(Network(wire.clone()), Arc::new(wire.waker()))), wire)
+    let alarm = Arc::new(Alarm::new(wire.waker()));
+    alarm.set_bell(Some(Arc::new(Bell(wire.clone()))));
+    (Arc::new(Crank::new(Network { wire: wire.clone(), alarm: alarm.clone() }, alarm)), wire)
 }
 
 const PACKETS: usize = 2;

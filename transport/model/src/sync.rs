@@ -15,6 +15,16 @@ pub(crate) mod thread {
     }
 }
 
+/// Interrupts the wait for a packet alone.
+#[derive(Debug)]
+pub(crate) struct Bell(pub(crate) StdArc<Wire>);
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.0.ring();
+    }
+}
+
 /// Interrupts the wait for a wire.
 #[derive(Debug)]
 pub(crate) struct Waker(pub(crate) StdArc<Wire>);

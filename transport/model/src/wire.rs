@@ -5,9 +5,11 @@ use std::{
     time::Instant,
 };
 
+use shuttle::rand::Rng as _;
 use shuttle::sync::{Condvar, Mutex, atomic::AtomicUsize};
 
 use crate::{
+    alarm::Alarm,
     clock,
     crank::{Sleep, Turn},
     slot::Slot,
@@ -29,6 +31,8 @@ pub(crate) struct Wire {
 struct State {
     packets: Vec<Packet>,
     interrupted: bool,
+    /// Datagrams that say nothing.
+    rings: usize,
 }
 
 impl Wire {
@@ -46,6 +50,11 @@ impl Wire {
         self.changed.notify_all();
     }
 
+    pub(crate) fn ring(&self) {
+        self.state.lock().expect("no thread panics").rings += 1;
+        self.changed.notify_all();
+    }
+
     pub(crate) fn waker(self: &Arc<Self>) -> Waker {
         Waker(self.clone())
     }
@@ -56,19 +65,45 @@ impl Wire {
         while waits && state.packets.is_empty() && !state.interrupted {
             state = self.changed.wait(state).expect("no thread panics");
         }
-        state.interrupted = false;
+        (state.interrupted, state.rings) = (false, 0);
         std::mem::take(&mut state.packets)
+    }
+
+    /// What a receive does: waits for one packet, deaf to interruptions.
+    fn receive(&self) -> Vec<Packet> {
+        let mut state = self.state.lock().expect("no thread panics");
+        while state.packets.is_empty() && state.rings == 0 {
+            state = self.changed.wait(state).expect("no thread panics");
+        }
+        if state.rings > 0 {
+            state.rings -= 1;
+            return Vec::new();
+        }
+        vec![state.packets.remove(0)]
     }
 }
 
-pub(crate) struct Network(pub(crate) Arc<Wire>);
+pub(crate) struct Network {
+    pub(crate) wire: Arc<Wire>,
+    pub(crate) alarm: Arc<Alarm>,
+}
 
 impl Turn for Network {
     fn turn(&mut self, deadline: Option<Instant>, sleep: &Sleep) -> bool {
         sleep.prepare();
-        let timer = self.0.timer.lock().expect("no thread panics").take();
+        let timer = self.wire.timer.lock().expect("no thread panics").take();
         sleep.until(timer.as_ref().map(|_| clock::now()).or(deadline));
-        let mut packets = self.0.poll(deadline.is_none() && timer.is_none());
+        let waits = deadline.is_none() && timer.is_none();
+        let directly = waits && shuttle::rand::thread_rng().gen_bool(0.5);
+        let deaf = if directly { self.alarm.will_receive() } else { None };
+        let mut packets = if let Some(deaf) = deaf {
+            let packets = self.wire.receive();
+            drop(deaf);
+            packets
+        } else {
+            self.alarm.will_poll();
+            self.wire.poll(waits)
+        };
         sleep.over();
         packets.extend(timer);
         packets.into_iter().fold(false, |others, (slot, arrived)| {

@@ -17,16 +17,18 @@
 //!   into the list, or whether it grew;
 //! * the dozing background thread says so, **then** tries the crank once more; a leader frees it, **then** looks for it;
 //! * a leader says that it sleeps without end, **then** reads the timers; a caller sets a timer, **then** looks how long the
-//!   leader sleeps.
+//!   leader sleeps;
+//! * a leader that waits in a receive is deaf to the poll's waker: [`Alarm`] has the order for that.
 
 use std::time::{Duration, Instant};
 
 use super::{
+    alarm::Alarm,
     clock,
     lock::Lock as _,
     slot::Slot,
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError, Waker,
+        Arc, Mutex, MutexGuard, TryLockError,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst, fence},
         thread::{self, Thread},
     },
@@ -82,11 +84,11 @@ struct Background {
 }
 
 impl<D: Turn> Crank<D> {
-    pub(crate) fn new(driver: D, waker: Arc<Waker>) -> Self {
+    pub(crate) fn new(driver: D, alarm: Arc<Alarm>) -> Self {
         Self {
             driver: Mutex::new(Driven { driver, shared: 0 }),
             followers: Mutex::default(),
-            sleep: Sleep::new(waker),
+            sleep: Sleep::new(alarm),
             background: Background::default(),
             turns: AtomicU64::new(0),
             arrivals: AtomicU64::new(0),
@@ -95,14 +97,18 @@ impl<D: Turn> Crank<D> {
         }
     }
 
+    /// Wakes whoever turns.
+    pub(crate) fn alarm(&self) -> &Alarm {
+        &self.sleep.alarm
+    }
+
     /// A slot whose waits go by this crank.
     pub(crate) fn slot(&self) -> Arc<Slot> {
-        Arc::new(Slot::new(self.sleep.waker.clone()))
+        Arc::new(Slot::new(self.sleep.alarm.clone()))
     }
 
     /// Waits until the slot is woken, turning the crank if nobody else does. One thread a slot at a time.
     pub(crate) fn wait(&self, slot: &Arc<Slot>, deadline: Option<Instant>) -> Waited {
-        slot.wait_parked();
         let waited = self.wait_in_place(slot, deadline);
         slot.wait_over();
         waited
@@ -251,12 +257,13 @@ impl<D: Turn> Crank<D> {
     }
 
     fn follow<'c>(&'c self, slot: &'c Arc<Slot>) -> Following<'c> {
+        slot.wait_parked();
         self.followers.hold().push(slot.clone());
         self.arrivals.fetch_add(1, SeqCst);
         fence(SeqCst);
         if self.background.turning.load(SeqCst) && !self.crowded.load(SeqCst) {
             self.background.wanted.store(true, SeqCst);
-            self.sleep.interrupt();
+            self.sleep.alarm.wake();
         }
         Following { followers: &self.followers, slot }
     }
@@ -300,7 +307,7 @@ impl<D: Turn> Crank<D> {
     /// Ends every wait, now and in future.
     pub(crate) fn close(&self) {
         self.closed.store(true, SeqCst);
-        self.sleep.interrupt();
+        self.sleep.alarm.wake();
         let followers: Vec<_> = self.followers.hold().clone();
         for slot in followers {
             slot.wake();
@@ -448,12 +455,12 @@ impl<D: Turn> Drop for CloseOnPanic<'_, D> {
 pub(crate) struct Sleep {
     until_nanos: AtomicU64,
     base: Instant,
-    waker: Arc<Waker>,
+    alarm: Arc<Alarm>,
 }
 
 impl Sleep {
-    fn new(waker: Arc<Waker>) -> Self {
-        Self { until_nanos: AtomicU64::new(AWAKE), base: clock::now(), waker }
+    fn new(alarm: Arc<Alarm>) -> Self {
+        Self { until_nanos: AtomicU64::new(AWAKE), base: clock::now(), alarm }
     }
 
     /// Call it before reading the timers.
@@ -480,13 +487,7 @@ impl Sleep {
     fn poke(&self, timer: Instant) {
         fence(SeqCst);
         if self.nanos(timer) < self.until_nanos.load(SeqCst) {
-            self.interrupt();
-        }
-    }
-
-    fn interrupt(&self) {
-        if let Err(error) = self.waker.wake() {
-            tracing::warn!(%error, "cannot interrupt the poll");
+            self.alarm.wake();
         }
     }
 

@@ -9,8 +9,10 @@ use std::{
 use mio::{Events, Poll, Token};
 
 use super::{
+    alarm::Alarm,
     clock,
     crank::{Sleep, Turn},
+    direct::{Direct, NEAREST_TIMER},
     lock::Lock as _,
     slot::Wakes,
     sources::Source,
@@ -28,23 +30,68 @@ pub(crate) struct Driver {
     again: Vec<Token>,
     /// Sockets that have more to give than one turn takes.
     unread: Vec<Token>,
+    alarm: Arc<Alarm>,
+    direct: Direct,
+    /// What this turn has brought so far.
+    datagrams: usize,
+    other_events: bool,
+    /// When something is due that was known before it.
+    until: Option<Instant>,
 }
 
 impl Driver {
-    pub(crate) fn new(poll: Poll, shared: Weak<Shared>) -> Self {
-        let events = Events::with_capacity(EVENTS_PER_TURN);
-        Self { poll, events, shared, wakes: Wakes::default(), again: Vec::new(), unread: Vec::new() }
+    pub(crate) fn new(poll: Poll, shared: Weak<Shared>, alarm: Arc<Alarm>) -> Self {
+        Self {
+            poll,
+            events: Events::with_capacity(EVENTS_PER_TURN),
+            shared,
+            wakes: Wakes::default(),
+            again: Vec::new(),
+            unread: Vec::new(),
+            direct: Direct::new(alarm.clone()),
+            alarm,
+            datagrams: 0,
+            other_events: false,
+            until: None,
+        }
+    }
+
+    /// Waits in a receive, if now is the time for it, and deals with what came. Tells whether it was.
+    fn receive_directly(&mut self, shared: &Arc<Shared>, deadline: Option<Instant>, sleep: &Sleep) -> bool {
+        if !self.direct.is_time() || !self.unread.is_empty() || !self.again.is_empty() {
+            self.direct.stop();
+            return false;
+        }
+        let nearest = clock::now() + NEAREST_TIMER;
+        if shared.quic.next_timer().is_some_and(|timer| timer < nearest) {
+            shared.quic.move_timers(nearest);
+        }
+        sleep.prepare();
+        self.until = until(shared, deadline);
+        sleep.until(self.until);
+        let is_near = self.until.is_some_and(|until| until < nearest);
+        let socket = if is_near { None } else { self.direct.socket(&shared.sources) };
+        let Some((socket, deaf)) = socket.and_then(|socket| Some((socket, self.alarm.will_receive()?)))
+        else {
+            self.direct.stop();
+            return false;
+        };
+        let came = shared.quic.receive_one(&socket);
+        drop(deaf);
+        sleep.over();
+        self.datagrams += usize::from(shared.quic.handle_received(shared, &socket, came, &mut self.wakes));
+        true
     }
 
     fn sleep(&mut self, shared: &Shared, deadline: Option<Instant>, sleep: &Sleep) {
         sleep.prepare();
-        let timer = shared.sources.hold().next_timer();
-        let until = [deadline, timer, shared.quic.next_timer()].into_iter().flatten().min();
-        sleep.until(until);
-        let mut timeout = until.map(|until| until.saturating_duration_since(clock::now()));
+        self.until = until(shared, deadline);
+        sleep.until(self.until);
+        let mut timeout = self.until.map(|until| until.saturating_duration_since(clock::now()));
         if !self.unread.is_empty() || shared.has_room_again(&self.again) {
             timeout = Some(std::time::Duration::ZERO);
         }
+        self.alarm.will_poll();
         if let Err(error) = self.poll.poll(&mut self.events, timeout)
             && error.kind() != io::ErrorKind::Interrupted
         {
@@ -55,6 +102,7 @@ impl Driver {
 
     /// Waits for the sockets of a transport that is closed; its endings are looked at by the caller.
     pub(crate) fn poll_endings(&mut self, deadline: Instant) {
+        self.direct.stop();
         let left = deadline.saturating_duration_since(clock::now());
         if let Err(error) = self.poll.poll(&mut self.events, Some(left)) {
             tracing::debug!(%error, "the last poll failed");
@@ -79,6 +127,7 @@ impl Driver {
         // The table is not held while the source works.
         let source = shared.sources.hold().find(token);
         let Some(source) = source else { return };
+        self.other_events |= !matches!(source, Source::Udp(_));
         match source {
             Source::Acceptor(acceptor) => {
                 if acceptor.handle_ready(shared) {
@@ -100,7 +149,9 @@ impl Driver {
             Source::Watched(watched) => watched.wake(),
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {
-                if shared.quic.handle_ready(shared, &socket, last, &mut self.wakes) {
+                let came = shared.quic.handle_ready(shared, &socket, last, &mut self.wakes);
+                self.datagrams += came.datagrams;
+                if came.more {
                     self.unread.push(token);
                 }
             }
@@ -140,13 +191,27 @@ impl Driver {
 impl Turn for Driver {
     fn turn(&mut self, deadline: Option<Instant>, sleep: &Sleep) -> bool {
         let Some(shared) = self.shared.upgrade() else { return false };
-        self.sleep(&shared, deadline, sleep);
-        self.handle_events(&shared);
+        (self.datagrams, self.other_events) = (0, false);
+        if !self.receive_directly(&shared, deadline, sleep) {
+            self.sleep(&shared, deadline, sleep);
+            self.handle_events(&shared);
+        }
         let now = clock::now();
-        self.handle_timers(&shared, now);
-        shared.quic.handle_timers(&shared, now, &mut self.wakes);
-        self.wakes.fire_in_turn()
+        // What was set for a time before that in the meantime is seen to by the next turn, which does not sleep then.
+        if self.until.is_some_and(|until| until <= now) {
+            self.handle_timers(&shared, now);
+            shared.quic.handle_timers(&shared, now, &mut self.wakes);
+        }
+        let others = self.wakes.fire_in_turn();
+        self.direct.turned(self.datagrams == 1 && !self.other_events && !others);
+        others
     }
+}
+
+/// When something is due, whatever comes.
+fn until(shared: &Shared, deadline: Option<Instant>) -> Option<Instant> {
+    let timer = shared.sources.hold().next_timer();
+    [deadline, timer, shared.quic.next_timer()].into_iter().flatten().min()
 }
 
 /// The token of the poll's waker, which no source can have.

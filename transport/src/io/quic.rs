@@ -67,6 +67,14 @@ pub(crate) struct QuicIo {
     buffers: SendBuffers,
 }
 
+/// What looking at a socket brought.
+#[derive(Debug, Default)]
+pub(crate) struct Came {
+    pub(crate) datagrams: usize,
+    /// It is to be looked at again, without an event.
+    pub(crate) more: bool,
+}
+
 struct Receiving {
     receiver: Receiver,
     received: Vec<Received>,
@@ -214,20 +222,49 @@ impl QuicIo {
         Ok(socket)
     }
 
-    /// Takes what a socket has; `failed`: the poll tells of an error as well. Tells whether to look again without an event.
+    /// Takes what a socket has; `failed`: the poll tells of an error as well.
     pub(crate) fn handle_ready(
         &self,
         shared: &Arc<Shared>,
         socket: &Arc<UdpSocket>,
         failed: bool,
         wakes: &mut Wakes,
-    ) -> bool {
-        let mut reason = None;
-        let more = self.receive(shared, socket, &mut reason, wakes);
+    ) -> Came {
+        let (mut reason, mut came) = (None, Came::default());
+        self.receive(shared, socket, &mut came, &mut reason, wakes);
         if failed || reason.is_some() {
             self.take_back(shared, socket, reason, wakes);
         }
-        more
+        came
+    }
+
+    /// Waits for a datagram in a receive, on a socket that does; [`handle_received`](Self::handle_received) then deals with it.
+    pub(crate) fn receive_one(&self, socket: &Arc<UdpSocket>) -> io::Result<()> {
+        let receiving = &mut *self.receiving.hold();
+        receiving.receiver.receive_one(socket, &mut receiving.received).map(drop)
+    }
+
+    /// Deals with what `receive_one` brought; tells whether that was a datagram.
+    pub(crate) fn handle_received(
+        &self,
+        shared: &Arc<Shared>,
+        socket: &Arc<UdpSocket>,
+        came: io::Result<()>,
+        wakes: &mut Wakes,
+    ) -> bool {
+        match came {
+            Ok(()) => {
+                self.route(shared, socket, &mut self.receiving.hold(), wakes);
+                true
+            }
+            Err(error) => {
+                if error.kind() != io::ErrorKind::WouldBlock {
+                    tracing::debug!(%error, local = %socket.local(), "cannot receive");
+                    self.take_back(shared, socket, Some(error.kind()), wakes);
+                }
+                false
+            }
+        }
     }
 
     /// Tells dials that the network gave their datagrams back.
@@ -252,30 +289,32 @@ impl QuicIo {
         &self,
         shared: &Arc<Shared>,
         socket: &Arc<UdpSocket>,
+        came: &mut Came,
         reason: &mut Option<io::ErrorKind>,
         wakes: &mut Wakes,
-    ) -> bool {
+    ) {
         for link in socket.take_blocked(&shared.registry) {
             link.touch(shared, wakes, Touch::Flush);
         }
         let mut receiving = self.receiving.hold();
         #[cfg(feature = "turn")]
         if let Some(relay) = socket.relay() {
-            let more = relay.receive(&mut receiving.received, wakes);
+            came.more = relay.receive(&mut receiving.received, wakes);
             self.route(shared, socket, &mut receiving, wakes);
-            return more;
+            return;
         }
         for _ in 0..BATCHES_PER_TURN {
             let receiving = &mut *receiving;
             match receiving.receiver.receive(socket, &mut receiving.received) {
                 Ok(more) => {
+                    came.datagrams += receiving.received.len();
                     self.route(shared, socket, receiving, wakes);
                     if !more {
                         // Fewer than asked for: there are no more, which saves asking until the system says so.
-                        return false;
+                        return;
                     }
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // An earlier datagram's ICMP answer, or a signal; there may be datagrams behind it.
                 Err(error) => {
                     tracing::debug!(%error, local = %socket.local(), "cannot receive");
@@ -283,7 +322,7 @@ impl QuicIo {
                 }
             }
         }
-        true
+        came.more = true;
     }
 
     fn route(
@@ -349,6 +388,17 @@ impl QuicIo {
         self.timers.hold().next()
     }
 
+    /// Moves timers to where their deadlines are now that were left before `limit`, as far as that takes a moment only.
+    pub(crate) fn move_timers(&self, limit: Instant) {
+        for _ in 0..TIMERS_MOVED_PER_TURN {
+            let expired = self.timers.hold().pop_expired(limit);
+            let Some(link) = expired else { return };
+            if link.rearm(&self.timers).is_some_and(|due| due <= limit) {
+                return;
+            }
+        }
+    }
+
     pub(crate) fn handle_timers(&self, shared: &Arc<Shared>, now: Instant, wakes: &mut Wakes) {
         loop {
             let expired = self.timers.hold().pop_expired(now);
@@ -398,6 +448,8 @@ impl fmt::Debug for QuicIo {
 const NOBODYS_PATH: PathMtu = PathMtu { largest: 0, is_known: false };
 /// A flood of datagrams must not keep timers and other sockets waiting: 8 batches are up to 16 MB.
 const BATCHES_PER_TURN: usize = 8;
+/// Where a dialogue goes, few other connections have anything to do.
+const TIMERS_MOVED_PER_TURN: usize = 4;
 /// The kernel keeps no more of them than fit the socket's buffer; what is left is told of again.
 const GIVEN_BACK_PER_TURN: usize = 64;
 /// Where the system cannot be told to leave datagrams whole, probes for larger ones would lie.

@@ -3,11 +3,12 @@
 use std::{fmt, time::Instant};
 
 use super::{
+    alarm::Alarm,
     clock,
     lock::Lock as _,
     ready_list::ReadyList,
     sync::{
-        Arc, Mutex, Waker,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU8, Ordering::SeqCst},
         thread::{self, Thread},
     },
@@ -21,8 +22,8 @@ pub(crate) struct Slot {
     ready: AtomicBool,
     waiting: AtomicU8,
     place: Mutex<Place>,
-    /// Interrupts the poll of whoever turns the crank, if that is the waiter.
-    waker: Arc<Waker>,
+    /// Interrupts whoever turns the crank, if that is the waiter.
+    alarm: Arc<Alarm>,
 }
 
 #[derive(Default)]
@@ -38,8 +39,8 @@ const LEADING: u8 = 2;
 const LISTED: u8 = 3;
 
 impl Slot {
-    pub(crate) fn new(waker: Arc<Waker>) -> Self {
-        Self { ready: AtomicBool::new(false), waiting: AtomicU8::new(NOBODY), place: Mutex::default(), waker }
+    pub(crate) fn new(alarm: Arc<Alarm>) -> Self {
+        Self { ready: AtomicBool::new(false), waiting: AtomicU8::new(NOBODY), place: Mutex::default(), alarm }
     }
 
     /// Puts the flag up and tells whoever waits. Never call it under a lock: the woken thread may preempt the caller and
@@ -68,9 +69,7 @@ impl Slot {
                 true
             }
             LEADING if !in_turn => {
-                if let Err(error) = self.waker.wake() {
-                    tracing::warn!(%error, "cannot interrupt the poll");
-                }
+                self.alarm.wake();
                 true
             }
             LISTED => {

@@ -6,6 +6,7 @@ use mio::Token;
 
 use super::{
     acceptor::TcpAcceptor,
+    alarm::Alarm,
     ending::Ending,
     handshake::TcpHandshake,
     tcp::{ReaderEnd, WriterEnd},
@@ -29,9 +30,14 @@ pub(crate) enum Source {
 ///
 /// mio delivers events of a batch even after a source was deregistered, so a token carries a generation and an old one
 /// finds nothing.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Sources {
     entries: Vec<Entry>,
+    /// How many of them have a source, and how often that has changed.
+    filled: usize,
+    changes: u64,
+    /// Told when there is more to watch than one source.
+    alarm: Arc<Alarm>,
     free: Vec<usize>,
     timers: BTreeSet<(Instant, usize)>,
 }
@@ -44,6 +50,10 @@ struct Entry {
 }
 
 impl Sources {
+    pub(crate) fn new(alarm: Arc<Alarm>) -> Self {
+        Self { entries: Vec::new(), filled: 0, changes: 0, alarm, free: Vec::new(), timers: BTreeSet::new() }
+    }
+
     /// Makes room for a source; it is found only after `fill`.
     pub(crate) fn reserve(&mut self) -> Token {
         let index = self.free.pop().unwrap_or_else(|| {
@@ -54,8 +64,11 @@ impl Sources {
     }
 
     pub(crate) fn fill(&mut self, token: Token, source: Source) {
-        if let Some(entry) = self.entry_mut(token) {
-            entry.source = Some(source);
+        let Some(entry) = self.entry_mut(token) else { return };
+        if entry.source.replace(source).is_none() {
+            self.filled += 1;
+            self.changes += 1;
+            self.alarm.wake_receiver();
         }
     }
 
@@ -71,6 +84,8 @@ impl Sources {
         let entry = self.entry_mut(token)?;
         let source = entry.source.take();
         entry.generation = (entry.generation + 1) & (usize::MAX >> INDEX_BITS);
+        self.filled -= usize::from(source.is_some());
+        self.changes += 1;
         self.free.push(index);
         source
     }
@@ -85,6 +100,22 @@ impl Sources {
         }
         if let Some(timer) = timer {
             self.timers.insert((timer, index));
+        }
+    }
+
+    /// How often a source has come or gone.
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The only source, if it is a UDP socket.
+    pub(crate) fn only_socket(&self) -> Option<Arc<UdpSocket>> {
+        if self.filled != 1 {
+            return None;
+        }
+        match self.entries.iter().find_map(|entry| entry.source.as_ref())? {
+            Source::Udp(socket) => Some(socket.clone()),
+            _ => None,
         }
     }
 
@@ -126,13 +157,21 @@ const INDEX_MASK: usize = (1 << INDEX_BITS) - 1;
 mod tests {
     use std::time::Duration;
 
+    use mio::{Poll, Waker};
+
     use super::*;
     use crate::io::clock;
+
+    fn sources() -> (Sources, Poll) {
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        (Sources::new(Arc::new(Alarm::new(waker))), poll)
+    }
 
     #[test]
     fn an_old_token_finds_nothing_in_a_reused_place() {
         let socket = |number| Arc::new(UdpSocket::bind(number, ([127, 0, 0, 1], 0).into()).unwrap());
-        let mut sources = Sources::default();
+        let (mut sources, _poll) = sources();
         let old = sources.reserve();
         sources.fill(old, Source::Udp(socket(1)));
         assert!(sources.remove(old).is_some());
@@ -145,7 +184,7 @@ mod tests {
     #[test]
     fn timers_expire_in_order_and_go_with_their_source() {
         let now = clock::now();
-        let mut sources = Sources::default();
+        let (mut sources, _poll) = sources();
         let tokens: Vec<_> = (0..3).map(|_| sources.reserve()).collect();
         for (seconds, token) in [3, 1, 2].into_iter().zip(&tokens) {
             sources.set_timer(*token, Some(now + Duration::from_secs(seconds)));

@@ -7,3 +7,6 @@ pub(crate) use std::{
 };
 
 pub(crate) use mio::Waker;
+
+/// What a leader that waits in a receive is woken by.
+pub(crate) use super::udp::UdpSocket as Bell;

@@ -11,8 +11,14 @@ mod relay;
 use std::{
     collections::VecDeque,
     fmt, io,
-    net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{
+        Arc, Mutex,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
 };
 
 use mio::{Interest, Registry, Token};
@@ -26,7 +32,7 @@ pub(crate) use receive::{Received, Receiver};
 #[cfg(feature = "turn")]
 pub(crate) use relay::RelaySocket;
 
-use super::{accept_queue::AcceptQueue, lock::Lock as _, quic::Link, slot::Wakes};
+use super::{accept_queue::AcceptQueue, direct::LONGEST_RECEIVE, lock::Lock as _, quic::Link, slot::Wakes};
 #[cfg(feature = "turn")]
 use crate::{io::slot::Slot, transport::Shared};
 use crate::{
@@ -42,6 +48,8 @@ pub(crate) struct UdpSocket {
     carrier: Carrier,
     /// Who is served here besides the connections there are.
     users: Mutex<Users>,
+    /// Whether connections of strangers may begin here, as the users are.
+    is_open: AtomicBool,
 }
 
 /// Who takes the datagrams.
@@ -56,6 +64,8 @@ struct Kernel {
     state: UdpSocketState,
     /// Only for telling the poll what we wait for; a duplicate of `socket`.
     polled: Mutex<Polled>,
+    /// Whether connections wait for room.
+    is_blocked: AtomicBool,
 }
 
 #[derive(Default)]
@@ -106,8 +116,12 @@ impl UdpSocket {
         let local = socket.local_addr()?;
         let source = mio::net::UdpSocket::from_std(socket.try_clone()?);
         let polled = Mutex::new(Polled { source, token: None, blocked: Vec::new() });
-        let carrier = Carrier::Kernel(Kernel { socket, state, polled });
-        Ok(Self { number, local, carrier, users: Mutex::default() })
+        let carrier = Carrier::Kernel(Kernel { socket, state, polled, is_blocked: AtomicBool::new(false) });
+        Ok(Self::new(number, local, carrier))
+    }
+
+    fn new(number: usize, local: SocketAddr, carrier: Carrier) -> Self {
+        Self { number, local, carrier, users: Mutex::default(), is_open: AtomicBool::new(false) }
     }
 
     /// Begins to ask for an address at a relay, which [`RelaySocket::outcome`] then has; `slot` is woken when it is there.
@@ -121,7 +135,7 @@ impl UdpSocket {
     ) -> io::Result<Self> {
         let relay = RelaySocket::connect(Arc::downgrade(shared), server, address, slot.clone())?;
         let local = SocketAddr::from(([0; 4], 0));
-        Ok(Self { number, local, carrier: Carrier::Relay(Box::new(relay)), users: Mutex::default() })
+        Ok(Self::new(number, local, Carrier::Relay(Box::new(relay))))
     }
 
     #[cfg(feature = "turn")]
@@ -162,6 +176,7 @@ impl UdpSocket {
         let mut users = self.users.hold();
         users.retired = queue.is_none();
         users.queue = queue;
+        self.is_open.store(users.is_open(), Relaxed);
     }
 
     /// Whether it was kept for its connections only, and they are gone.
@@ -181,17 +196,20 @@ impl UdpSocket {
 
     /// Whether connections of strangers may begin here.
     pub(crate) fn is_open(&self) -> bool {
-        let users = self.users.hold();
-        users.queue.is_some() || users.rendezvous > 0
+        self.is_open.load(Relaxed)
     }
 
     /// A rendezvous begins whose stream may come in here.
     pub(crate) fn rendezvous_begins(&self) {
-        self.users.hold().rendezvous += 1;
+        let mut users = self.users.hold();
+        users.rendezvous += 1;
+        self.is_open.store(users.is_open(), Relaxed);
     }
 
     pub(crate) fn rendezvous_ends(&self) {
-        self.users.hold().rendezvous -= 1;
+        let mut users = self.users.hold();
+        users.rendezvous -= 1;
+        self.is_open.store(users.is_open(), Relaxed);
     }
 
     pub(crate) fn add_inbox(&self, inbox: &Arc<StunInbox>) {
@@ -267,6 +285,7 @@ impl UdpSocket {
         let Some(token) = polled.token else { return };
         if !polled.blocked.iter().any(|blocked| Arc::ptr_eq(blocked, link)) {
             polled.blocked.push(link.clone());
+            kernel.is_blocked.store(true, Release);
         }
         // Room to write is reported only while somebody wants it: else each datagram sent would wake the poll.
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -277,11 +296,11 @@ impl UdpSocket {
 
     /// The connections that waited for room, to try again.
     pub(crate) fn take_blocked(&self, registry: &Registry) -> Vec<Arc<Link>> {
-        let Some(kernel) = self.kernel() else { return Vec::new() };
-        let mut polled = kernel.polled.hold();
-        if polled.blocked.is_empty() {
+        let Some(kernel) = self.kernel().filter(|kernel| kernel.is_blocked.load(Acquire)) else {
             return Vec::new();
-        }
+        };
+        let mut polled = kernel.polled.hold();
+        kernel.is_blocked.store(false, Release);
         if let Some(token) = polled.token
             && let Err(error) = registry.reregister(&mut polled.source, token, Interest::READABLE)
         {
@@ -329,6 +348,30 @@ impl UdpSocket {
         }
     }
 
+    /// Whether receives wait for a datagram, at most [`LONGEST_RECEIVE`]. Sends then wait for room in the kernel, no longer than
+    /// that, instead of failing at once.
+    pub(crate) fn set_waiting(&self, waits: bool) -> io::Result<()> {
+        let Some(kernel) = self.kernel() else { return Err(io::ErrorKind::Unsupported.into()) };
+        if waits {
+            kernel.socket.set_read_timeout(Some(LONGEST_RECEIVE))?;
+            kernel.socket.set_write_timeout(Some(LONGEST_RECEIVE))?;
+        }
+        kernel.socket.set_nonblocking(!waits)
+    }
+
+    /// Ends a receive that waits, by a datagram to itself that says nothing.
+    pub(crate) fn ring(&self) {
+        let mut to = self.local;
+        if to.ip().is_unspecified() {
+            let here: IpAddr =
+                if to.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() };
+            to.set_ip(here);
+        }
+        if let Err(error) = self.send_one(&[], to, None) {
+            tracing::debug!(%error, "a receive ends by itself only");
+        }
+    }
+
     pub(crate) fn is_relay(&self) -> bool {
         self.kernel().is_none()
     }
@@ -343,6 +386,12 @@ impl UdpSocket {
         // With IPv4 the whole batch counts as one datagram of at most 64 KiB.
         let most = self.kernel().map_or(RELAYED_SEGMENTS, |kernel| kernel.state.max_gso_segments());
         (MAX_BATCH_BYTES / usize::from(mtu)).clamp(1, most)
+    }
+}
+
+impl Users {
+    fn is_open(&self) -> bool {
+        self.queue.is_some() || self.rendezvous > 0
     }
 }
 

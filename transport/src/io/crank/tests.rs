@@ -5,7 +5,7 @@ use std::sync::{
     mpsc::{self, Receiver, Sender},
 };
 
-use mio::{Events, Poll, Token};
+use mio::{Events, Poll, Token, Waker};
 
 use super::*;
 
@@ -34,22 +34,26 @@ impl Turn for Network {
 /// A crank, and the far end of its network: what is sent there arrives as a packet for a slot.
 fn crank() -> (Arc<Crank<Network>>, Far) {
     let poll = Poll::new().unwrap();
-    let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+    let alarm = alarm(&poll);
     let (packets, inbox) = mpsc::channel();
     let network = Network { poll, events: Events::with_capacity(8), packets: inbox };
-    (Arc::new(Crank::new(network, waker.clone())), Far { packets, waker })
+    (Arc::new(Crank::new(network, alarm.clone())), Far { packets, alarm })
+}
+
+fn alarm(poll: &Poll) -> Arc<Alarm> {
+    Arc::new(Alarm::new(Waker::new(poll.registry(), Token(0)).unwrap()))
 }
 
 #[derive(Clone)]
 struct Far {
     packets: Sender<Packet>,
-    waker: Arc<Waker>,
+    alarm: Arc<Alarm>,
 }
 
 impl Far {
     fn send(&self, slot: &Arc<Slot>, arrived: &Arc<AtomicUsize>) {
         self.packets.send((slot.clone(), arrived.clone())).unwrap();
-        self.waker.wake().unwrap();
+        self.alarm.wake();
     }
 }
 
@@ -210,7 +214,7 @@ fn a_panic_in_the_driver_closes_the_crank() {
         }
     }
     let poll = Poll::new().unwrap();
-    let crank = Crank::new(Broken, Arc::new(Waker::new(poll.registry(), Token(0)).unwrap()));
+    let crank = Crank::new(Broken, alarm(&poll));
     thread::scope(|scope| {
         let broken = scope.spawn(|| crank.wait(&crank.slot(), soon()));
         assert!(broken.join().is_err());

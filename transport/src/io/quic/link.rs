@@ -13,6 +13,7 @@ use super::{
     left::Left,
     stream::Handle,
     table::Input,
+    timers::Timers,
     ways::Ways,
 };
 use crate::{
@@ -292,12 +293,16 @@ impl Link {
         self.owes.store(core.connection.holds_back() || core.owes(), Relaxed);
     }
 
+    /// Puts it back among the timers, from which it was taken; when it is due.
+    pub(super) fn rearm(self: &Arc<Self>, timers: &Mutex<Timers>) -> Option<Instant> {
+        let mut core = self.core.hold();
+        core.armed = core.due();
+        timers.hold().move_to(self, None, core.armed);
+        core.armed
+    }
+
     fn arm(self: &Arc<Self>, core: &mut Core, turn: &mut Turn<'_>) {
-        let due = if core.gone {
-            None
-        } else {
-            core.connection.poll_timeout().into_iter().chain(core.ways.poll_timeout()).min()
-        };
+        let due = core.due();
         let earlier = match (core.armed, due) {
             (None, None) => return,
             (Some(armed), Some(due)) => due < armed,
@@ -360,6 +365,7 @@ impl Link {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 core.unsent = Some((outgoing, buffer[..outgoing.bytes].to_vec()));
                 core.ways.socket().wait_writable(&turn.shared.registry, self);
+                turn.shared.crank.alarm().wake_receiver(); // Only the poll tells of room.
                 false
             }
             Err(error) if is_too_large(&error) => true,
@@ -396,6 +402,14 @@ impl Core {
         let handle = Handle::new(shared.crank.slot(), shared.crank.slot());
         self.streams.insert(stream, Box::new(handle.clone()));
         handle
+    }
+
+    /// When there is something to do though nothing comes.
+    fn due(&mut self) -> Option<Instant> {
+        if self.gone {
+            return None;
+        }
+        self.connection.poll_timeout().into_iter().chain(self.ways.poll_timeout()).min()
     }
 
     /// Whether something should be sent before anybody waits.

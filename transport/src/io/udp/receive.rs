@@ -60,23 +60,8 @@ impl Receiver {
 
     /// Takes one batch from the socket. `true`: it may have more.
     pub(crate) fn receive(&mut self, socket: &UdpSocket, received: &mut Vec<Received>) -> io::Result<bool> {
-        while self.buffers.len() < self.batch {
-            // Zeroed memory of this size comes untouched from the system, and costs nothing until it is written to.
-            self.buffers.push(BytesMut::zeroed(BUFFER_BYTES));
-        }
         let offered = self.batch;
-        let count = {
-            let mut slices: [IoSliceMut<'_>; MOST_BATCH] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
-            for (slice, buffer) in slices.iter_mut().zip(&mut self.buffers) {
-                *slice = IoSliceMut::new(buffer);
-            }
-            let Some(kernel) = socket.kernel() else { return Ok(false) };
-            let (udp, slices) = (UdpSockRef::from(&kernel.socket), &mut slices[..offered]);
-            kernel.state.recv(udp, slices, &mut self.meta[..offered])?
-        };
-        for index in 0..count {
-            self.split(index, received);
-        }
+        let count = self.take(socket, offered, received)?;
         // Each buffer offered costs something, used or not.
         if count == offered {
             self.batch = (offered * 2).min(MOST_BATCH);
@@ -84,6 +69,40 @@ impl Receiver {
             self.batch = (offered / 2).max(LEAST_BATCH);
         }
         Ok(count == offered)
+    }
+
+    /// Takes one datagram from the socket, or several that the kernel has joined, and waits for it if the socket does.
+    pub(crate) fn receive_one(
+        &mut self,
+        socket: &UdpSocket,
+        received: &mut Vec<Received>,
+    ) -> io::Result<usize> {
+        self.take(socket, 1, received)
+    }
+
+    fn take(
+        &mut self,
+        socket: &UdpSocket,
+        offered: usize,
+        received: &mut Vec<Received>,
+    ) -> io::Result<usize> {
+        while self.buffers.len() < offered {
+            // Zeroed memory of this size comes untouched from the system, and costs nothing until it is written to.
+            self.buffers.push(BytesMut::zeroed(BUFFER_BYTES));
+        }
+        let count = {
+            let mut slices: [IoSliceMut<'_>; MOST_BATCH] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
+            for (slice, buffer) in slices.iter_mut().zip(&mut self.buffers) {
+                *slice = IoSliceMut::new(buffer);
+            }
+            let Some(kernel) = socket.kernel() else { return Ok(0) };
+            let (udp, slices) = (UdpSockRef::from(&kernel.socket), &mut slices[..offered]);
+            kernel.state.recv(udp, slices, &mut self.meta[..offered])?
+        };
+        for index in 0..count {
+            self.split(index, received);
+        }
+        Ok(count)
     }
 
     fn split(&mut self, index: usize, received: &mut Vec<Received>) {
