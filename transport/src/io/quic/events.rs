@@ -1,6 +1,6 @@
 //! What a connection reports, and what follows from it. Called under the connection's lock.
 
-use std::{io, sync::Arc};
+use std::{collections::BTreeMap, io, sync::Arc};
 
 use super::{
     Link,
@@ -119,7 +119,9 @@ fn place(
 }
 
 fn opened(link: &Arc<Link>, core: &mut Core, ticket: u64, stream: QuicStreamId, turn: &mut Turn<'_>) {
-    let Some(order) = core.opening.remove(&ticket) else {
+    let order = core.opening.remove(&ticket);
+    free_if_empty(&mut core.opening);
+    let Some(order) = order else {
         core.connection.reset(turn.now, stream, CANCELLED);
         core.connection.release(turn.now, stream);
         return;
@@ -135,7 +137,9 @@ fn opened(link: &Arc<Link>, core: &mut Core, ticket: u64, stream: QuicStreamId, 
 }
 
 fn judged(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, verdict: Verdict, turn: &mut Turn<'_>) {
-    let Some((ticket, order)) = core.judging.remove(&stream) else {
+    let judged = core.judging.remove(&stream);
+    free_if_empty(&mut core.judging);
+    let Some((ticket, order)) = judged else {
         if let Some(handle) = core.streams.get(&stream) {
             turn.wakes.push(&handle.reader);
             turn.wakes.push(&handle.writer);
@@ -161,6 +165,13 @@ fn judged(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, verdict: Verd
         }
     };
     turn.left.outcomes.push((ticket, order, outcome));
+}
+
+/// A map keeps room for eleven once it had one, which is kilobytes for each idle connection.
+fn free_if_empty<K, V>(map: &mut BTreeMap<K, V>) {
+    if map.is_empty() {
+        *map = BTreeMap::new();
+    }
 }
 
 /// The peer wants the stream on another connection.
