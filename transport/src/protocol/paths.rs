@@ -88,7 +88,8 @@ struct KnownWay {
     heard: Option<Instant>,
     /// When it last proved itself.
     answered: Option<Instant>,
-    check: Option<Check>,
+    /// Boxed, since there is seldom one.
+    check: Option<Box<Check>>,
     /// No further check before.
     next_check: Option<Instant>,
     round_trip: Option<Duration>,
@@ -240,7 +241,7 @@ impl Paths {
         }
         let wait = known.round_trip.map_or(FIRST_WAIT, |round_trip| round_trip * 3 / 2);
         let retry = Retry::with(now, wait.clamp(SHORTEST_WAIT, LONGEST_WAIT), CHECKS, LONGEST_WAIT);
-        known.check = Some(Check { begun: now, retry, asked: Vec::new() });
+        known.check = Some(Box::new(Check { begun: now, retry, asked: Vec::new() }));
         known.next_check = Some(now + CHECK_GAP);
         known.is_dead = false;
         self.go_on(now, index);

@@ -10,14 +10,15 @@ use ring::hmac;
 
 /// Names a connection in the clear, so that its checks are found among others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct CheckTag(pub(crate) [u8; 8]);
+pub(crate) struct CheckTag(pub(crate) [u8; TAG_BYTES]);
 
 /// What proves a check to be the peer's.
 #[derive(Clone)]
 pub(crate) struct CheckKeys {
     tag: CheckTag,
-    ours: hmac::Key,
-    theirs: hmac::Key,
+    /// Made into keys when a check needs one: those are several times as large, and most connections never check anything.
+    ours: [u8; KEY_BYTES],
+    theirs: [u8; KEY_BYTES],
 }
 
 /// What an authentic message is.
@@ -31,14 +32,18 @@ impl CheckKeys {
     /// The exporter's label; no context.
     pub(crate) const LABEL: &'static [u8] = b"EXPORTER-crust-path-check-1";
     /// What to export: the tag, the dialer's key, the acceptor's key.
-    pub(crate) const BYTES: usize = 8 + 32 + 32;
+    pub(crate) const BYTES: usize = TAG_BYTES + 2 * KEY_BYTES;
 
     pub(crate) fn new(exported: &[u8; Self::BYTES], is_dialer: bool) -> Self {
-        let tag = CheckTag(exported[..8].try_into().expect("a part of the array"));
-        let dialer = hmac::Key::new(hmac::HMAC_SHA256, &exported[8..40]);
-        let acceptor = hmac::Key::new(hmac::HMAC_SHA256, &exported[40..]);
+        let (tag, keys) = exported.split_at(TAG_BYTES);
+        let (dialer, acceptor) = keys.split_at(KEY_BYTES);
         let (ours, theirs) = if is_dialer { (dialer, acceptor) } else { (acceptor, dialer) };
-        Self { tag, ours, theirs }
+        let part = "a part of the array";
+        Self {
+            tag: CheckTag(tag.try_into().expect(part)),
+            ours: ours.try_into().expect(part),
+            theirs: theirs.try_into().expect(part),
+        }
     }
 
     pub(crate) fn tag(&self) -> CheckTag {
@@ -48,7 +53,7 @@ impl CheckKeys {
     pub(super) fn request(&self, id: TransactionId) -> Vec<u8> {
         MessageBuilder::new(Class::Request, Method::BINDING, id)
             .attribute(attribute::USERNAME, &self.tag.0)
-            .integrity(&self.ours)
+            .integrity(&key(&self.ours))
             .fingerprint()
     }
 
@@ -56,7 +61,7 @@ impl CheckKeys {
         MessageBuilder::new(Class::Success, Method::BINDING, id)
             .attribute(attribute::USERNAME, &self.tag.0)
             .mapped_address(source)
-            .integrity(&self.ours)
+            .integrity(&key(&self.ours))
             .fingerprint()
     }
 
@@ -70,7 +75,7 @@ impl CheckKeys {
         };
         let ours = message.method() == Method::BINDING
             && message.find(attribute::USERNAME).is_some_and(|found| found.value == self.tag.0)
-            && message.has_integrity(&self.theirs);
+            && message.has_integrity(&key(&self.theirs));
         ours.then(|| (message.transaction(), checked))
     }
 }
@@ -81,11 +86,19 @@ impl fmt::Debug for CheckKeys {
     }
 }
 
+fn key(bytes: &[u8; KEY_BYTES]) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, bytes)
+}
+
 /// Whose check it says it is. Nothing is believed.
 pub(crate) fn peek_tag(bytes: &[u8]) -> Option<CheckTag> {
     let message = Message::decode(bytes).ok()?;
     message.find(attribute::USERNAME)?.value.try_into().ok().map(CheckTag)
 }
+
+const TAG_BYTES: usize = 8;
+/// As the output of SHA-256 (RFC 2104 §3).
+const KEY_BYTES: usize = 32;
 
 #[cfg(test)]
 mod tests {
