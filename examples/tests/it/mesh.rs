@@ -50,7 +50,8 @@ fn wrong_words_are_told_and_stop_nobody() {
 fn strange_frames_and_wrong_keys_stop_nobody() {
     for threading in ["two-threads", "one-thread"] {
         let start = |name| {
-            let node = Program::start(MESH, &["node", threading, "--name", name]);
+            // A puppet says nothing by itself, and must not be found silent.
+            let node = Program::start(MESH, &["node", threading, "--name", name, "--timeout", "600"]);
             let endpoint =
                 after(&node, r#"{"event":"listening","endpoint":""#).trim_end_matches("\"}").to_owned();
             (node, endpoint)
