@@ -52,7 +52,7 @@ impl MappedTcpSocket {
         let local =
             local.as_socket().ok_or_else(|| MapError::Socket(std::io::ErrorKind::InvalidInput.into()))?;
         let hosts = interfaces::host_addresses(local).map_err(MapError::Socket)?;
-        let asking = context.ask_router(local, PortProtocol::Tcp);
+        let asking = context.ask_router(local, PortProtocol::Tcp, None);
         let end = clock::now() + context.config().map_time();
         let servers = context.stun_servers(local);
         let mapping = match stun_tcp::learn(local, &servers, entropy::seed(), end, context.waits()) {

@@ -58,7 +58,7 @@ impl MappedUdpSocket {
     pub fn map(socket: UdpSocket, context: &MappingContext) -> Result<Self, MapError> {
         let local = socket.local_addr().map_err(MapError::Socket)?;
         let hosts = interfaces::host_addresses(local).map_err(MapError::Socket)?;
-        let asking = context.ask_router(local, PortProtocol::Udp);
+        let asking = context.ask_router(local, PortProtocol::Udp, None);
         let start = clock::now();
         let end = start + context.config().map_time();
         let mut mapper = Mapper::new(start, &context.stun_servers(local), entropy::seed(), end);

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use crate::error::{ContextError, MapError};
 use crate::io::ask_router::{Asking, Routers};
 use crate::io::interrupt::Interrupter;
+use crate::io::lease_slot::Watcher;
 use crate::io::run::RunError;
 use crate::protocol::nat_profile::BindingLifetime;
 use crate::protocol::port_map::{PortMapFailure, PortProtocol};
 use crate::protocol::{MapFailure, MappedSocketAddr, Mapper, NatProfile};
-use crate::{MappingConfig, PortLease, io};
+use crate::{MappingConfig, PendingLease, PortLease, io};
 
 /// What sockets are mapped with: the servers to ask, and a way to end the calls that use it.
 ///
@@ -178,12 +179,49 @@ impl MappingContext {
         protocol: PortProtocol,
         deadline: Instant,
     ) -> Result<Option<PortLease>, Vec<MapFailure>> {
-        let Some(asking) = self.ask_router(local, protocol) else { return Ok(None) };
+        let Some(asking) = self.ask_router(local, protocol, None) else { return Ok(None) };
         match asking.finish(deadline, self.waits()) {
             Ok((Some((_, lease)), _)) => Ok(Some(lease)),
             Ok((None, failures)) => Err(failures),
             Err(error) => Err(vec![MapFailure::PortMap(PortMapFailure::System { reason: error.reason() })]),
         }
+    }
+
+    /// Begins the same, and returns at once. `changed` is called, on a thread that must not be held up, whenever there may be news:
+    /// of the question, and of the lease for as long as it is held. Some routers take ten seconds to answer.
+    ///
+    /// ```no_run
+    /// use std::{net::UdpSocket, sync::mpsc};
+    /// use nat_traversal::{MappingConfig, MappingContext, PortProtocol};
+    ///
+    /// let context = MappingContext::new(MappingConfig::new())?;
+    /// let local = UdpSocket::bind("0.0.0.0:0")?.local_addr()?;
+    /// let (tell, news) = mpsc::channel();
+    /// let changed = move || tell.send(()).unwrap_or_default();
+    /// if let Some(mut pending) = context.begin_map_port(local, PortProtocol::Udp, changed) {
+    ///     // …until there is time to look:
+    ///     news.recv()?;
+    ///     match pending.poll() {
+    ///         Some(Ok(lease)) => println!("reached at {:?}", lease.external()),
+    ///         Some(Err(failures)) => println!("no router forwards the port: {failures:?}"),
+    ///         None => println!("no router has answered yet"),
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn begin_map_port(
+        &self,
+        local: SocketAddr,
+        protocol: PortProtocol,
+        changed: impl Fn() + Send + Sync + 'static,
+    ) -> Option<PendingLease> {
+        self.ask_router(local, protocol, Some(Watcher(Box::new(changed)))).map(PendingLease::new)
+    }
+
+    /// Has routers that did nothing for us asked again by the next call, which otherwise happens half a minute later at the earliest:
+    /// for whoever knows that the network has changed.
+    pub fn network_changed(&self) {
+        self.routers.forget_failures();
     }
 
     /// The addresses of this host at which a socket bound to `local` is reached; loopback only if it is bound to that.
@@ -226,7 +264,12 @@ impl MappingContext {
     }
 
     /// Begins to ask routers for the port of a socket.
-    pub(crate) fn ask_router(&self, bound: SocketAddr, protocol: PortProtocol) -> Option<Asking> {
+    pub(crate) fn ask_router(
+        &self,
+        bound: SocketAddr,
+        protocol: PortProtocol,
+        watcher: Option<Watcher>,
+    ) -> Option<Asking> {
         let known = {
             let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
             let gateways = servers.iter().filter_map(|server| match server {
@@ -235,7 +278,7 @@ impl MappingContext {
             });
             gateways.collect()
         };
-        self.routers.ask(bound, protocol, &self.config, known)
+        self.routers.ask(bound, protocol, &self.config, known, watcher)
     }
 
     pub(crate) const fn config(&self) -> &MappingConfig {

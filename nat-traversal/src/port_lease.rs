@@ -31,11 +31,26 @@ pub struct PortLease {
     number: usize,
     slot: Arc<Slot>,
     first: PortMapping,
+    local: SocketAddr,
+    /// How long a drop waits.
+    patience: Duration,
 }
 
 impl PortLease {
-    pub(crate) const fn new(leases: Leases, number: usize, slot: Arc<Slot>, first: PortMapping) -> Self {
-        Self { leases, number, slot, first }
+    pub(crate) const fn new(
+        leases: Leases,
+        number: usize,
+        slot: Arc<Slot>,
+        first: PortMapping,
+        local: SocketAddr,
+    ) -> Self {
+        Self { leases, number, slot, first, local, patience: DROP_PATIENCE }
+    }
+
+    /// The address and port of this host to which the router forwards.
+    #[must_use]
+    pub const fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// The address outside that leads here now; `None` while the router does not forward it, which is being mended.
@@ -70,10 +85,22 @@ impl PortLease {
         self.first.router
     }
 
+    /// Has the router asked again, within a second, whether it still forwards the port: for whoever knows that the network may have
+    /// changed. Returns at once.
+    pub fn renew(&self) {
+        self.leases.renew(self.number);
+    }
+
+    /// Begins to give the port back, and returns at once; dropping or releasing the lease then waits for the rest.
+    pub fn begin_release(&self) {
+        self.leases.release(self.number);
+    }
+
     /// Gives the port back and waits for the router's answer, at most until `deadline`. Whether the router has answered
     /// or been given up by then; if not, that goes on in the background.
-    pub fn release(self, deadline: Instant) -> bool {
-        self.leases.release(self.number);
+    pub fn release(mut self, deadline: Instant) -> bool {
+        self.begin_release();
+        self.patience = Duration::ZERO;
         self.slot.wait_for_end(deadline.saturating_duration_since(now()))
     }
 }
@@ -82,7 +109,7 @@ impl Drop for PortLease {
     fn drop(&mut self) {
         if !self.slot.is_over() {
             self.leases.release(self.number);
-            self.slot.wait_for_end(DROP_PATIENCE);
+            self.slot.wait_for_end(self.patience);
         }
     }
 }

@@ -6,7 +6,7 @@ use super::clock::now;
 use super::entropy;
 use super::interfaces::{self, DefaultRouter};
 use super::interrupt::Interrupter;
-use super::lease_slot::{News, Slot};
+use super::lease_slot::{News, Slot, Watcher};
 use super::leases::{Leases, system};
 use super::run::RunError;
 use super::upnp::Search;
@@ -41,7 +41,7 @@ pub(crate) type Forwarded = Option<(PortMapping, PortLease)>;
 /// A question under way, or why there is none.
 pub(crate) struct Asking {
     state: Result<Pending, Vec<PortMapFailure>>,
-    local: IpAddr,
+    local: SocketAddr,
     memory: Arc<Mutex<Vec<Memory>>>,
 }
 
@@ -69,6 +69,7 @@ impl Routers {
         protocol: PortProtocol,
         config: &MappingConfig,
         known: Vec<igd::Gateway>,
+        watcher: Option<Watcher>,
     ) -> Option<Asking> {
         if !config.maps_ports() {
             return None;
@@ -91,21 +92,22 @@ impl Routers {
             local: SocketAddr::new(local, bound.port()),
             lifetime: config.lease_time(),
         };
-        let state = self.start(request, router, config.named_router(), known);
-        Some(Asking { state, local, memory: Arc::clone(&self.memory) })
+        let search = Search { known, router: config.named_router() };
+        let state = self.start(request, router, search, watcher);
+        Some(Asking { state, local: request.local, memory: Arc::clone(&self.memory) })
     }
 
     fn start(
         &self,
         request: PortMapRequest,
         router: Option<DefaultRouter>,
-        named: Option<IpAddr>,
-        known: Vec<igd::Gateway>,
+        search: Search,
+        watcher: Option<Watcher>,
     ) -> Result<Pending, Vec<PortMapFailure>> {
         let time = now();
         let first = match recall(&self.memory, request.local.ip()) {
             Some(Outcome::Works(method)) => Some(method),
-            Some(Outcome::Fails { until, failures }) if time < until && known.is_empty() => {
+            Some(Outcome::Fails { until, failures }) if time < until && search.known.is_empty() => {
                 return Err(failures);
             }
             _ => None,
@@ -113,11 +115,17 @@ impl Routers {
         let scope = router.map_or(0, |router| router.scope);
         let ip = router.map(|router| router.ip);
         let mapper = PortMapper::new(time, ip, scope, request, first, entropy::seed());
-        let search = Search { known, router: named };
-        match self.leases.start(mapper, request, search) {
+        match self.leases.start(mapper, request, search, watcher) {
             Ok((number, slot)) => Ok(Pending { leases: self.leases.clone(), number, slot, is_kept: false }),
             Err(error) => Err(vec![system(&error)]),
         }
+    }
+}
+
+impl Routers {
+    /// Forgets what routers do not do.
+    pub(crate) fn forget_failures(&self) {
+        lock(&self.memory).retain(|known| matches!(known.outcome, Outcome::Works(_)));
     }
 }
 
@@ -128,27 +136,49 @@ impl Asking {
         deadline: Instant,
         interrupter: &Interrupter,
     ) -> Result<(Forwarded, Vec<MapFailure>), RunError> {
-        let failures =
-            |failures: Vec<PortMapFailure>| failures.into_iter().map(MapFailure::PortMap).collect();
-        let mut pending = match self.state {
-            Ok(started) => started,
-            Err(known) => return Ok((None, failures(known))),
+        let news = match &self.state {
+            Ok(pending) => match pending.slot.wait_for_outcome(deadline, interrupter) {
+                Ok(news) => news,
+                Err(RunError::TimedOut) => News::Asking,
+                Err(error) => return Err(error),
+            },
+            Err(known) => News::Failed(known.clone()),
         };
-        match pending.slot.wait_for_outcome(deadline, interrupter) {
-            Ok(News::Open(mapping)) => {
-                remember(&self.memory, self.local, Outcome::Works(mapping.method));
+        Ok(match self.take(news) {
+            Ok(forwarded) => (Some(forwarded), Vec::new()),
+            Err(failures) => (None, failures),
+        })
+    }
+
+    /// The same if there is an outcome already; else the question, which goes on.
+    pub(crate) fn poll(self) -> Result<Result<PortLease, Vec<MapFailure>>, Self> {
+        let news = match &self.state {
+            Ok(pending) => pending.slot.news(),
+            Err(known) => News::Failed(known.clone()),
+        };
+        if matches!(news, News::Asking) { Err(self) } else { Ok(self.take(news).map(|(_, lease)| lease)) }
+    }
+
+    /// What news come to for whoever asked.
+    fn take(self, news: News) -> Result<(PortMapping, PortLease), Vec<MapFailure>> {
+        let failed =
+            |failures: Vec<PortMapFailure>| Err(failures.into_iter().map(MapFailure::PortMap).collect());
+        match (news, self.state) {
+            (_, Err(known)) => failed(known),
+            (News::Open(mapping), Ok(mut pending)) => {
+                remember(&self.memory, self.local.ip(), Outcome::Works(mapping.method));
                 pending.is_kept = true;
                 let slot = Arc::clone(&pending.slot);
-                let lease = PortLease::new(pending.leases.clone(), pending.number, slot, mapping);
-                Ok((Some((mapping, lease)), Vec::new()))
+                let leases = pending.leases.clone();
+                Ok((mapping, PortLease::new(leases, pending.number, slot, mapping, self.local)))
             }
-            Ok(News::Failed(reasons)) => {
+            (News::Failed(reasons), Ok(_)) => {
                 let until = now() + FAILURE_MEMORY;
-                remember(&self.memory, self.local, Outcome::Fails { until, failures: reasons.clone() });
-                Ok((None, failures(reasons)))
+                let outcome = Outcome::Fails { until, failures: reasons.clone() };
+                remember(&self.memory, self.local.ip(), outcome);
+                failed(reasons)
             }
-            Ok(_) | Err(RunError::TimedOut) => Ok((None, vec![MapFailure::PortMap(PortMapFailure::Late)])),
-            Err(error) => Err(error),
+            (_, Ok(_)) => failed(vec![PortMapFailure::Late]),
         }
     }
 }

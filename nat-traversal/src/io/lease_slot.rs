@@ -14,7 +14,12 @@ use crate::protocol::port_map::{PortMapFailure, PortMapping};
 pub(crate) struct Slot {
     state: Mutex<State>,
     changed: Condvar,
+    /// Told of all news, beside those who wait.
+    watcher: Option<Watcher>,
 }
+
+/// Called with no lock held, by the thread of the leases mostly.
+pub(crate) struct Watcher(pub(crate) Box<dyn Fn() + Send + Sync>);
 
 /// `Asking` → `Open` ⇄ `Lost` → `Closed`, or `Asking` → `Failed`.
 #[derive(Debug, Clone, Default)]
@@ -34,6 +39,10 @@ struct State {
 }
 
 impl Slot {
+    pub(crate) fn new(watcher: Option<Watcher>) -> Self {
+        Self { watcher, ..Self::default() }
+    }
+
     pub(crate) fn tell(&self, news: News) {
         let mut state = self.lock();
         // Why it failed is worth more than that it is over.
@@ -47,6 +56,9 @@ impl Slot {
         }
         drop(state);
         self.changed.notify_all();
+        if let Some(Watcher(tell)) = &self.watcher {
+            tell();
+        }
     }
 
     pub(crate) fn news(&self) -> News {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use mio::Interest;
 use socket2::{Domain, Socket, Type};
 
-use super::lease_slot::{News, Slot};
+use super::lease_slot::{News, Slot, Watcher};
 use super::run::{MAX_DATAGRAM_BYTES, receive, send};
 use super::slow::Slow;
 use super::upnp::{Search, UpnpRouter};
@@ -39,6 +39,7 @@ struct Shared {
 enum Command {
     Start(Box<Lease>),
     Release(usize),
+    Renew(usize),
     Upnp(usize, UpnpAnswer, Option<UpnpRouter>),
 }
 
@@ -61,10 +62,11 @@ impl Leases {
         mapper: PortMapper,
         request: PortMapRequest,
         search: Search,
+        watcher: Option<Watcher>,
     ) -> io::Result<(usize, Arc<Slot>)> {
         let socket = UdpSocket::bind(SocketAddr::new(request.local.ip(), 0))?;
         socket.set_nonblocking(true)?;
-        let slot = Arc::new(Slot::default());
+        let slot = Arc::new(Slot::new(watcher));
         let mut shared = lock(&self.shared);
         if shared.alive >= MAX_LEASES {
             return Err(io::Error::other("too many leases on one mapping context"));
@@ -92,6 +94,11 @@ impl Leases {
     /// Begins to give a port back.
     pub(crate) fn release(&self, number: usize) {
         lock(&self.shared).command(Command::Release(number));
+    }
+
+    /// Has the router asked again whether it still forwards a port.
+    pub(crate) fn renew(&self, number: usize) {
+        lock(&self.shared).command(Command::Renew(number));
     }
 }
 
@@ -151,6 +158,11 @@ impl Worker {
                         lease.mapper.release(time);
                     }
                 }
+                Command::Renew(number) => {
+                    if let Some(lease) = self.running.iter_mut().find(|lease| lease.number == number) {
+                        lease.mapper.renew(time);
+                    }
+                }
                 Command::Upnp(number, answer, router) => {
                     if let Some(lease) = self.running.iter_mut().find(|lease| lease.number == number) {
                         // A search that was begun before finds nothing new.
@@ -178,11 +190,15 @@ impl Worker {
     }
 
     fn receive_all(&mut self, time: Instant) {
-        for lease in &mut self.running {
-            let Some(socket) = &lease.registered else { continue };
-            while let Ok(Some((length, source))) = receive(socket, &mut self.buffer) {
+        for index in 0..self.running.len() {
+            while let Some(socket) = &self.running[index].registered
+                && let Ok(Some((length, source))) = receive(socket, &mut self.buffer)
+            {
                 let bytes = &self.buffer[..length];
-                lease.mapper.handle_datagram(time, Datagram { socket: SocketIndex::MAIN, source, bytes });
+                for (other, lease) in self.running.iter_mut().enumerate() {
+                    let socket = if other == index { SocketIndex::MAIN } else { PortMapClient::SIBLINGS };
+                    lease.mapper.handle_datagram(time, Datagram { socket, source, bytes });
+                }
             }
         }
         for socket in &self.announcements {

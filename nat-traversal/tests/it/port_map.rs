@@ -1,11 +1,12 @@
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nat_traversal::{
     AddrKind, HolePunchServerAddr, MapError, MapFailure, MappedSocketAddr, MappedTcpSocket, MappedUdpSocket,
-    MappingConfig, MappingContext, PortMapFailure, PortMapMethod,
+    MappingConfig, MappingContext, PortMapFailure, PortMapMethod, PortProtocol,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -173,6 +174,52 @@ fn a_gateway_that_the_user_found_is_used_without_a_search() {
     let mapped = MappedUdpSocket::map(udp(), &context).unwrap();
     let lease = mapped.lease.unwrap();
     assert_eq!((lease.method(), lease.router()), (PortMapMethod::Upnp, router.address));
+}
+
+#[test]
+fn a_port_is_asked_for_without_waiting_and_all_news_are_told() {
+    let router = HomeRouter::start("127.9.11.1", Upnp::Off, |_| {});
+    let context = context(&router);
+    let (local, (tell, news)) = (udp().local_addr().unwrap(), mpsc::channel());
+    let told = move || {
+        let _ = tell.send(());
+    };
+    let mut pending = context.begin_map_port(local, PortProtocol::Udp, told).unwrap();
+    let outcome = loop {
+        news.recv_timeout(PATIENCE).unwrap();
+        if let Some(outcome) = pending.poll() {
+            break outcome;
+        }
+    };
+    assert!(pending.poll().is_none(), "once");
+    let lease = outcome.unwrap();
+    let here = |external: &str| Some(SocketAddr::new(external.parse().unwrap(), local.port()));
+    assert_eq!((lease.local(), lease.external()), (local, here(EXTERNAL)));
+
+    let elsewhere = "198.51.100.99";
+    router.router().external = elsewhere.parse().unwrap();
+    lease.renew();
+    while lease.external() != here(elsewhere) {
+        news.recv_timeout(PATIENCE).unwrap();
+    }
+
+    lease.begin_release();
+    router.wait_until_clean();
+    assert!(lease.release(Instant::now() + PATIENCE));
+    news.recv_timeout(PATIENCE).unwrap();
+}
+
+#[test]
+fn a_network_that_changed_is_asked_again_at_once() {
+    let router = HomeRouter::start("127.9.11.3", Upnp::Refuses, |router| router.refuses = Some(2));
+    let context = context(&router);
+    let local = udp().local_addr().unwrap();
+    let ask = || context.map_port(local, PortProtocol::Udp, Instant::now() + PATIENCE);
+    ask().unwrap_err();
+    router.router().refuses = None;
+    ask().expect_err("it was asked a moment ago");
+    context.network_changed();
+    assert!(ask().unwrap().is_some());
 }
 
 #[test]

@@ -103,6 +103,9 @@ impl PortMapClient {
     /// The socket for what routers announce to all hosts.
     pub const ANNOUNCEMENTS: SocketIndex = SocketIndex(1);
 
+    /// The sockets of this host's other ports: what the router answers there tells its clock, so that it need not be asked here as well.
+    pub const SIBLINGS: SocketIndex = SocketIndex(2);
+
     /// Gives the port back. [`ClientEvent::Closed`] follows, at the latest after the time of three requests.
     pub fn release(&mut self, now: Instant) {
         if !matches!(self.state, State::Closing(_) | State::Closed) {
@@ -298,8 +301,20 @@ impl PortMapClient {
         has_gone_on
     }
 
-    /// The router has restarted, and all its hosts hear of it at once.
-    fn renew_soon(&mut self, now: Instant) {
+    /// The router has answered to another port of this host.
+    fn handle_sibling(&mut self, now: Instant, bytes: &[u8]) {
+        let by_pcp = || pcp::Response::decode(bytes).map(|response| response.epoch_s);
+        let epoch = nat_pmp::Response::decode(bytes).map(|response| response.epoch_s).or_else(by_pcp);
+        let Some(epoch_s) = epoch else { return };
+        if self.check_epoch(now, epoch_s, true)
+            && let State::Open { check, .. } = &mut self.state
+        {
+            *check = now + CHECK_PERIOD;
+        }
+    }
+
+    /// The router has restarted, and all its hosts hear of it at once; or it may be another one.
+    pub(super) fn renew_soon(&mut self, now: Instant) {
         if let State::Open { renew, .. } = &mut self.state {
             let pause = u64::try_from(MIN_PAUSE.as_nanos()).expect("a second");
             *renew = (*renew).min(now + Duration::from_nanos(self.random.below(pause)));
@@ -330,6 +345,9 @@ impl Machine for PortMapClient {
     fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
         let from_router = datagram.source.ip().to_canonical() == self.router.ip().to_canonical()
             && datagram.source.port() == self.router.port();
+        if from_router && datagram.socket == Self::SIBLINGS {
+            return self.handle_sibling(now, datagram.bytes);
+        }
         let to_all = datagram.socket == Self::ANNOUNCEMENTS;
         if !from_router || (datagram.socket != SocketIndex::MAIN && !to_all) {
             return;

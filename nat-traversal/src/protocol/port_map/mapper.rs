@@ -208,6 +208,15 @@ impl PortMapper {
         }
     }
 
+    /// Has the router asked again within a second whether it still forwards the port, as after a change of the network.
+    pub fn renew(&mut self, now: Instant) {
+        match &mut self.state {
+            State::Client(client) => client.renew_soon(now),
+            State::Open { renew: due } | State::Resting { until: due } => *due = (*due).min(now + MIN_PAUSE),
+            _ => {}
+        }
+    }
+
     fn begin(&mut self, now: Instant, first: Option<PortMapMethod>) {
         self.attempts += 1;
         self.refusals.clear();

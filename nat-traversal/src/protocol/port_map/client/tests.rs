@@ -107,6 +107,37 @@ fn an_announcement_of_a_router_that_has_not_restarted_costs_nothing() {
 }
 
 #[test]
+fn what_the_router_answers_to_another_port_saves_the_question_for_its_clock() {
+    for method in METHODS {
+        let mut world = World::new(method);
+        // A router that has been running for a while.
+        world.now += Duration::from_secs(5);
+        world.run_for(Duration::ZERO);
+        let sent = world.sent;
+        // The other port's client asks every fifty seconds.
+        for _ in 0..20 {
+            world.run_for(Duration::from_secs(50));
+            let answer = world.clock();
+            world.hand(PortMapClient::SIBLINGS, world.server, &answer);
+        }
+        assert_eq!(world.sent, sent, "{method}");
+
+        // And it is how both learn of a restart.
+        world.router.restart(world.now, false);
+        let answer = world.clock();
+        world.hand(PortMapClient::SIBLINGS, world.server, &answer);
+        world.run_for(MIN_PAUSE);
+        assert_eq!(world.router.forwardings(world.now).len(), 1, "{method}");
+        // Strangers are not believed.
+        let stranger = "192.168.1.99:5351".parse().unwrap();
+        let sent = world.sent;
+        world.hand(PortMapClient::SIBLINGS, stranger, &answer);
+        world.run_for(MIN_PAUSE * 2);
+        assert_eq!(world.sent, sent, "{method}");
+    }
+}
+
+#[test]
 fn forged_announcements_cost_one_request_a_second_at_most() {
     let mut world = World::new(PortMapMethod::Pcp);
     for second in 0..20 {
@@ -229,6 +260,18 @@ impl World {
 
     fn hand(&mut self, socket: SocketIndex, source: SocketAddr, bytes: &[u8]) {
         self.client.handle_datagram(self.now, Datagram { socket, source, bytes });
+    }
+
+    /// What the router answers to another client of this host.
+    fn clock(&mut self) -> Vec<u8> {
+        let source: SocketAddr = "192.168.1.11:50001".parse().unwrap();
+        let request = match self.client.method() {
+            PortMapMethod::Pcp => pcp::announce_request(source.ip()),
+            _ => nat_pmp::Request::Address.encode(),
+        };
+        let datagram = Datagram { socket: SocketIndex::MAIN, source, bytes: &request };
+        self.router.handle_datagram(self.now, datagram);
+        self.router.poll_transmit().unwrap().bytes
     }
 
     fn run_for(&mut self, time: Duration) {
