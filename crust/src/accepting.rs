@@ -79,20 +79,21 @@ impl AcceptingEndpoint<'_> {
     pub fn known_endpoints(&self) -> io::Result<KnownEndpoints> {
         let hosts = self.shared.mapping.host_endpoints(self.local.addr())?;
         let mut known: Vec<MappedEndpoint> = hosts.iter().map(|host| self.at(host.addr)).collect();
-        known.extend(self.shared.leased(&self.local).map(|addr| self.at(addr)));
+        // A firewall's hole leads to an address of this host's own.
+        let forwarded = self.shared.forwarded.leads_to(&self.local).map(|addr| self.at(addr));
+        known.extend(forwarded.filter(|forwarded| !known.contains(forwarded)));
         Ok(KnownEndpoints(known.into_iter()))
     }
 
     /// The same, after asking a router to forward the port, which it then does for as long as the service lives. Blocks
-    /// until a router has answered, three seconds at most, about two if none does.
+    /// until a router has answered, three seconds at most, about two if none does; not at all if one does so already, or
+    /// [none may be asked](crate::Config::port_map).
     ///
     /// # Errors
     ///
     /// When the system does not tell its interfaces. That no router helps is no error.
     pub fn mapped_endpoints(&self) -> io::Result<MappedEndpoints> {
-        if self.shared.leased(&self.local).is_none() {
-            self.shared.map_place(self.local);
-        }
+        self.shared.map_listener(self.local);
         Ok(MappedEndpoints(self.known_endpoints()?.0))
     }
 

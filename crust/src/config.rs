@@ -54,6 +54,8 @@ pub struct Config {
     introduces: bool,
     stun_port: u16,
     stun: Vec<SocketAddr>,
+    port_map: bool,
+    router: Option<IpAddr>,
     cache: Option<PathBuf>,
     #[cfg(feature = "turn")]
     relays: Vec<TurnServer>,
@@ -121,6 +123,8 @@ impl Default for Config {
             introduces: false,
             stun_port: 0,
             stun: Vec::new(),
+            port_map: true,
+            router: None,
             cache: None,
             #[cfg(feature = "turn")]
             relays: Vec::new(),
@@ -330,6 +334,27 @@ impl Config {
         self
     }
 
+    /// Whether routers are asked, by PCP, NAT-PMP or UPnP, to forward the ports at which this service listens, so that peers outside reach
+    /// it without help. That goes on in the background and holds nothing up; the outside addresses are then among
+    /// [`endpoints`](crate::ServiceController::endpoints), in contacts, and told to peers that are met, and
+    /// [`ServiceEvent`](crate::ServiceEvent) tells. Routers are asked again when the network changes, after five minutes if none did it,
+    /// then ever more rarely; ports are given back at the end. Costs a thread while a router forwards something. With
+    /// [`Driver::Caller`] nobody is asked but by [`mapped_endpoints`](crate::AcceptingEndpoint::mapped_endpoints). False: no router is
+    /// asked for anything. Default: yes.
+    #[must_use]
+    pub const fn port_map(mut self, port_map: bool) -> Self {
+        self.port_map = port_map;
+        self
+    }
+
+    /// The router to ask for ports. Default: the system's default gateway, which only Linux tells, and the one that UPnP finds; elsewhere
+    /// PCP and NAT-PMP need this.
+    #[must_use]
+    pub fn router(mut self, router: impl Into<Option<IpAddr>>) -> Self {
+        self.router = router.into();
+        self
+    }
+
     /// TURN servers over which a peer that was introduced is met when nothing direct works within 300 ms: the first that gives
     /// an address is used. They see ciphertext between proved keys. Default: none.
     #[cfg(feature = "turn")]
@@ -490,6 +515,18 @@ impl Config {
     #[must_use]
     pub fn cache_file(&self) -> Option<&Path> {
         self.cache.as_deref()
+    }
+
+    /// Whether routers are asked to forward ports.
+    #[must_use]
+    pub const fn maps_ports(&self) -> bool {
+        self.port_map
+    }
+
+    /// The router to ask, if it was named.
+    #[must_use]
+    pub const fn named_router(&self) -> Option<IpAddr> {
+        self.router
     }
 
     /// The STUN servers besides the introducers.

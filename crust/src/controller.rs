@@ -251,7 +251,7 @@ impl ServiceController {
         let listener = Listener::bind(&self.shared.transport, place)?;
         let local = listener.local_endpoint();
         self.shared.listeners.add_listener(listener);
-        self.shared.lan.places_changed();
+        self.places_changed();
         Ok(local)
     }
 
@@ -259,28 +259,49 @@ impl ServiceController {
     /// there stay. Tells whether it was there.
     pub fn remove_listener(&self, place: ListenEndpoint) -> bool {
         let was_there = self.shared.listeners.remove_listener(place);
-        self.shared.lan.places_changed();
+        self.places_changed();
         was_there
     }
 
+    fn places_changed(&self) {
+        self.shared.lan.places_changed();
+        self.shared.forwarded.nudge().nudge();
+    }
+
+    /// Blocks until routers have said whether they forward the ports at which this service listens, at most until `deadline`; tells
+    /// whether one does at the moment. Some take two seconds. Does not block where none is [asked](crate::Config::port_map).
+    #[must_use]
+    pub fn wait_port_mapped(&self, deadline: Instant) -> bool {
+        self.shared.forwarded.wait(1, deadline);
+        !self.shared.forwarded_endpoints().is_empty()
+    }
+
     /// Where this peer is reached: every place where it listens, an unspecified address replaced by those of the
-    /// interfaces. Loopback addresses are named only where there are no others.
+    /// interfaces, and outside addresses that a router forwards there at the moment. Loopback addresses are named only where there
+    /// are no others.
     ///
     /// # Errors
     ///
     /// When the system does not tell its interfaces.
     pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
-        let mut all = self.shared.listeners.endpoints()?;
-        for place in self.shared.listeners.local_endpoints() {
-            let leased = self.shared.leased(&place);
-            all.extend(leased.map(|addr| Endpoint::new(place.scheme(), addr, self.public_key())));
-        }
-        let outside: Vec<_> = all.iter().copied().filter(|one| !one.addr().ip().is_loopback()).collect();
-        Ok(if outside.is_empty() { all } else { outside })
+        let (mut all, forwarded) = self.reached_at()?;
+        all.extend(forwarded);
+        Ok(all)
+    }
+
+    /// The same, those of this host and those that are forwarded.
+    fn reached_at(&self) -> io::Result<(Vec<Endpoint>, Vec<Endpoint>)> {
+        let hosts = self.shared.listeners.endpoints()?;
+        let mut forwarded = self.shared.forwarded_endpoints();
+        forwarded.retain(|endpoint| !hosts.contains(endpoint));
+        let outside: Vec<_> = hosts.iter().copied().filter(|one| !one.addr().ip().is_loopback()).collect();
+        let is_local = outside.is_empty() && forwarded.is_empty();
+        Ok((if is_local { hosts } else { outside }, forwarded))
     }
 
     /// How others reach this peer, as one text to paste: its key, its endpoints, its introducers and the access token it asks
-    /// for.
+    /// for. What a router forwards is in it as long as it does: who hands contacts out soon after the start may want to
+    /// [wait](ServiceController::wait_port_mapped) for that.
     ///
     /// # Errors
     ///
@@ -296,7 +317,10 @@ impl ServiceController {
                 contact = longer;
             }
         }
-        for endpoint in self.endpoints()? {
+        let (mut endpoints, forwarded) = self.reached_at()?;
+        // Peers nearby try the host's own first. There is room for what is forwarded, however many interfaces it has.
+        let others = endpoints.split_off(endpoints.len().min(Contact::MAX_ENDPOINTS / 2));
+        for endpoint in endpoints.into_iter().chain(forwarded).chain(others) {
             match contact.clone().endpoint(endpoint) {
                 Ok(longer) => contact = longer,
                 // There is room for the first sixteen.
@@ -410,7 +434,7 @@ impl ServiceController {
     ) -> Result<Stream, RendezvousError> {
         let MappedUdpSocket { socket, lease, .. } = socket;
         if let Some(lease) = lease {
-            self.shared.keep_lease(ListenEndpoint::new(Scheme::Quic, socket.local_addr()?), lease);
+            self.shared.forwarded.keep(ListenEndpoint::new(Scheme::Quic, socket.local_addr()?), lease);
         }
         let options = DialOptions::new().timeout(self.shared.dialling().deadline);
         Stream::udp_rendezvous_connect(&self.shared.transport, socket, ours, peer, theirs, &options)
@@ -503,7 +527,8 @@ impl ServiceController {
         in_order(&all, schemes)
     }
 
-    /// Ends everything now: streams, sockets, blocked calls, which return `Closed`.
+    /// Ends everything now: streams, sockets, blocked calls, which return `Closed`. Ports that routers forward begin to be given back;
+    /// dropping the controller waits for that, at most a second.
     pub fn close(&self) {
         self.shared.close();
     }
@@ -512,11 +537,17 @@ impl ServiceController {
 impl Drop for ServiceController {
     fn drop(&mut self) {
         self.close();
+        let patience = clock::now() + GIVING_BACK;
         if let Some(worker) = self.worker.hold().take() {
             worker.join();
         }
+        self.shared.forwarded.finish(patience);
     }
 }
+
+/// A router on the link answers within milliseconds, one by HTTP within tenths of a second. What is not given back stays open for up to
+/// two hours.
+const GIVING_BACK: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
@@ -527,7 +558,7 @@ mod tests {
 
     #[test]
     fn a_service_listens_on_both_families_by_default() {
-        let server = Service::new_from_config(Config::new().lan(Lan::Off)).unwrap();
+        let server = Service::new_from_config(Config::new().lan(Lan::Off).port_map(false)).unwrap();
         let places = server.controller.shared.listeners.local_endpoints();
         let has_ipv6 = UdpSocket::bind("[::1]:0").is_ok();
         assert_eq!(places.len(), if has_ipv6 { 4 } else { 2 }, "{places:?}");

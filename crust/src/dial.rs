@@ -65,6 +65,7 @@ impl Dial<'_> {
             _ => self.race(),
         };
         let took = self.since_begun(clock::now());
+        trace.routers(self.shared.forwarded.summary());
         match outcome {
             Ok(stream) => {
                 trace.won(&stream, took);

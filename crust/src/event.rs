@@ -1,7 +1,11 @@
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
-use transport::{NamedEndpoint, Path, PublicKey};
+use nat_traversal::PortMapMethod;
+use transport::{ListenEndpoint, NamedEndpoint, Path, PublicKey};
 
 /// Something that happened to a service beside the calls that are made on it; see
 /// [`ServiceController::events`](crate::ServiceController::events).
@@ -30,6 +34,35 @@ pub enum ServiceEvent {
     NetworkChanged {
         /// The addresses of this host now, loopback and link-local ones apart; none while it is in no network.
         addresses: Vec<IpAddr>,
+    },
+    /// A router forwards the port of a listener to us from now on: who dials `external` gets there, as long as no other NAT is behind
+    /// that router, which a private address tells of. If there was another outside address for that listener, it leads there no more.
+    PortMapped {
+        /// Where we listen.
+        place: ListenEndpoint,
+        /// The address outside; contacts made from now on have it.
+        external: SocketAddr,
+        /// The router.
+        router: IpAddr,
+        /// How it was asked.
+        method: PortMapMethod,
+    },
+    /// It does so no more, and is asked again and again.
+    PortMapLost {
+        /// Where we listen.
+        place: ListenEndpoint,
+        /// The address that leads here no more; contacts made from now on are without it.
+        external: SocketAddr,
+        /// What happened, for a person to read.
+        reason: String,
+    },
+    /// No router forwards the port of a listener, nor those of others at the same address. That is told once; routers are asked again
+    /// after some minutes, then ever more rarely, and when the network changes.
+    PortMapFailed {
+        /// Where we listen.
+        place: ListenEndpoint,
+        /// What each way of asking came to, for a person to read.
+        reason: String,
     },
     /// A peer asked for an introduction, and it was turned away or came to nothing.
     IntroductionFailed {

@@ -11,6 +11,7 @@ mod dial;
 mod endpoint_cache;
 mod error;
 mod event;
+mod forwarded;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -56,7 +57,7 @@ pub use io::introduce::IntroductionError;
 pub use listener::{Incoming, ServiceListener};
 #[doc(no_inline)]
 pub use nat_traversal::{
-    HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext, PrivRendezvousInfo,
+    HolePunchServerAddr, MapError, MappedUdpSocket, MappingContext, PortMapMethod, PrivRendezvousInfo,
     PubRendezvousInfo as UdpRendezvousInfo, PunchOptions, gen_rendezvous_info,
 };
 #[cfg(feature = "turn")]

@@ -7,6 +7,7 @@ pub(crate) mod cache;
 pub(crate) mod contact_wire;
 #[cfg(feature = "mdns")]
 pub(crate) mod dns_sd;
+pub(crate) mod forwarding;
 pub(crate) mod improvement;
 pub(crate) mod introducer;
 pub(crate) mod introduction;

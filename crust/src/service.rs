@@ -2,7 +2,7 @@
 use std::net::IpAddr;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use nat_traversal::{HolePunchServer, MappingConfig, MappingContext};
+use nat_traversal::{HolePunchServer, MappingContext};
 #[cfg(feature = "turn")]
 use nat_traversal::{
     RelayHost,
@@ -79,11 +79,8 @@ impl Service {
             (None, Some(file)) => IdentityFile::new(file).load_or_create()?,
             (None, None) => Identity::generate(),
         };
-        let servers =
-            |base: MappingConfig| config.stun_servers().iter().fold(base, |all, &at| all.server(at));
-        let mapping =
-            MappingContext::new(servers(MappingConfig::new().map_timeout(MAPPING).port_map(false)))?;
-        let context = MappingContext::new(servers(MappingConfig::new()))?;
+        let mapping = MappingContext::new(config.mapping().map_timeout(MAPPING).port_map(false))?;
+        let context = MappingContext::new(config.mapping())?;
         let transport = Transport::new(identity, config.transport())?;
         let listeners = Arc::new(ListenerSet::new(&transport));
         for place in config.places() {
@@ -124,6 +121,7 @@ impl Service {
             #[cfg(feature = "turn")]
             relaying: crate::relaying::Relaying::new(config.turn_servers().to_vec()),
             hole_punching,
+            forwards_ports: config.forwards_ports(),
         }));
         let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());
         let controller = ServiceController::start(shared, introducers, hosting, reloading)?;

@@ -9,21 +9,22 @@ use std::{
 
 #[cfg(feature = "turn")]
 use nat_traversal::TurnServer;
-use nat_traversal::{HolePunchServerAddr, MappingContext, PortLease, PortProtocol};
+use nat_traversal::{HolePunchServerAddr, MappingContext};
 use transport::{
-    Interrupter, ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey, RendezvousChannel,
-    RendezvousOptions, Scheme, Transport,
+    Endpoint, Interrupter, ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey,
+    RendezvousChannel, RendezvousOptions, Transport,
 };
 
 #[cfg(feature = "turn")]
-use crate::{Road, relaying::Relaying};
+use crate::relaying::Relaying;
 
 use crate::{
-    Introducer, ServiceEvent,
+    Introducer, Road, ServiceEvent,
     controller::Dialling,
     event::Events,
+    forwarded::Forwarded,
     gate::Gate,
-    io::{clock, lan::LanBeacon, lock::Lock as _},
+    io::{clock, lan::LanBeacon, lock::Lock as _, worker::forwarded_protocol},
     protocol::{network_memory::NetworkId, outside::Outside, plan::PunchBudget},
     remembered::Remembered,
     road::Roads,
@@ -45,7 +46,7 @@ pub(crate) struct Shared {
     /// For everything else: asks routers too.
     pub(crate) context: MappingContext,
     pub(crate) remembered: Remembered,
-    leases: Mutex<Vec<(ListenEndpoint, PortLease)>>,
+    pub(crate) forwarded: Forwarded,
     /// How our sockets were seen from outside.
     outside: Mutex<Outside>,
     #[cfg(feature = "turn")]
@@ -96,6 +97,8 @@ pub(crate) struct Parts {
     #[cfg(feature = "turn")]
     pub(crate) relaying: Relaying,
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
+    /// Routers are to forward the listeners' ports.
+    pub(crate) forwards_ports: bool,
 }
 
 impl Shared {
@@ -109,7 +112,7 @@ impl Shared {
             events,
             mapping: parts.mapping,
             context: parts.context,
-            leases: Mutex::default(),
+            forwarded: Forwarded::new(parts.forwards_ports),
             outside: Mutex::default(),
             #[cfg(feature = "turn")]
             relaying: parts.relaying,
@@ -134,6 +137,9 @@ impl Shared {
         let mut options = RendezvousOptions::new().ways(roads.kinds());
         for (socket, seen) in self.outside.hold().known(clock::now(), &self.host_addresses()) {
             options = options.known(socket, seen);
+        }
+        if roads.contains(Road::Direct) {
+            options = options.also_at(self.forwarded_endpoints());
         }
         #[cfg(feature = "turn")]
         if roads.contains(Road::Relayed) {
@@ -218,20 +224,13 @@ impl Shared {
         self.relaying.nudge();
     }
 
-    /// Where a router forwards the port of a listener from.
-    pub(crate) fn leased(&self, place: &ListenEndpoint) -> Option<SocketAddr> {
-        let leases = self.leases.hold();
-        leases.iter().find(|(leased, _)| leased == place).and_then(|(_, lease)| lease.external())
-    }
-
-    /// Has a router forward a port for as long as the service lives.
-    pub(crate) fn keep_lease(&self, place: ListenEndpoint, lease: PortLease) {
-        let mut leases = self.leases.hold();
-        let old = leases.iter().position(|(leased, _)| *leased == place).map(|at| leases.swap_remove(at));
-        leases.push((place, lease));
-        // Given back outside the lock: a router is told.
-        drop(leases);
-        drop(old);
+    /// Where routers forward the ports of our listeners from.
+    pub(crate) fn forwarded_endpoints(&self) -> Vec<Endpoint> {
+        let key = self.transport.public_key();
+        let places = self.listeners.local_endpoints().into_iter();
+        let forwarded = places
+            .filter_map(|place| Some(Endpoint::new(place.scheme(), self.forwarded.leads_to(&place)?, key)));
+        forwarded.collect()
     }
 
     /// This host has come into another network: streams go on there or end, and what was found out in the old one is forgotten.
@@ -244,21 +243,22 @@ impl Shared {
         self.lan.nudge();
     }
 
-    /// Has the router here forward the ports that the last one did. Blocks as long as it takes to answer, some seconds.
-    pub(crate) fn map_again(&self) {
-        let old = std::mem::take(&mut *self.leases.hold());
-        let places: Vec<_> = old.iter().map(|(place, _)| *place).collect();
-        drop(old);
-        for place in places {
+    /// Has a router forward the port of a listener, if one does. Blocks until it has answered, at most three seconds.
+    pub(crate) fn map_listener(&self, place: ListenEndpoint) {
+        if self.forwarded.leads_to(&place).is_some() {
+            return;
+        }
+        if self.forwarded.is_asked_for() {
+            self.forwarded.wait(self.forwarded.want(), clock::now() + ROUTER);
+        } else {
             self.map_place(place);
         }
     }
 
-    /// Has a router forward the port of a listener, if one does. Blocks until it has answered, at most three seconds.
+    /// The same for any socket, by the calling thread.
     pub(crate) fn map_place(&self, place: ListenEndpoint) {
-        let protocol = if place.scheme() == Scheme::Tcp { PortProtocol::Tcp } else { PortProtocol::Udp };
-        match self.context.map_port(place.addr(), protocol, clock::now() + ROUTER) {
-            Ok(Some(lease)) => self.keep_lease(place, lease),
+        match self.context.map_port(place.addr(), forwarded_protocol(place), clock::now() + ROUTER) {
+            Ok(Some(lease)) => self.forwarded.keep(place, lease),
             Ok(None) => {}
             Err(failures) => tracing::debug!(local = %place, ?failures, "no router forwards the port"),
         }
@@ -266,6 +266,7 @@ impl Shared {
 
     /// Ends every wait.
     pub(crate) fn close(&self) {
+        self.forwarded.close();
         self.lan.close();
         self.transport.close();
         self.mapping.interrupter().interrupt();

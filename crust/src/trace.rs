@@ -26,6 +26,7 @@ pub struct ConnectTrace {
     peer: String,
     took: Duration,
     steps: Vec<TraceStep>,
+    router: Option<String>,
     advice: Vec<String>,
 }
 
@@ -48,7 +49,12 @@ pub struct TraceStep {
 
 impl ConnectTrace {
     pub(crate) fn new(peer: PublicKey) -> Self {
-        Self { peer: peer.to_string(), took: Duration::ZERO, steps: Vec::new(), advice: Vec::new() }
+        let (peer, took) = (peer.to_string(), Duration::ZERO);
+        Self { peer, took, steps: Vec::new(), router: None, advice: Vec::new() }
+    }
+
+    pub(crate) fn routers(&mut self, forwarded: Option<String>) {
+        self.router = forwarded;
     }
 
     pub(crate) fn advise(&mut self, advice: &str) {
@@ -87,6 +93,13 @@ impl ConnectTrace {
         self.took
     }
 
+    /// What routers forward to this service, or why none does, as of the call's end; `None` where none is asked, as of one that listens
+    /// nowhere, or none has answered yet. A peer that we are introduced to is told of it.
+    #[must_use]
+    pub fn router(&self) -> Option<&str> {
+        self.router.as_deref()
+    }
+
     /// What to do about it, the first unmet condition first. Empty after a success.
     #[must_use]
     pub fn advice(&self) -> &[String] {
@@ -104,6 +117,9 @@ impl fmt::Display for ConnectTrace {
             let (from, until) = (started.as_millis(), (*started + *took).as_millis());
             let outcome = failure.as_deref().unwrap_or("taken");
             write!(formatter, "\n  {road:<8} {from:>6} to {until:>6} ms  {to}: {outcome}")?;
+        }
+        if let Some(router) = &self.router {
+            write!(formatter, "\n  router: {router}")?;
         }
         for advice in &self.advice {
             write!(formatter, "\n  advice: {advice}")?;

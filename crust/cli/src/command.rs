@@ -13,11 +13,15 @@ mod receive;
 mod send;
 mod serve;
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
 
 use crust::{
-    AccessToken, Config, LanError, Service, ServiceBeaconReceiver, ServiceBeaconState, ServiceController,
-    ServiceEvent, ServiceListener,
+    AccessToken, Config, Contact, LanError, Service, ServiceBeaconReceiver, ServiceBeaconState,
+    ServiceController, ServiceEvent, ServiceListener,
 };
 
 use crate::{
@@ -60,6 +64,23 @@ struct Running {
     beacon_receiver: ServiceBeaconReceiver,
     controller: Arc<ServiceController>,
     interrupt: Interrupt,
+    late: Option<LateContact>,
+}
+
+/// A router that takes its time: when it forwards a port, there is a contact with more in it.
+struct LateContact {
+    controller: Arc<ServiceController>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for LateContact {
+    fn drop(&mut self) {
+        // The command is over. The thread ends with the service, and must not be its last holder.
+        self.controller.close();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Running {
@@ -68,7 +89,7 @@ impl Running {
             Service::new_from_config(config)?;
         let controller = Arc::new(controller);
         let interrupt = Interrupt::install(&controller)?;
-        Ok(Self { acceptor, beacon_state, beacon_receiver, controller, interrupt })
+        Ok(Self { acceptor, beacon_state, beacon_receiver, controller, interrupt, late: None })
     }
 
     /// Tells how to reach this peer, here and on the local network; gives the contact as text.
@@ -81,19 +102,18 @@ impl Running {
             }
         }
         // A contact is of more use when its introducers know us, and their answers are then known too.
-        let known = self.controller.wait_attached(std::time::Instant::now() + ATTACHING);
+        let now = Instant::now();
+        let known = self.controller.wait_attached(now + ATTACHING);
+        let forwarded = self.controller.wait_port_mapped(now + ROUTER);
         self.tell_events(output);
         let contact = self.controller.contact().map_err(|error| Failure::of("system", &error))?;
         if !known && !contact.introducers().is_empty() {
             output.note("no introducer answers yet; it is tried again and again");
         }
-        let text = contact.to_string();
-        output.event(&Event::Listening {
-            id: contact.public_key().to_string(),
-            contact: Some(text.clone()),
-            endpoints: contact.endpoints().iter().map(ToString::to_string).collect(),
-            lan_port: self.controller.lan_port(),
-        });
+        let text = listening(&self.controller, &contact, output);
+        if !forwarded {
+            self.late = Some(LateContact::follow(&self.controller, contact, output)?);
+        }
         Ok(text)
     }
 
@@ -116,7 +136,15 @@ impl Running {
                     let reason = Some("it has this peer's own key".to_owned());
                     Event::Introducer { state: "unusable", endpoint: introducer.to_string(), reason }
                 }
-                _ => continue,
+                event => {
+                    // Of interest to programs, and to people who ask how things came about.
+                    if let Some(told) =
+                        router_event(&event).filter(|_| output.is_json() || output.is_verbose())
+                    {
+                        output.event(&told);
+                    }
+                    continue;
+                }
             };
             output.event(&told);
         }
@@ -136,6 +164,65 @@ impl Running {
     }
 }
 
+impl LateContact {
+    /// Says so on a thread of its own, which ends with the service at the latest.
+    fn follow(
+        controller: &Arc<ServiceController>,
+        contact: Contact,
+        output: Output,
+    ) -> Result<Self, Failure> {
+        let asked = Arc::clone(controller);
+        let work = move || {
+            if !asked.wait_port_mapped(Instant::now() + ROUTER_AT_MOST) {
+                return;
+            }
+            let Some(better) = asked.contact().ok().filter(|better| *better != contact) else { return };
+            let text = listening(&asked, &better, output);
+            output.note(&format!("a router lets peers in now; a contact that tells them where: {text}"));
+        };
+        let thread = thread::Builder::new().name("crust-router".into()).spawn(work);
+        let thread = thread.map_err(|error| Failure::of("system", &error))?;
+        Ok(Self { controller: Arc::clone(controller), thread: Some(thread) })
+    }
+}
+
+/// Tells programs where we listen; gives the contact as text.
+fn listening(controller: &ServiceController, contact: &Contact, output: Output) -> String {
+    let text = contact.to_string();
+    output.event(&Event::Listening {
+        id: contact.public_key().to_string(),
+        contact: Some(text.clone()),
+        endpoints: contact.endpoints().iter().map(ToString::to_string).collect(),
+        lan_port: controller.lan_port(),
+    });
+    text
+}
+
+/// What a router did.
+fn router_event(event: &ServiceEvent) -> Option<Event> {
+    Some(match event {
+        ServiceEvent::PortMapped { place, external, router, method } => Event::Router {
+            state: "forwards",
+            place: place.to_string(),
+            external: Some(external.to_string()),
+            reason: Some(format!("{router}, by {method}")),
+        },
+        ServiceEvent::PortMapLost { place, external, reason } => Event::Router {
+            state: "lost",
+            place: place.to_string(),
+            external: Some(external.to_string()),
+            reason: Some(reason.clone()),
+        },
+        ServiceEvent::PortMapFailed { place, reason } => Event::Router {
+            state: "refuses",
+            place: place.to_string(),
+            external: None,
+            reason: Some(reason.clone()),
+        },
+        _ => return None,
+    })
+}
+
 /// Asks for a token, unless flags or configuration say who may connect.
 fn guarded(config: Config, common: &Common) -> Config {
     let decided = !common.allow.is_empty() || config.allowed().is_some();
@@ -148,6 +235,10 @@ fn dialling(config: Config) -> Config {
 }
 
 /// Three lost packets on the way to an introducer.
-const ATTACHING: std::time::Duration = std::time::Duration::from_secs(3);
+const ATTACHING: Duration = Duration::from_secs(3);
+/// Routers that speak PCP or NAT-PMP answer within that, and nobody has to wait longer for a contact where none does.
+const ROUTER: Duration = Duration::from_millis(300);
+/// Those that speak UPnP take a second or two, some ten.
+const ROUTER_AT_MOST: Duration = Duration::from_secs(30);
 /// How long the peer may take to acknowledge the last bytes.
-const CLOSING: std::time::Duration = std::time::Duration::from_secs(10);
+const CLOSING: Duration = Duration::from_secs(10);

@@ -21,6 +21,7 @@ pub(crate) enum Event {
     Done { bytes: u64, elapsed_ms: f64 },
     Doctor(Doctor),
     Introducer { state: &'static str, endpoint: String, reason: Option<String> },
+    Router { state: &'static str, place: String, external: Option<String>, reason: Option<String> },
     Trace(Trace),
     Failed { peer: Option<String>, attempts: Vec<Attempt>, advice: Vec<String> },
     Error { kind: &'static str, message: String },
@@ -69,6 +70,8 @@ pub(crate) struct Trace {
     peer: String,
     elapsed_ms: f64,
     steps: Vec<Step>,
+    /// What routers forward to us, if they are asked.
+    router: Option<String>,
     #[serde(skip)]
     text: String,
 }
@@ -124,7 +127,8 @@ impl Event {
         });
         let steps = steps.collect();
         let (peer, elapsed_ms) = (peer.to_string(), millis(trace.took()));
-        Self::Trace(Trace { peer, elapsed_ms, steps, text: trace.to_string() })
+        let router = trace.router().map(ToOwned::to_owned);
+        Self::Trace(Trace { peer, elapsed_ms, steps, router, text: trace.to_string() })
     }
 
     pub(crate) fn failed(error: &ConnectError) -> Self {
@@ -166,6 +170,11 @@ impl Event {
             Self::Introducer { state, endpoint, reason } => {
                 let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 Some(format!("introducer {endpoint}: {state}{reason}"))
+            }
+            Self::Router { state, place, external, reason } => {
+                let external = external.as_ref().map(|external| format!(" {external}")).unwrap_or_default();
+                let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                Some(format!("router, for {place}: {state}{external}{reason}"))
             }
             Self::Listening { .. }
             | Self::Discovered { .. }

@@ -53,6 +53,9 @@ pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config
     if common.no_lan {
         config = config.lan(Lan::Off);
     }
+    if common.no_port_map {
+        config = config.port_map(false);
+    }
     if let Some(deadline) = common.deadline {
         config = config.deadline(deadline);
     }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use nat_traversal::MappingConfig;
 #[cfg(feature = "turn")]
 use nat_traversal::TurnServer;
 use transport::{Driver, Identity, Limits, ListenEndpoint, NamedEndpoint, TransportConfig};
@@ -90,6 +91,18 @@ impl Config {
     /// Whether the service has threads of its own.
     pub(crate) fn has_threads(&self) -> bool {
         self.driver == Driver::Background
+    }
+
+    /// How addresses are learned: the servers that were named, and the router.
+    pub(crate) fn mapping(&self) -> MappingConfig {
+        let config = self.stun.iter().fold(MappingConfig::new(), |config, &server| config.server(server));
+        let config = config.port_map(self.port_map);
+        self.router.into_iter().fold(config, MappingConfig::router)
+    }
+
+    /// Whether listeners' ports are to be forwarded without being asked for.
+    pub(crate) fn forwards_ports(&self) -> bool {
+        self.port_map && self.has_threads()
     }
 
     pub(crate) fn attaches(&self) -> bool {

@@ -274,6 +274,22 @@ const SETTINGS: &[Setting] = &[
         write: |config| Some(printed_list(config.stun.iter())),
     },
     Setting {
+        name: "port_map",
+        meaning: "Whether routers are asked to forward our ports, by PCP, NAT-PMP or UPnP.",
+        read: |config, value| boolean(value).map(|port_map| config.port_map = port_map),
+        write: |config| Some(config.port_map.to_string()),
+    },
+    Setting {
+        name: "router",
+        meaning: "The router to ask for that, where the system does not tell its own: \"192.168.1.1\".",
+        read: |config, value| {
+            let router = string(value)?.parse().map_err(|_| "must be an address such as \"192.168.1.1\"")?;
+            config.router = Some(router);
+            Ok(())
+        },
+        write: |config| config.router.map(|router| quoted(&router.to_string())),
+    },
+    Setting {
         name: "lan_secret",
         meaning: "A file with at least 16 random bytes; only services with the same find each other.",
         read: |config, value| {
@@ -369,7 +385,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_reads_as_the_same_configuration() {
-        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nnetwork_name = 'test'\nroads = ['lan', 'relayed']\nlan = 'loopback'\nlan_port = 0\nlan_secret = 'b.key'\n\
+        let all = "key = 'a \"b\".pem'\nlisten = [\"tcp://[::1]:5\"]\nonly = ['tcp']\nallow = []\nnetwork_name = 'test'\nroads = ['lan', 'relayed']\nlan = 'loopback'\nlan_port = 0\nlan_secret = 'b.key'\nport_map = false\nrouter = '192.168.1.1'\n\
                    deadline = '2m'\nhandshake_timeout = '1500ms'\ndead_after = 'never'\nlinger = '0s'\n\
                    max_mtu = 1_452\n[limits]\npending_handshakes = 1\npending_handshakes_per_prefix = 2\n\
                    accept_queue = 3\nstreams_per_connection = 4\nstream_receive_bytes = 0x10000\n\
@@ -416,6 +432,7 @@ mod tests {
             ("only = 'tcp'", "crust.toml:1: `only` must be a list, not a text"),
             ("only = ['utp']", "crust.toml:1: `only` has an entry that is not \"quic\" or \"tcp\": \"utp\""),
             ("only = []", "crust.toml:1: `only` must name \"quic\", \"tcp\" or both"),
+            ("router = 'fritz.box'", "crust.toml:1: `router` must be an address such as \"192.168.1.1\""),
             ("max_mtu = 100", "crust.toml:1: `max_mtu` must be from 1200 to 65500, not 100"),
             ("max_mtu = -1", "crust.toml:1: `max_mtu` must be from 1200 to 65500, not -1"),
             ("allow = 'nobody'", "crust.toml:1: `allow` must be \"any\" or a list of public keys"),

@@ -3,6 +3,7 @@
 mod attaching;
 mod commands;
 mod connection;
+mod forwarding;
 mod improving;
 #[cfg(feature = "turn")]
 mod lending;
@@ -21,10 +22,12 @@ use nat_traversal::{HolePunchServer, HolePunchServerAddr};
 use transport::{LabelListener, PublicKey, Readiness, StreamError, StreamKey, StreamSet};
 
 pub(crate) use self::commands::{Command, Commands};
+pub(crate) use self::forwarding::protocol as forwarded_protocol;
 #[cfg(feature = "turn")]
 pub(crate) use self::lending::Lending;
 use self::{
     connection::{Connection, Role},
+    forwarding::Forwarder,
     improving::Improving,
     network::Surroundings,
 };
@@ -87,6 +90,10 @@ impl Worker {
         if let Some(hosting) = &hosting {
             hosting.listener.wake(set.waker());
         }
+        let forwarder = shared.forwarded.is_wanted().then(Forwarder::default);
+        if forwarder.is_some() {
+            shared.forwarded.asked_by(set.waker());
+        }
         let mut turning = Turning {
             shared,
             set,
@@ -102,6 +109,7 @@ impl Worker {
             helpers: Vec::new(),
             surroundings,
             improving: Improving::default(),
+            forwarder,
         };
         let thread = thread::Builder::new().name("crust-io".into()).spawn(move || turning.run())?;
         Ok(Self { commands, thread })
@@ -145,6 +153,8 @@ struct Turning {
     surroundings: Surroundings,
     /// Connections that go over relays.
     improving: Improving,
+    /// Ports that routers are to forward, if any are.
+    forwarder: Option<Forwarder>,
 }
 
 impl Turning {
@@ -157,6 +167,9 @@ impl Turning {
                 Err(_) => break,
             }
             self.turn(&ready);
+        }
+        if let Some(forwarder) = &mut self.forwarder {
+            forwarder.end(&self.shared);
         }
         // Meetings and dials end with the transport, and nothing of ours outlives this thread.
         self.ringing.clear();
@@ -198,12 +211,14 @@ impl Turning {
             .chain(reloading)
             .chain([self.surroundings.poll_timeout()])
             .chain(self.improving.poll_timeout())
+            .chain(self.forwarder.as_ref().and_then(Forwarder::poll_timeout))
             .min()
     }
 
     fn handle_timers(&mut self) {
         let now = clock::now();
         self.improve(now);
+        self.forward_ports(now);
         if let Some(hosting) = &mut self.hosting
             && hosting.board.poll_timeout().is_some_and(|due| due <= now)
         {

@@ -47,7 +47,7 @@ fn a_bare_key_is_looked_for_and_dialled() {
 
 #[test]
 fn a_service_on_every_address_is_where_its_beacon_came_from() {
-    let (server, port) = announced(Config::new().lan(Lan::Loopback));
+    let (server, port) = announced(Config::new().lan(Lan::Loopback).port_map(false));
     let mut client = looking(port);
 
     let mut heard = [(); 2].map(|()| client.beacon_receiver.next_deadline(soon()).unwrap());
@@ -206,7 +206,7 @@ fn services_with_a_secret_are_found_by_those_who_share_it_only() {
     assert!(matches!(stranger.controller.find_on_lan(key, soon()), Err(LanError::TimedOut)));
     assert!(matches!(other.controller.find_on_lan(key, soon()), Err(LanError::TimedOut)));
     std::fs::remove_file(&file).unwrap();
-    Service::new_from_config(Config::new().lan_secret_file(&file)).unwrap_err();
+    Service::new_from_config(Config::new().port_map(false).lan_secret_file(&file)).unwrap_err();
 }
 
 /// A service that is announced, and the port to hear it on.

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod faults;
+mod forwarding;
 mod introducing;
 mod lan;
 mod local_network;

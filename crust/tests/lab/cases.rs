@@ -12,7 +12,7 @@ use crust::{Config, ConnectOptions, Lan, Road, Scheme, Service, ServiceEvent};
 use nat_lab::{Lab, Topology};
 
 use crate::{
-    again, figures, idle, leaving,
+    again, figures, forwarding, idle, leaving,
     moving::{self, Sender},
     world::{Met, World, soon},
 };
@@ -20,7 +20,7 @@ use crate::{
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 11] = [
     ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
@@ -31,6 +31,7 @@ const CASES: [Case; 10] = [
     ("a_transfer_goes_on_in_another_network", a_transfer_goes_on_in_another_network),
     ("a_tcp_stream_ends_with_its_network_and_the_next_is_quick", a_tcp_stream_ends_with_its_network),
     ("who_moves_is_attached_again_and_met", who_moves_is_attached_again),
+    ("routers_forward_ports_to_a_service", forwarding::ports_are_forwarded),
 ];
 
 pub(crate) fn main() -> ExitCode {

@@ -19,6 +19,7 @@ impl Program {
     pub(crate) fn start(path: &str, arguments: &[&str]) -> Self {
         let mut command = Command::new(path);
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        command.env("XDG_CONFIG_HOME", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/config"));
         let mut child = command.spawn().unwrap();
         let input = child.stdin.take();
         let stdout = child.stdout.take().unwrap();

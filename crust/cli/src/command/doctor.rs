@@ -4,7 +4,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crust::{ConnectOptions, Contact};
+use crust::{Config, ConnectOptions, Contact};
 use nat_traversal::{
     MapFailure, MappingConfig, MappingContext, NatProfile, PortLease, PortMapMethod, PortProtocol,
     protocol::nat_profile::{BindingLifetime, Filtering, Mapping, Ports, Strategy, Udp, strategy},
@@ -27,7 +27,7 @@ pub(super) fn run(
     output: Output,
 ) -> Result<(), Failure> {
     let config = setup::config(common, Who::Fresh, output)?;
-    let findings = examine(config.stun_servers(), !common.no_port_map, lifetime)?;
+    let findings = examine(&config, lifetime)?;
     output.event(&Event::Doctor(findings.event()));
     for line in findings.text() {
         output.print(&line);
@@ -62,13 +62,11 @@ enum Router {
     NotAsked,
 }
 
-fn examine(
-    servers: &[SocketAddr],
-    asks_router: bool,
-    lifetime: Option<Duration>,
-) -> Result<Findings, Failure> {
+fn examine(settings: &Config, lifetime: Option<Duration>) -> Result<Findings, Failure> {
     // A port is taken for a minute at most, should this be killed before it is given back.
-    let config = MappingConfig::new().port_map(asks_router).lease_lifetime(Duration::from_secs(60));
+    let config = MappingConfig::new().port_map(settings.maps_ports()).lease_lifetime(Duration::from_secs(60));
+    let config = settings.named_router().into_iter().fold(config, MappingConfig::router);
+    let servers = settings.stun_servers();
     let config = servers.iter().fold(config, |config, server| config.server(*server));
     let context = MappingContext::new(config).map_err(|error| Failure::of("system", &error))?;
     let deadline = Instant::now() + ROUTER_TIME;

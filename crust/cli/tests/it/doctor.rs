@@ -26,7 +26,7 @@ fn with_a_server_of_two_addresses_it_tells_all_and_reaches_the_peer() {
     let stun = server.addresses()[0].addr.to_string();
     let (mut peer, contact) = home.serve("tcp", &["listen", "--once", "--no-lan"]);
 
-    let examined = home.run(&["doctor", "--no-port-map", "--no-lan", "--stun", &stun, "--peer", &contact]);
+    let examined = home.run(&["doctor", "--no-lan", "--stun", &stun, "--peer", &contact]);
 
     let doctor = examined.assert_done().event("doctor");
     let mut fields: Vec<&str> = doctor.as_object().unwrap().keys().map(String::as_str).collect();
@@ -54,7 +54,7 @@ fn with_a_server_of_two_addresses_it_tells_all_and_reaches_the_peer() {
 fn how_long_a_silent_port_lives_is_measured_if_asked_for() {
     let (server, home) = (server_of_two(), Home::new());
     let stun = server.addresses()[0].addr.to_string();
-    let examined = home.run(&["doctor", "--no-port-map", "--no-lan", "--stun", &stun, "--lifetime", "1s"]);
+    let examined = home.run(&["doctor", "--no-lan", "--stun", &stun, "--lifetime", "1s"]);
     let doctor = examined.assert_done().event("doctor");
     assert_eq!(doctor["binding_lifetime_s"], 1, "nothing forgets ports of this host: {doctor}");
 }
@@ -62,7 +62,7 @@ fn how_long_a_silent_port_lives_is_measured_if_asked_for() {
 #[test]
 fn without_servers_it_says_what_is_missing() {
     let home = Home::new();
-    let examined = home.run(&["doctor", "--no-port-map"]);
+    let examined = home.run(&["doctor"]);
     let doctor = examined.assert_done().event("doctor");
     assert!(doctor["udp"].is_null() && doctor["mapping"].is_null(), "{doctor}");
     assert!(doctor["advice"][0].as_str().unwrap().contains("--stun"), "{doctor}");
@@ -71,7 +71,7 @@ fn without_servers_it_says_what_is_missing() {
 #[test]
 fn a_server_that_is_not_there_is_told_within_seconds() {
     let dead = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let examined = Home::new().run(&["doctor", "--no-port-map", "--stun", &dead]);
+    let examined = Home::new().run(&["doctor", "--stun", &dead]);
     let doctor = examined.assert_done().event("doctor");
     assert!(doctor["advice"][0].as_str().unwrap().contains("no STUN server answers"), "{doctor}");
 }
@@ -80,7 +80,7 @@ fn a_server_that_is_not_there_is_told_within_seconds() {
 fn a_peer_that_cannot_be_reached_is_its_failure() {
     let home = Home::new();
     let nobody = "tcp://127.0.0.1:1?pubkey=aeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaqcaibaeaq";
-    let examined = home.run(&["doctor", "--no-port-map", "--no-lan", "--peer", nobody]);
+    let examined = home.run(&["doctor", "--no-lan", "--peer", nobody]);
     examined.event("doctor");
     assert!(examined.event("trace")["steps"][0]["reason"].is_string());
     examined.assert_failed(1, "connect");

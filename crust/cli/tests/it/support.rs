@@ -47,10 +47,10 @@ impl Home {
         command
     }
 
-    /// Starts a command with `--json`.
+    /// Starts a command with `--json`, which leaves the router of this machine alone.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
         let mut command = self.command();
-        command.args(arguments).arg("--json");
+        command.args(arguments).args(["--json", "--no-port-map"]);
         Running::start(command, matches!(arguments[0], "listen" | "connect"))
     }
 

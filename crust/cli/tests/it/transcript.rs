@@ -27,7 +27,7 @@ pub(crate) fn check(document: &str, name: &str) {
         let service = Service::new_from_config(config).unwrap();
         service.beacon_receiver.receiver().unwrap();
         let config = format!(
-            "listen = [\"quic://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\nlan = \"loopback\"\nlan_port = {}\n",
+            "listen = [\"quic://127.0.0.1:0\", \"tcp://127.0.0.1:0\"]\nport_map = false\nlan = \"loopback\"\nlan_port = {}\n",
             service.controller.lan_port().unwrap()
         );
         home.file("config/crust/config.toml", config.as_bytes());

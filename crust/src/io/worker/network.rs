@@ -51,8 +51,7 @@ impl Turning {
             return;
         }
         self.improving.handle_network_change(now);
-        let shared = self.shared.clone();
-        self.help("crust-remap", move || shared.map_again(), |_| ());
+        self.forward_ports_here(now, &addresses);
         for index in 0..self.attachments.len() {
             self.ask_again(index, now);
         }
