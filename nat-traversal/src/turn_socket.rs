@@ -53,8 +53,8 @@ pub struct TurnSocket {
 }
 
 impl TurnSocket {
-    /// Begins to connect to `server` at `address`, which its host resolves to, and to ask for an allocation of this family.
-    /// Returns at once.
+    /// Begins to connect to `server` at `address`, which its host resolves to, and to ask for an allocation of this family: by UDP the first
+    /// request has left. Returns at once.
     ///
     /// # Errors
     ///
@@ -66,9 +66,16 @@ impl TurnSocket {
             TurnTransport::Tcp | TurnTransport::Tls => TurnLink::Stream,
         };
         let credentials = server.credentials().clone();
-        let client = TurnClient::new(clock::now(), address, link, family, credentials, entropy::seed());
+        let now = clock::now();
+        let client = TurnClient::new(now, address, link, family, credentials, entropy::seed());
         let buffer = vec![0; MAX_DATAGRAM_BYTES];
-        Ok(Self { client, way, server: server.clone(), registration: None, error: None, buffer })
+        let mut socket =
+            Self { client, way, server: server.clone(), registration: None, error: None, buffer };
+        if let TurnWay::Udp(_) = socket.way {
+            // No event of a poll will tell that it can be sent, and the next that is due is its repetition.
+            socket.send_all(now);
+        }
+        Ok(socket)
     }
 
     /// Does what is due, sends what waits and reads what has come, up to 64 messages; `on_data` gets what peers sent. If it

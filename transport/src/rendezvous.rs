@@ -193,7 +193,7 @@ impl Rendezvous {
         rendezvous::improve(&self.half, &theirs.offer, &connection, options)
     }
 
-    /// Whether servers were asked by UDP and none answered, as where UDP is blocked.
+    /// Whether servers were asked by UDP and none answered, or none before one did over TCP, as where UDP is blocked.
     #[must_use]
     pub fn udp_is_silent(&self) -> bool {
         self.half.udp_is_silent()

@@ -3,8 +3,8 @@ use std::net::UdpSocket;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nat_traversal::protocol::turn::TurnFailure;
-use nat_traversal::{MappingConfig, MappingContext, RelayError, RelayedUdpSocket, TurnServer};
+use nat_traversal::protocol::turn::{AddressFamily, TurnFailure};
+use nat_traversal::{MappingConfig, MappingContext, RelayError, RelayedUdpSocket, TurnServer, TurnSocket};
 
 use crate::coturn::{Coturn, certificate};
 
@@ -34,6 +34,19 @@ fn packets_pass_both_ways_over_udp_tcp_and_tls() {
         }
         assert_eq!(relayed.stats().ignored + relayed.stats().overflowed, 0, "{server}");
     }
+}
+
+#[test]
+fn the_first_request_leaves_before_anything_is_awaited() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    server.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let address = server.local_addr().unwrap();
+    let named: TurnServer = format!("turn:user:word@{address}").parse().unwrap();
+    // It is not turned, so nothing is repeated.
+    let _socket = TurnSocket::connect(&named, address, AddressFamily::V4).unwrap();
+    let mut buffer = [0; 64];
+    let length = server.recv(&mut buffer).expect("a request has come");
+    assert_eq!((length >= 20, &buffer[..2]), (true, &[0, 3][..]), "Allocate (RFC 8656, section 18.1)");
 }
 
 #[test]

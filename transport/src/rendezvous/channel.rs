@@ -103,7 +103,7 @@ impl RendezvousChannel {
         self.half.vouch(ip);
     }
 
-    /// Whether servers were asked by UDP and none has answered in time, as where UDP is blocked.
+    /// Whether servers were asked by UDP and none has answered in time, or before one did over TCP, as where UDP is blocked.
     #[must_use]
     pub fn udp_is_silent(&self) -> bool {
         self.half.udp_is_silent()

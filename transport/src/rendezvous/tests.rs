@@ -37,3 +37,20 @@ fn what_was_learned_before_the_first_word_to_the_peer_does_not_keep_the_two_apar
     meet_by(Hole::UdpV4);
     meet_by(Hole::TcpV4);
 }
+
+#[test]
+fn udp_is_silent_once_a_server_has_answered_over_tcp_alone() {
+    let transport = Transport::new(Identity::generate(), TransportConfig::default()).unwrap();
+    let _listener = Listener::bind(&transport, "quic://127.0.0.1:0").unwrap();
+    let seen = || vec![MappedSocketAddr::reflexive("127.0.0.2:9".parse().unwrap(), PortRule::Stable)];
+    let open = |udp| Rendezvous::open(&transport, &RendezvousOptions::new().udp(udp)).unwrap();
+    let rendezvous = open(true);
+    assert!(!rendezvous.udp_is_silent(), "nobody has been asked");
+    rendezvous.half.mapped(Hole::TcpV4, seen(), None);
+    assert!(rendezvous.udp_is_silent());
+    rendezvous.half.mapped(Hole::UdpV4, seen(), None);
+    assert!(!rendezvous.udp_is_silent(), "it was slow");
+    let rendezvous = open(false);
+    rendezvous.half.mapped(Hole::TcpV4, seen(), None);
+    assert!(!rendezvous.udp_is_silent(), "it was not asked by UDP");
+}

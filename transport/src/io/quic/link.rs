@@ -360,6 +360,12 @@ impl Link {
         if core.connection.peer().is_none() {
             core.mark.note(&buffer[..outgoing.bytes]);
         }
+        let is_probe =
+            outgoing.segment_bytes.is_none() && outgoing.bytes > usize::from(core.connection.mtu());
+        if is_probe && core.ways.is_relayed() {
+            // A relay is paid by the byte, and left as soon as may be: there the search for a larger datagram ends without an answer.
+            return true;
+        }
         match core.ways.send(turn.now, outgoing, buffer) {
             Ok(()) => true,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

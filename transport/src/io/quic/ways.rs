@@ -175,6 +175,11 @@ impl Ways {
         self.paths.check_all(now);
     }
 
+    /// Whether a relay carries the datagrams.
+    pub(super) fn is_relayed(&self) -> bool {
+        self.socket().kind_of(self.remote()) == crate::PathKind::Relayed
+    }
+
     pub(super) fn way(&self) -> UdpSource {
         self.paths.active().source
     }

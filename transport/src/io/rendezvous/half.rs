@@ -85,7 +85,9 @@ struct State {
     relay_count: usize,
     slot: Option<Arc<Slot>>,
     failures: Vec<MapFailure>,
-    /// Whether a server has answered by UDP, once all were asked.
+    /// Servers are asked by UDP.
+    asks_by_udp: bool,
+    /// Whether one has answered, once all have had their time.
     udp_answered: Option<bool>,
     /// Ports that a router forwards until the meeting is over.
     leases: Vec<PortLease>,
@@ -111,6 +113,7 @@ impl Half {
         listeners: Vec<(Scheme, SocketAddr)>,
         options: &RendezvousOptions,
     ) -> Arc<Self> {
+        let asks_by_udp = open.iter().any(|open| open.hole.is_udp() && open.is_direct);
         let told = open.iter().map(|open| Told {
             hole: open.hole,
             local: match &open.socket {
@@ -138,6 +141,7 @@ impl Half {
             relay_count: 0,
             slot: None,
             failures: Vec::new(),
+            asks_by_udp,
             udp_answered: None,
             leases: Vec::new(),
         };
@@ -200,7 +204,14 @@ impl Half {
     }
 
     pub(crate) fn udp_is_silent(&self) -> bool {
-        self.state.hold().udp_answered == Some(false)
+        let state = self.state.hold();
+        let is_seen =
+            |of: fn(Hole) -> bool| state.told.iter().any(|told| of(told.hole) && !told.seen.is_empty());
+        match state.udp_answered {
+            Some(answered) => !answered,
+            // They are asked side by side, and over TCP it takes two round trips.
+            None => state.asks_by_udp && !is_seen(Hole::is_udp) && is_seen(|hole| !hole.is_udp()),
+        }
     }
 
     /// As servers have seen the sockets for UDP so far.

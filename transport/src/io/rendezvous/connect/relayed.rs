@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Call;
+use super::{Attempt, Call};
 use crate::{
     Scheme,
     io::udp::UdpSocket,
@@ -66,7 +66,18 @@ impl Call<'_> {
             theirs: self.theirs.as_ref().map_or(&[][..], |theirs| theirs.endpoints(hole)),
         };
         let [udp, tcp] = [Hole::UdpV4, Hole::TcpV4].map(told);
-        held_back_until(self.begun, self.relay_at_once(), udp, tcp, self.tcp_hole())
+        let for_tcp = held_back_until(self.begun, self.relay_at_once(), udp, tcp, self.tcp_hole());
+        // A handshake on each of the ways over two relays would be paid for, and one is used.
+        let dialled =
+            self.attempts.iter().filter(|attempt| attempt.dial.is_some() && self.is_over_relay(attempt));
+        let for_another = dialled.map(|attempt| attempt.begun + BETWEEN_RELAYS).max();
+        for_tcp.into_iter().chain(for_another).max()
+    }
+
+    fn is_over_relay(&self, attempt: &Attempt) -> bool {
+        let RendezvousRoad::Punched { remote: Some(remote), .. } = attempt.road else { return false };
+        let from_relay = self.relays.iter().any(|relay| Some(relay.socket().number()) == attempt.via);
+        from_relay || self.is_relayed(remote)
     }
 
     fn tcp_hole(&self) -> TcpHole {
@@ -84,3 +95,5 @@ impl Call<'_> {
 
 /// What is direct gets so much time before a relay is tried.
 const RELAYS_AFTER: Duration = Duration::from_millis(300);
+/// Before QUIC begins on a second way over a relay: the delay of RFC 8305 between attempts of one kind.
+const BETWEEN_RELAYS: Duration = Duration::from_millis(250);
