@@ -55,25 +55,31 @@ impl SprayTimer {
             return None;
         }
         self.sent += 1;
-        // From now on, not from when it was due: a process that slept must not burst.
         match self.kind {
             plan::Spray::Open(peer) => {
                 let number = 1 + (self.sent - 1) % SOCKETS;
                 let dies = self.sent <= SOCKETS;
                 self.due = match self.sent {
                     SOCKETS => self.again.max(now + OPENING_PACE),
-                    _ if dies => now + OPENING_PACE,
-                    _ => now + ARRIVING_PACE,
+                    _ if dies => self.beat(now, OPENING_PACE),
+                    _ => self.beat(now, ARRIVING_PACE),
                 };
                 let from = SocketIndex(u16::try_from(number).expect("at most SOCKETS"));
                 Some(Shot { from, to: peer, hops: dies.then_some(self.hops) })
             }
             plan::Spray::Knock(peer) => {
-                self.due = now + KNOCKING_PACE;
+                self.due = self.beat(now, KNOCKING_PACE);
                 let to = SocketAddr::new(peer.ip(), self.draw(peer.port(), random));
                 Some(Shot { from: SocketIndex::MAIN, to, hops: None })
             }
         }
+    }
+
+    /// When the next is due: a beat after this one was, however late a busy machine is with it. One that slept must not burst, and
+    /// goes on from now.
+    fn beat(&self, now: Instant, pace: Duration) -> Instant {
+        let late = now.saturating_duration_since(self.due);
+        if late < LATE { self.due + pace } else { now + pace }
     }
 
     const fn limit(&self) -> u32 {
@@ -140,8 +146,11 @@ const ARRIVING_PACE: Duration = Duration::from_millis(25);
 /// Knocks in all. More would look like a port scan, and gain little: see [`SprayTimer`].
 pub(super) const KNOCKS: u32 = 2_048;
 
-/// 100 knocks a second, for the same reason.
-const KNOCKING_PACE: Duration = Duration::from_millis(10);
+/// 100 knocks a second at most, for the same reason: in any second, also if the first of it was late.
+const KNOCKING_PACE: Duration = Duration::from_micros(10_100);
+
+/// A packet that is less late than this delays none of those behind it.
+const LATE: Duration = Duration::from_millis(10);
 
 /// NATs give no ports below.
 const FIRST_PORT: u16 = 1_024;
@@ -172,6 +181,24 @@ mod tests {
         assert!(knocks.iter().all(|(_, shot)| whole(shot)));
         for window in knocks.windows(101) {
             assert!(window[100].0 - window[0].0 >= Duration::from_secs(1));
+        }
+    }
+
+    #[test]
+    fn a_busy_machine_keeps_the_beat_and_the_bound() {
+        let start = epoch();
+        let mut random = Random::new(Seed::from(3));
+        let knock = plan::Spray::Knock("198.51.100.2:4000".parse().unwrap());
+        let mut spray = SprayTimer::new(knock, start, SPRAY_HOPS);
+        let mut sent = Vec::new();
+        while let Some(due) = spray.timeout() {
+            let now = due + Duration::from_micros(random.below(9_990));
+            assert!(spray.next(now, &mut random).is_some());
+            sent.push(now);
+        }
+        assert!(sent[2_047] - start < Duration::from_millis(20_700), "{:?}", sent[2_047] - start);
+        for window in sent.windows(101) {
+            assert!(window[100] - window[0] >= Duration::from_secs(1));
         }
     }
 

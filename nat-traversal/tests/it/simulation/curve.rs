@@ -96,7 +96,7 @@ fn chance_of_hit_by(at: Duration) -> f64 {
 
 /// How many of at most `limit` have gone out by then, if the first goes out at once.
 fn steps(since: Duration, gap: Duration, limit: u128) -> u32 {
-    u32::try_from((since.as_millis() / gap.as_millis() + 1).min(limit)).unwrap()
+    u32::try_from((since.as_micros() / gap.as_micros() + 1).min(limit)).unwrap()
 }
 
 fn computed_quantile(share: f64) -> Duration {
@@ -108,8 +108,8 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
     sorted[rank.clamp(1, sorted.len()) - 1]
 }
 
-/// So many tell one part in a hundred; of 2,000 chance alone makes up to three.
-const SPRAYS: u64 = 20_000;
+/// So many tell one part in a hundred: chance alone makes up to 0.7 of it, of 2,000 up to three.
+const SPRAYS: u64 = 40_000;
 
 const PRINTED: [u128; 14] =
     [500, 700, 1_000, 1_500, 2_000, 2_500, 3_000, 4_000, 5_000, 6_000, 8_000, 12_000, 15_000, 20_000];
@@ -118,7 +118,7 @@ const PRINTED: [u128; 14] =
 const OPENING_BEGINS: Duration = Duration::from_millis(150);
 const OPENING_GAP: Duration = Duration::from_millis(2);
 const KNOCKS_BEGIN: Duration = Duration::from_millis(300);
-const KNOCK_GAP: Duration = Duration::from_millis(10);
+const KNOCK_GAP: Duration = Duration::from_micros(10_100);
 
 /// From one peer to the other, with half of the jitter of both links.
 const ONE_WAY: Duration = Duration::from_millis(42);
