@@ -247,11 +247,11 @@ fn print_leaves(trials: usize, pairs: &[(&str, &str)]) {
     }
 }
 
-/// So many runs, in laboratories of their own, as many at a time as there are cores.
+/// So many runs, in laboratories of their own, twice as many at a time as there are cores.
 pub(crate) fn side_by_side<T: Send>(runs: usize, run: impl Fn() -> T + Sync) -> Vec<T> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     thread::scope(|scope| {
-        for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
+        for _ in 0..thread::available_parallelism().map_or(1, usize::from) * 2 {
             scope.spawn(|| {
                 while next.fetch_add(1, Relaxed) < runs {
                     let one = run();

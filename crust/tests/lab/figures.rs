@@ -59,7 +59,7 @@ pub(crate) fn print(order: &Order<'_>) {
         }
     }
     let at_a_time =
-        if order.in_order { 1 } else { thread::available_parallelism().map_or(1, usize::from) * 2 };
+        if order.in_order { 1 } else { thread::available_parallelism().map_or(1, usize::from) * 3 };
     println!(
         "{trials} runs a pair, {at_a_time} pairs at a time; to reach: all meet{among}, a stream within {up} ms (p95), direct after {after} s \
          wherever the punching table says so",
