@@ -191,16 +191,16 @@ impl ServiceController {
         };
         let (outcome, trace) = dial.run();
         if let Ok(stream) = &outcome {
-            self.lead_around(&dial, stream);
+            self.look_after(&dial, stream);
         }
         (outcome, trace)
     }
 
-    /// Has a stream that came up over a relay go on without it, if that is allowed.
-    fn lead_around(&self, dial: &Dial<'_>, stream: &Stream) {
+    /// Has the connection of a stream take another path when it has to, if that is allowed.
+    fn look_after(&self, dial: &Dial<'_>, stream: &Stream) {
         let Some(detour) = dial.detour(stream) else { return };
         if let Some(worker) = &*self.worker.hold() {
-            worker.lead_around(detour);
+            worker.look_after(detour);
         }
     }
 

@@ -224,6 +224,7 @@ impl Dial<'_> {
             token: self.token,
             label: &self.label,
             without_udp: self.is_without_udp(),
+            rescues: None,
             not_before: self.begun + head_start,
             deadline: self.deadline,
             interrupt: &self.interrupt,
@@ -326,17 +327,18 @@ impl Dial<'_> {
         })
     }
 
-    /// What is needed to lead a stream of ours around the relay that it goes over, if holes may be punched for it.
+    /// What is needed to give the connection of a stream of ours another path, if the peer can be asked for one.
     pub(crate) fn detour(&self, stream: &Stream) -> Option<Detour> {
-        let relayed = stream.path().kind == PathKind::Relayed;
-        let allowed = self.roads.contains(Road::Punched) && self.schemes.contains(&Scheme::Quic);
-        let connection = stream.connection().filter(|_| relayed && allowed)?;
+        let roads = self.roads.contains(Road::Punched) || self.roads.contains(Road::Relayed);
+        let allowed = roads && self.schemes.contains(&Scheme::Quic) && !self.introducers.is_empty();
+        let connection = stream.connection().filter(|_| allowed)?;
         Some(Detour {
             connection,
             introducers: self.introducers.clone(),
             token: self.token.cloned(),
             label: self.label.clone(),
             roads: self.roads,
+            dialled: true,
         })
     }
 

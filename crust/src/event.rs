@@ -76,7 +76,8 @@ pub enum ServiceEvent {
         /// The peer.
         peer: PublicKey,
     },
-    /// A connection that had come up over a relay goes on over a direct path, with all its streams.
+    /// A connection goes on over another path, with all its streams: one over a relay over a direct path, or one that was cut off over
+    /// whatever was found.
     PathImproved {
         /// The peer.
         peer: PublicKey,

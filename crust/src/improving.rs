@@ -1,4 +1,5 @@
-//! A connection that came up over a relay is led around it: the peer is asked for once more, and both punch holes for what is there.
+//! A connection that goes over a relay is led around it, and one that is cut off is led to where its peer is now: the peer is asked for once
+//! more, and both punch holes for what is there.
 
 use std::time::Duration;
 
@@ -18,28 +19,45 @@ use crate::{
     shared::Shared,
 };
 
-/// A connection that goes over a relay, and how its peer was asked for.
+/// A connection, and how its peer is asked for when it is to take another path.
 #[derive(Debug, Clone)]
 pub(crate) struct Detour {
     pub(crate) connection: Connection,
+    /// Who knew the peer, if we asked for it; our own are asked as well.
     pub(crate) introducers: Vec<Introducer>,
     pub(crate) token: Option<AccessToken>,
     pub(crate) label: ProtocolLabel,
     /// What may be tried.
     pub(crate) roads: Roads,
+    /// Whether we asked for the peer: one of the two is enough to leave a relay that works.
+    pub(crate) dialled: bool,
 }
 
 impl Detour {
-    /// Whether it is one still.
+    /// Whether the connection is still there.
     pub(crate) fn is_open(&self) -> bool {
-        self.connection.path().is_ok_and(|path| path.kind == PathKind::Relayed)
+        self.connection.path().is_ok()
     }
 
-    /// Looks for a direct path. Blocks until the connection takes it, or for some fifteen seconds; less if the connection ends.
-    pub(crate) fn leave(&self, shared: &Shared) -> Result<Path, AttemptError> {
+    /// Whether it is to take another path.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let Ok(path) = self.connection.path() else { return false };
+        self.dialled && path.kind == PathKind::Relayed || self.is_cut_off()
+    }
+
+    /// Whether its peer does not answer any more.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.connection.is_cut_off() == Ok(true)
+    }
+
+    /// Looks for another path. Blocks until the connection takes it, or for some fifteen seconds; less if the connection ends, or
+    /// somebody interrupts.
+    pub(crate) fn lead(&self, shared: &Shared, interrupt: &Interrupt) -> Result<Path, AttemptError> {
         let mut last = AttemptError::Skipped { reason: "no introducer is known".to_owned() };
-        for introducer in &self.introducers {
-            match self.leave_by(shared, introducer) {
+        let own = shared.introducers();
+        let further = own.iter().filter(|own| self.introducers.iter().all(|one| one.key() != own.key()));
+        for introducer in self.introducers.iter().chain(further).take(MOST_ASKED) {
+            match self.lead_by(shared, introducer, interrupt) {
                 // Another may know the peer.
                 Err(error @ AttemptError::Introduction(_)) => last = error,
                 outcome => return outcome,
@@ -48,19 +66,29 @@ impl Detour {
         Err(last)
     }
 
-    fn leave_by(&self, shared: &Shared, introducer: &Introducer) -> Result<Path, AttemptError> {
+    fn lead_by(
+        &self,
+        shared: &Shared,
+        introducer: &Introducer,
+        interrupt: &Interrupt,
+    ) -> Result<Path, AttemptError> {
         let Some(mark) = mark_of(&self.connection) else {
             return Err(AttemptError::Skipped { reason: "the connection is over".to_owned() });
         };
         shared.ask_for_addresses(introducer);
+        let rescues = self.is_cut_off();
         let roads = self.roads.and(shared.dialling().roads);
-        if !roads.contains(Road::Punched) {
+        if !(roads.contains(Road::Punched) || rescues && roads.contains(Road::Relayed)) {
             return Err(AttemptError::Skipped { reason: "holes are not to be punched any more".to_owned() });
         }
-        let roads = roads.and([Road::Lan, Road::Direct, Road::Punched].into_iter().collect());
+        let direct = [Road::Lan, Road::Direct, Road::Punched].into_iter().collect();
+        let roads = if rescues { roads } else { roads.and(direct) };
+        if rescues {
+            shared.doubt_relay(&self.connection);
+        }
         let options = shared.meeting(roads).tcp(false).listeners(false);
         let rendezvous = Rendezvous::open(&shared.transport, &options)?;
-        let (interrupt, begun) = (Interrupt::default(), clock::now());
+        let begun = clock::now();
         let request = Request {
             shared,
             peer: self.connection.public_key(),
@@ -68,13 +96,19 @@ impl Detour {
             label: &self.label,
             // Over TCP nothing is to be improved.
             without_udp: false,
+            rescues: rescues.then_some(mark),
             not_before: begun,
             deadline: begun + PATIENCE,
-            interrupt: &interrupt,
+            interrupt,
         };
         let introduction = Introduction { request, roads, improves: Some(mark) };
         introduction.meet(introducer, rendezvous, |rendezvous, theirs| {
-            rendezvous.improve_connection(&self.connection, theirs, &DialOptions::new().timeout(PUNCHING))
+            let options = DialOptions::new().timeout(PUNCHING).interrupter(interrupt.dials());
+            if rescues {
+                rendezvous.rescue_connection(&self.connection, theirs, &options)
+            } else {
+                rendezvous.improve_connection(&self.connection, theirs, &options)
+            }
         })
     }
 }
@@ -90,3 +124,5 @@ pub(crate) fn mark_of(connection: &Connection) -> Option<ConnectionMark> {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// As long as the peer does: a NAT that draws ports at random takes several seconds.
 const PUNCHING: Duration = Duration::from_secs(15);
+/// Introducers, one after the other.
+const MOST_ASKED: usize = 4;

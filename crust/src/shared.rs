@@ -11,7 +11,7 @@ use std::{
 use nat_traversal::TurnServer;
 use nat_traversal::{HolePunchServerAddr, MappingContext};
 use transport::{
-    Endpoint, Interrupter, ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey,
+    Connection, Endpoint, Interrupter, ListenEndpoint, ListenerSet, NamedEndpoint, ProtocolLabel, PublicKey,
     RendezvousChannel, RendezvousOptions, Transport,
 };
 
@@ -241,6 +241,17 @@ impl Shared {
         #[cfg(feature = "turn")]
         self.relaying.forget();
         self.lan.nudge();
+    }
+
+    /// A connection is cut off: if it goes over our address at a relay, the next address is asked for anew.
+    #[cfg_attr(not(feature = "turn"), expect(unused_variables, reason = "there are no relays"))]
+    pub(crate) fn doubt_relay(&self, connection: &Connection) {
+        #[cfg(feature = "turn")]
+        if let Ok(path) = connection.path()
+            && self.relaying.held().is_some_and(|relay| relay.addr() == path.local)
+        {
+            self.relaying.forget();
+        }
     }
 
     /// Has a router forward the port of a listener, if one does. Blocks until it has answered, at most three seconds.

@@ -74,6 +74,19 @@ impl Connection {
         Ok(self.upgrade()?.path())
     }
 
+    /// Whether the peer does not answer by the present path, and none is known that works: two checks in a row were not answered, after
+    /// half a second in which nothing came. It may be gone, or one of the two hosts is in another network now;
+    /// [`Rendezvous::rescue_connection`](crate::Rendezvous::rescue_connection) can find another path until the peer counts as lost. What is not
+    /// used is not looked at but for the probes of a connection at rest, so that it may be cut off for some seconds before this tells.
+    /// [`PathWatch`](crate::PathWatch) tells when to ask.
+    ///
+    /// # Errors
+    ///
+    /// What ended the connection, if it is over.
+    pub fn is_cut_off(&self) -> Result<bool, StreamError> {
+        Ok(self.upgrade()?.is_cut_off())
+    }
+
     /// What [`Stream::export_keying_material`](crate::Stream::export_keying_material) gives of any stream of this connection. Of a
     /// connection that is over nothing is left to export.
     ///
@@ -93,6 +106,15 @@ impl Connection {
         connection.export(output, label, context).filter(|()| !output.is_empty()).ok_or(ExportError::Size)
     }
 }
+
+/// Whether they are one connection.
+impl PartialEq for Connection {
+    fn eq(&self, other: &Self) -> bool {
+        self.link.ptr_eq(&other.link)
+    }
+}
+
+impl Eq for Connection {}
 
 impl fmt::Debug for Connection {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

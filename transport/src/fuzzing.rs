@@ -10,7 +10,7 @@ use crate::{
     protocol::{
         handshake::{Handshake, HandshakeEvent},
         offer::Offer,
-        paths::{CheckKeys, Paths, UdpSource, Way},
+        paths::{Awaited, CheckKeys, Paths, UdpSource, Way},
         preface::{Preface, Purpose},
         raw_key::TlsConfigs,
         tls::{MAX_RECORD_BYTES, TlsCore},
@@ -55,6 +55,7 @@ pub fn path_checks(bytes: &[u8]) {
     let mut paths = Paths::new(first, head & 1 == 0, Seed::from(u64::from(*head)));
     paths.connected(CheckKeys::new(&[7; CheckKeys::BYTES], head & 1 == 1));
     let mut now = clock::now();
+    let awaited = Awaited { is_owed: true, round_trip: Duration::from_millis(40) };
     let mut balance = [0_usize; 256];
     while let [operation, from, length, tail @ ..] = rest {
         let (datagram, tail) = tail.split_at(usize::from(*length).min(tail.len()));
@@ -65,7 +66,7 @@ pub fn path_checks(bytes: &[u8]) {
             0 => paths.handle_datagram(now, way(*from), datagram.len()),
             1 => drop(paths.handle_check(now, way(*from), datagram)),
             2 => paths.sent(now),
-            _ => paths.handle_timeout(now),
+            _ => paths.handle_timeout(now, awaited),
         }
         while let Some((to, message)) = paths.poll_transmit() {
             if to != first {

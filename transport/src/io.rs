@@ -14,6 +14,7 @@ pub(crate) mod forget;
 pub(crate) mod handshake;
 pub(crate) mod lock;
 pub(crate) mod network;
+pub(crate) mod path_news;
 pub(crate) mod pool;
 pub(crate) mod quic;
 pub(crate) mod ready_list;

@@ -17,6 +17,7 @@ mod label_listener;
 mod listener;
 mod listener_set;
 mod path;
+mod path_watch;
 mod protocol;
 #[cfg(unix)]
 mod readable_watch;
@@ -48,6 +49,7 @@ pub use label_listener::{LabelListener, LabelTaken};
 pub use listener::{EndpointIterator, Incoming, Listener};
 pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};
+pub use path_watch::PathWatch;
 pub use protocol::offer::OfferError;
 #[cfg(unix)]
 pub use readable_watch::ReadableWatch;

@@ -193,6 +193,22 @@ impl Rendezvous {
         rendezvous::improve(&self.half, &theirs.offer, &connection, options)
     }
 
+    /// The same for a connection that [is cut off](Connection::is_cut_off), at either end: of the kinds that may be used at all a path over a
+    /// relay serves as well, and by another attempt for the same connection than this one.
+    ///
+    /// # Errors
+    ///
+    /// As for [`improve`](Rendezvous::improve).
+    pub fn rescue_connection(
+        self,
+        connection: &Connection,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<Path, RendezvousError> {
+        let connection = connection.upgrade().map_err(RendezvousError::Stream)?;
+        rendezvous::rescue(&self.half, &theirs.offer, &connection, options)
+    }
+
     /// Whether servers were asked by UDP and none answered, or none before one did over TCP, as where UDP is blocked.
     #[must_use]
     pub fn udp_is_silent(&self) -> bool {

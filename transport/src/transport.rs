@@ -23,6 +23,7 @@ use crate::{
         crank::{Crank, Waited},
         driver::{Driver, WAKER},
         lock::Lock as _,
+        path_news::PathNews,
         pool::Pool,
         quic::{ConnectionRef, QuicIo},
         ready_list::ReadyList,
@@ -90,6 +91,7 @@ impl Transport {
             labels: Mutex::default(),
             signer: identity.signer(),
             sets: Mutex::default(),
+            path_news: PathNews::default(),
             counters: Mutex::default(),
             resolver: Resolver::default(),
             pool: Pool::default(),
@@ -229,6 +231,7 @@ pub(crate) struct Shared {
     signer: Ed25519KeyPair,
     /// The lists by which stream sets wait, to wake them.
     sets: Mutex<Vec<Weak<ReadyList>>>,
+    pub(crate) path_news: PathNews,
 }
 
 /// Who takes the streams of one label, and whom it admits.

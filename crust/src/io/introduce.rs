@@ -21,7 +21,7 @@ use crate::{
             DIALLED,
             frame::{EndReason, Frame, FrameError, Frames},
         },
-        introduction::{Flaw, Knocking, Opening, Particulars, Sealing, Session},
+        introduction::{ConnectionMark, Flaw, Knocking, Opening, Particulars, Sealing, Session, Wish},
     },
     shared::{INTRODUCE, Shared},
 };
@@ -35,6 +35,8 @@ pub(crate) struct Request<'c> {
     pub(crate) label: &'c ProtocolLabel,
     /// No UDP passes here, as far as is known.
     pub(crate) without_udp: bool,
+    /// A connection that is cut off, if it is for that.
+    pub(crate) rescues: Option<ConnectionMark>,
     /// The introducer is dialled at once, and asked for the peer not before.
     pub(crate) not_before: Instant,
     pub(crate) deadline: Instant,
@@ -181,10 +183,15 @@ impl Request<'_> {
         self.interrupt.watch(&stream)?;
         self.interrupt.hold_back(self.not_before);
         let sign = |text: &[u8]| transport.sign(text);
-        let network = &self.shared.dialling().network;
+        let dialling = self.shared.dialling();
+        let wish = Wish {
+            label: self.label,
+            token: self.token,
+            network: &dialling.network,
+            rescues: self.rescues.as_ref(),
+        };
         let secret = entropy::ephemeral();
-        let (knocking, knock) =
-            Knocking::new(secret, transport.public_key(), self.peer, self.token, self.label, network, sign);
+        let (knocking, knock) = Knocking::new(secret, transport.public_key(), self.peer, wish, sign);
         let mut line = Line { stream, frames: Frames::default(), vouched: None };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
         let answer = line.note(self.deadline).map_err(|error| self.unless_interrupted(error))?;
@@ -350,6 +357,7 @@ mod tests {
             token: None,
             label: &ProtocolLabel::default(),
             without_udp: false,
+            rescues: None,
             not_before: now,
             deadline: now + Duration::from_secs(30),
             interrupt: &interrupt,

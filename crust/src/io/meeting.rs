@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
-    ConnectOptions, OfferError, PublicKey, Refusal, Rendezvous, RendezvousChannel, RendezvousError,
-    RendezvousOffer, StreamKey,
+    ConnectOptions, Connection, OfferError, ProtocolLabel, PublicKey, Refusal, Rendezvous, RendezvousChannel,
+    RendezvousError, RendezvousOffer, StreamKey,
 };
 
 use super::{
@@ -17,7 +17,7 @@ use crate::{
     Road,
     event::ServiceEvent,
     gate::code_of,
-    improving::mark_of,
+    improving::{Detour, mark_of},
     protocol::{
         introducer::frame::{EndReason, Frame},
         introduction::{ConnectionMark, Flaw, Knock, Particulars},
@@ -43,6 +43,14 @@ pub(super) enum Heard {
     Note(Vec<u8>),
     /// The introducer sees the peer come from there.
     Vouched(IpAddr),
+}
+
+/// What a peer that was admitted may have.
+enum Wish {
+    /// A stream of this protocol, or a better path for a connection of ours with it.
+    Stream(ProtocolLabel),
+    /// A path for this connection, and nothing else.
+    Rescue(Connection),
 }
 
 /// Why nothing came of it.
@@ -90,8 +98,8 @@ impl Meeting {
         let knock = Knock::read(knock, shared.transport.public_key())?;
         *peer = Some(knock.dialer());
         let sign = |text: &[u8]| shared.transport.sign(text);
-        let label = match shared.gate().judge(&knock) {
-            Ok(label) => label,
+        let wish = match self.admit(&knock) {
+            Ok(wish) => wish,
             Err(refusal) => {
                 let refused = Particulars::refused(code_of(refusal));
                 let (_, answer) = knock.answer(entropy::ephemeral(), &refused, sign)?;
@@ -142,12 +150,26 @@ impl Meeting {
                 .name("crust-hear".into())
                 .spawn_scoped(scope, hear)
                 .map_err(RendezvousError::Socket)?;
-            let options = ConnectOptions::new().protocol(label).timeout(MEETING);
-            match first.improves {
-                Some(mark) => self.improve(dialer, mark, rendezvous, &theirs, &options),
-                None => self.take(dialer, rendezvous, &theirs, &options),
+            match (wish, first.improves) {
+                (Wish::Rescue(connection), _) => self.rescue(&connection, rendezvous, &theirs),
+                (Wish::Stream(_), Some(mark)) => self.improve(dialer, mark, rendezvous, &theirs),
+                (Wish::Stream(label), None) => self.take(dialer, rendezvous, &theirs, label),
             }
         })
+    }
+
+    /// What the peer may have: a stream, or another path for a connection that is there already.
+    fn admit(&self, knock: &Knock) -> Result<Wish, Refusal> {
+        let shared = &self.shared;
+        if knock.is_a_rescue() {
+            let mut connections = shared.transport.connections(knock.dialer()).into_iter();
+            let is_meant = |one: &Connection| mark_of(one).is_some_and(|mark| knock.rescues(&mark));
+            if let Some(connection) = connections.find(is_meant) {
+                shared.doubt_relay(&connection);
+                return Ok(Wish::Rescue(connection));
+            }
+        }
+        shared.gate().judge(knock).map(Wish::Stream)
     }
 
     /// What the dialer says first.
@@ -167,10 +189,17 @@ impl Meeting {
         peer: PublicKey,
         rendezvous: Rendezvous,
         theirs: &RendezvousOffer,
-        options: &ConnectOptions,
+        label: ProtocolLabel,
     ) -> Result<(), Failure> {
         let shared = &self.shared;
-        let stream = shared.listeners.rendezvous_connect(rendezvous, theirs, options)?;
+        let options = ConnectOptions::new().protocol(label.clone()).timeout(MEETING);
+        let stream = shared.listeners.rendezvous_connect(rendezvous, theirs, &options)?;
+        if let Some(connection) = stream.connection() {
+            let roads = shared.dialling().roads;
+            let (introducers, token) = (Vec::new(), None);
+            let detour = Detour { connection, introducers, token, label, roads, dialled: false };
+            self.commands.give(Command::LookAfter(Box::new(detour)));
+        }
         shared.listeners.deliver(stream).map_err(|_| Failure::Refused(Refusal::Full))?;
         shared.events.tell(ServiceEvent::Introduced { peer });
         Ok(())
@@ -183,7 +212,6 @@ impl Meeting {
         mark: ConnectionMark,
         rendezvous: Rendezvous,
         theirs: &RendezvousOffer,
-        options: &ConnectOptions,
     ) -> Result<(), Failure> {
         // Whoever is to meet us at relays only learns no other address of ours.
         if !self.shared.dialling().roads.contains(Road::Punched) {
@@ -192,9 +220,24 @@ impl Meeting {
         let transport = &self.shared.transport;
         let mut connections = transport.connections(peer).into_iter();
         let connection = connections.find(|one| mark_of(one) == Some(mark)).ok_or(Failure::NotConnected)?;
-        let improved = rendezvous.improve_connection(&connection, theirs, options);
+        let options = ConnectOptions::new().timeout(MEETING);
+        let improved = rendezvous.improve_connection(&connection, theirs, &options);
         let path = improved.map_err(Failure::NotImproved)?;
         self.shared.events.tell(ServiceEvent::PathImproved { peer, path });
+        Ok(())
+    }
+
+    /// The same where the peer is cut off, whether we have noticed it or not.
+    fn rescue(
+        &self,
+        connection: &Connection,
+        rendezvous: Rendezvous,
+        theirs: &RendezvousOffer,
+    ) -> Result<(), Failure> {
+        let options = ConnectOptions::new().timeout(MEETING);
+        let rescued = rendezvous.rescue_connection(connection, theirs, &options);
+        let path = rescued.map_err(Failure::NotImproved)?;
+        self.shared.events.tell(ServiceEvent::PathImproved { peer: connection.public_key(), path });
         Ok(())
     }
 

@@ -19,7 +19,7 @@ use std::{
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 use nat_traversal::{HolePunchServer, HolePunchServerAddr};
-use transport::{LabelListener, PublicKey, Readiness, StreamError, StreamKey, StreamSet};
+use transport::{LabelListener, PathWatch, PublicKey, Readiness, StreamError, StreamKey, StreamSet};
 
 pub(crate) use self::commands::{Command, Commands};
 pub(crate) use self::forwarding::protocol as forwarded_protocol;
@@ -85,6 +85,7 @@ impl Worker {
     ) -> io::Result<Self> {
         let set = StreamSet::new(&shared.transport).map_err(io::Error::other)?;
         let surroundings = Surroundings::new(&set);
+        let paths = PathWatch::new(&shared.transport, set.waker());
         let (sender, receiver) = bounded(COMMANDS);
         let commands = Commands { sender, waker: set.waker() };
         if let Some(hosting) = &hosting {
@@ -110,6 +111,7 @@ impl Worker {
             surroundings,
             improving: Improving::default(),
             forwarder,
+            paths,
         };
         let thread = thread::Builder::new().name("crust-io".into()).spawn(move || turning.run())?;
         Ok(Self { commands, thread })
@@ -120,9 +122,9 @@ impl Worker {
         self.commands.give(Command::Attach(introducer));
     }
 
-    /// A connection has come up over a relay, which it is to leave.
-    pub(crate) fn lead_around(&self, detour: Detour) {
-        self.commands.give(Command::Relayed(Box::new(detour)));
+    /// A connection has come up whose path may have to change.
+    pub(crate) fn look_after(&self, detour: Detour) {
+        self.commands.give(Command::LookAfter(Box::new(detour)));
     }
 
     /// Waits for the thread, whose transport is closed.
@@ -151,10 +153,11 @@ struct Turning {
     again: Vec<StreamKey>,
     helpers: Vec<JoinHandle<()>>,
     surroundings: Surroundings,
-    /// Connections that go over relays.
+    /// Connections whose paths may have to change.
     improving: Improving,
     /// Ports that routers are to forward, if any are.
     forwarder: Option<Forwarder>,
+    paths: PathWatch,
 }
 
 impl Turning {
@@ -194,6 +197,9 @@ impl Turning {
         }
         for key in std::mem::take(&mut self.again) {
             self.read(key);
+        }
+        if self.paths.take() {
+            self.improving.look_again(clock::now());
         }
         self.handle_timers();
         self.carry_out_orders();
@@ -265,8 +271,8 @@ impl Turning {
             }
             Command::Dialled { attachment, outcome: Ok(stream) } => self.ask(attachment, stream),
             Command::Dialled { attachment, outcome: Err(reason) } => self.unattached(attachment, reason),
-            Command::Relayed(detour) => self.add_detour(*detour),
-            Command::Improved { peer, path } => self.improved(peer, path),
+            Command::LookAfter(detour) => self.improving.add(clock::now(), *detour),
+            Command::Led { peer, outcome } => self.led(peer, outcome),
             Command::Say { through, frame } => self.send(through, &frame),
             Command::Over { through, call, reason } => {
                 if self.ringing.remove(&(through, call)).is_some() {

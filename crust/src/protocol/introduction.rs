@@ -32,15 +32,23 @@ pub(crate) struct Knocking {
     names: Names,
 }
 
+/// What a dialer wants, and what admits it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish<'w> {
+    pub(crate) label: &'w ProtocolLabel,
+    pub(crate) token: Option<&'w AccessToken>,
+    pub(crate) network: &'w NetworkName,
+    /// A connection that is there already and is cut off, which admits it for that one's sake alone.
+    pub(crate) rescues: Option<&'w ConnectionMark>,
+}
+
 impl Knocking {
     /// Makes a knock for `receiver` with an ephemeral key drawn for it alone.
     pub(crate) fn new(
         secret: EphemeralPrivateKey,
         dialer: PublicKey,
         receiver: PublicKey,
-        token: Option<&AccessToken>,
-        label: &ProtocolLabel,
-        network: &NetworkName,
+        wish: Wish<'_>,
         sign: impl FnOnce(&[u8]) -> [u8; 64],
     ) -> (Self, Vec<u8>) {
         let names = Names { dialer, receiver, first: public_of(&secret) };
@@ -48,15 +56,19 @@ impl Knocking {
         knock.extend_from_slice(dialer.as_bytes());
         knock.extend_from_slice(&names.first);
         let mut records = Vec::new();
-        particulars::push(&mut records, LABEL_MARK, names.label_mark(label).as_ref());
-        if let Some(token) = token {
+        particulars::push(&mut records, LABEL_MARK, names.label_mark(wish.label).as_ref());
+        if let Some(token) = wish.token {
             let proof = hmac::sign(&names.proof_key(token), &names.proof_text());
             particulars::push(&mut records, TOKEN_PROOF, proof.as_ref());
         }
-        if let Some(mark) = names.network_mark(network) {
+        if let Some(mark) = names.network_mark(wish.network) {
             particulars::push(&mut records, NETWORK_MARK, mark.as_ref());
         }
-        let length = u16::try_from(records.len()).expect("three records are short");
+        if let Some(mark) = wish.rescues {
+            let proof = hmac::sign(&connection_key(mark), &names.connection_text());
+            particulars::push(&mut records, CONNECTION_PROOF, proof.as_ref());
+        }
+        let length = u16::try_from(records.len()).expect("four records are short");
         knock.extend_from_slice(&length.to_be_bytes());
         knock.extend_from_slice(&records);
         let signature = sign(&names.knock_text(&knock));
@@ -89,6 +101,7 @@ pub(crate) struct Knock {
     proof: Option<[u8; 32]>,
     mark: Option<[u8; 32]>,
     network: Option<[u8; 32]>,
+    connection: Option<[u8; 32]>,
 }
 
 impl Knock {
@@ -115,7 +128,7 @@ impl Knock {
         if !names.dialer.has_signed(&names.knock_text(signed), signature) {
             return Err(Flaw::Forged);
         }
-        let (mut proof, mut mark, mut network) = (None, None, None);
+        let (mut proof, mut mark, mut network, mut connection) = (None, None, None, None);
         for record in particulars::records(records) {
             let (kind, value) = record?;
             let digest = || value.try_into().map_err(|_| Flaw::Malformed);
@@ -123,10 +136,11 @@ impl Knock {
                 TOKEN_PROOF => proof = Some(digest()?),
                 LABEL_MARK => mark = Some(digest()?),
                 NETWORK_MARK => network = Some(digest()?),
+                CONNECTION_PROOF => connection = Some(digest()?),
                 _ => {}
             }
         }
-        Ok(Self { names, proof, mark, network })
+        Ok(Self { names, proof, mark, network, connection })
     }
 
     /// Who knocks.
@@ -138,6 +152,17 @@ impl Knock {
     pub(crate) fn knows(&self, token: &AccessToken) -> bool {
         let Some(proof) = &self.proof else { return false };
         hmac::verify(&self.names.proof_key(token), &self.names.proof_text(), proof).is_ok()
+    }
+
+    /// Whether the dialer knocks for a connection that is there already and cut off, whichever that is.
+    pub(crate) const fn is_a_rescue(&self) -> bool {
+        self.connection.is_some()
+    }
+
+    /// Whether it is this one, as its other end alone can say.
+    pub(crate) fn rescues(&self, mark: &ConnectionMark) -> bool {
+        let Some(proof) = &self.connection else { return false };
+        hmac::verify(&connection_key(mark), &self.names.connection_text(), proof).is_ok()
     }
 
     /// Whether the dialer belongs to this network.
@@ -285,6 +310,11 @@ impl Names {
         [b"crust token 1\0", &dialer[..], receiver, &self.first].concat()
     }
 
+    fn connection_text(&self) -> Vec<u8> {
+        let (dialer, receiver) = (self.dialer.as_bytes(), self.receiver.as_bytes());
+        [b"crust connection 1\0", &dialer[..], receiver, &self.first].concat()
+    }
+
     /// Names a protocol to those who speak it, and to nobody who cannot guess it.
     fn label_mark(&self, label: &ProtocolLabel) -> Digest {
         let (dialer, receiver) = (self.dialer.as_bytes(), self.receiver.as_bytes());
@@ -349,6 +379,10 @@ pub(crate) enum Flaw {
     Myself,
 }
 
+fn connection_key(mark: &ConnectionMark) -> hmac::Key {
+    hmac::Key::new(hmac::HMAC_SHA256, mark)
+}
+
 fn public_of(secret: &EphemeralPrivateKey) -> [u8; 32] {
     let public = secret.compute_public_key().expect("every secret has a public key");
     public.as_ref().try_into().expect("keys of X25519 have 32 bytes")
@@ -359,6 +393,7 @@ const SIGNATURE_BYTES: usize = 64;
 const TOKEN_PROOF: u8 = 1;
 const LABEL_MARK: u8 = 2;
 const NETWORK_MARK: u8 = 3;
+const CONNECTION_PROOF: u8 = 4;
 /// Half as much again as this version writes: room for records of later ones.
 pub(crate) const MAX_KNOCK_BYTES: usize = 384;
 /// What `transport` says of a peer, other records, and the seal.

@@ -13,14 +13,15 @@ use nat_lab::{Lab, Topology};
 
 use crate::{
     again, figures, forwarding, idle, leaving,
-    moving::{self, Sender},
+    moving::{self, Mover, Sender},
+    outage,
     world::{Met, World, soon},
 };
 
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 11] = [
+const CASES: [Case; 16] = [
     ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
@@ -29,6 +30,11 @@ const CASES: [Case; 11] = [
     ("a_relayed_stream_moves_to_a_direct_path_and_loses_nothing", a_relayed_stream_moves),
     ("an_introducer_that_comes_back_is_found_again", an_introducer_that_comes_back),
     ("a_transfer_goes_on_in_another_network", a_transfer_goes_on_in_another_network),
+    ("a_transfer_goes_on_between_homes_whoever_moves", a_transfer_goes_on_between_homes),
+    ("a_transfer_outlives_a_router_that_forgets", a_transfer_outlives_a_router_that_forgets),
+    ("a_transfer_outlives_its_relay", a_transfer_outlives_its_relay),
+    ("a_transfer_outlives_an_outage_shorter_than_dead_after", a_transfer_outlives_an_outage),
+    ("a_longer_outage_ends_both_ends_and_a_call_soon_succeeds", a_longer_outage_ends_both_ends),
     ("a_tcp_stream_ends_with_its_network_and_the_next_is_quick", a_tcp_stream_ends_with_its_network),
     ("who_moves_is_attached_again_and_met", who_moves_is_attached_again),
     ("routers_forward_ports_to_a_service", forwarding::ports_are_forwarded),
@@ -184,9 +190,52 @@ fn a_transfer_goes_on_in_another_network() {
     for sender in [Sender::Dialler, Sender::Acceptor] {
         let gap = moving::gap_of_a_move(sender);
         println!("  {sender:?} sends: nothing came for {:.0} ms", millis(gap));
-        // Far from the promised 3 s, for machines whose cores are all busy.
-        assert!(gap < Duration::from_secs(15), "{sender:?}: {gap:?}");
+        assert!(gap < AWAKE, "{sender:?}: {gap:?}");
     }
+}
+
+fn a_transfer_goes_on_between_homes() {
+    for (mover, sender) in [
+        (Mover::Dialler, Sender::Acceptor),
+        (Mover::Acceptor, Sender::Acceptor),
+        (Mover::Both, Sender::Dialler),
+    ] {
+        let gap = moving::gap_between_homes(mover, sender);
+        println!("  {mover:?} moves, {sender:?} sends: nothing came for {:.0} ms", millis(gap));
+        assert!(gap < AWAKE, "{mover:?}, {sender:?}: {gap:?}");
+    }
+}
+
+fn a_transfer_outlives_a_router_that_forgets() {
+    for (acceptor, sender) in
+        [("server", Sender::Acceptor), ("b1", Sender::Acceptor), ("b1", Sender::Dialler)]
+    {
+        let gap = moving::gap_of_a_rebinding(acceptor, sender);
+        println!("  with {acceptor}, {sender:?} sends: nothing came for {:.0} ms", millis(gap));
+        assert!(gap < AWAKE, "{acceptor}, {sender:?}: {gap:?}");
+    }
+}
+
+fn a_transfer_outlives_its_relay() {
+    let gap = moving::gap_of_a_relay_that_dies(Sender::Acceptor);
+    println!("  nothing came for {:.0} ms", millis(gap));
+    assert!(gap < AWAKE, "{gap:?}");
+}
+
+fn a_transfer_outlives_an_outage() {
+    let outage = Duration::from_secs(3);
+    let gap = outage::gap_of_an_outage(outage);
+    println!("  nothing came for {:.0} ms, of which the outage {:.0} ms", millis(gap), millis(outage));
+    assert!(gap < AWAKE, "{gap:?}");
+}
+
+fn a_longer_outage_ends_both_ends() {
+    let (ended, again) = outage::end_by_an_outage();
+    let [first, second] = ended.map(millis);
+    println!(
+        "  the ends after {first:.0} and {second:.0} ms, the next stream {:.0} ms after it",
+        millis(again)
+    );
 }
 
 fn a_tcp_stream_ends_with_its_network() {
@@ -207,13 +256,23 @@ pub(crate) fn millis(duration: Duration) -> f64 {
 
 /// How long transfers stand still when the dialler goes over to another network, so many times each.
 fn print_moves(trials: usize) {
-    println!("who sends | moves | data flows again p50, p95");
-    println!("--- | --- | ---");
-    for sender in [Sender::Dialler, Sender::Acceptor] {
-        let mut gaps: Vec<Duration> = (0..trials).map(|_| moving::gap_of_a_move(sender)).collect();
+    println!("what happens | who sends | times | data flows again p50, p95");
+    println!("--- | --- | --- | ---");
+    let print = |what: &str, sender: Sender, gap: &dyn Fn() -> Duration| {
+        let mut gaps: Vec<Duration> = (0..trials).map(|_| gap()).collect();
         gaps.sort();
         let quantile = |q: usize| millis(gaps[(gaps.len() * q / 100).min(gaps.len() - 1)]);
-        println!("{sender:?} | {trials} | {:.0} ms, {:.0} ms", quantile(50), quantile(95));
+        println!("{what} | {sender:?} | {trials} | {:.0} ms, {:.0} ms", quantile(50), quantile(95));
+    };
+    for sender in [Sender::Dialler, Sender::Acceptor] {
+        print("dialler of a public host moves", sender, &|| moving::gap_of_a_move(sender));
+        for mover in [Mover::Dialler, Mover::Acceptor, Mover::Both] {
+            let what = format!("{mover:?} moves, between homes");
+            print(&what, sender, &|| moving::gap_between_homes(mover, sender));
+        }
+        print("router forgets, public host", sender, &|| moving::gap_of_a_rebinding("server", sender));
+        print("router forgets, between homes", sender, &|| moving::gap_of_a_rebinding("b1", sender));
+        print("relay dies", sender, &|| moving::gap_of_a_relay_that_dies(sender));
     }
 }
 
@@ -285,6 +344,8 @@ fn patient() -> ConnectOptions {
 /// A relayed stream is direct within so many milliseconds, 95 of 100, and the relay carries so many bytes meanwhile.
 const LEFT_MS: f64 = 2_000.0;
 const CARRIED: u64 = 4_096;
+/// Far from the promised 3 s, for machines whose cores are all busy; the streams themselves would be lost after 30 s.
+const AWAKE: Duration = Duration::from_secs(25);
 /// Pairs for which holes can be punched once the networks let them.
 const LEAVING: [(&str, &str); 4] =
     [("easy", "easy"), ("easyrand", "easyrand"), ("easy", "cgnat"), ("easy", "hard")];

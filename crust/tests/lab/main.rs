@@ -23,6 +23,8 @@ mod leaving;
 #[cfg(target_os = "linux")]
 mod moving;
 #[cfg(target_os = "linux")]
+mod outage;
+#[cfg(target_os = "linux")]
 mod world;
 
 #[cfg(target_os = "linux")]

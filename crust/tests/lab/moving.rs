@@ -1,4 +1,4 @@
-//! A host that goes over to another network in the midst of a transfer.
+//! Hosts that go over to another network in the midst of a transfer, NATs that forget, relays that die.
 
 use std::{
     io::{Read as _, Write as _},
@@ -8,7 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crust::{Config, ConnectOptions, Lan, Scheme, Service, ServiceEvent, Stream, StreamError};
+use crust::{
+    Config, ConnectOptions, Lan, PathKind, Road, Scheme, Service, ServiceEvent, Stream, StreamError,
+};
 use nat_lab::{Lab, Link, Site, Topology, parse_nats};
 
 use crate::world::{World, soon};
@@ -20,29 +22,53 @@ pub(crate) enum Sender {
     Acceptor,
 }
 
-/// Three homes; the host `a1` can go over from the first to the last.
-pub(crate) fn world() -> World {
-    let home = || Site::new(parse_nats("easy").unwrap());
+/// Who goes over to another network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mover {
+    Dialler,
+    Acceptor,
+    Both,
+}
+
+impl Mover {
+    fn moves(self) -> &'static [Way] {
+        match self {
+            Self::Dialler => &WAYS[..1],
+            Self::Acceptor => &WAYS[1..],
+            Self::Both => &WAYS,
+        }
+    }
+}
+
+/// A host, the router of the home that it can go over to, and that home's number.
+type Way = (&'static str, &'static str, u8);
+
+const WAYS: [Way; 2] = [("a1", "rc", 3), ("b1", "rd", 4)];
+
+/// Homes behind such NATs; the hosts `a1` and `b1` can go over from the first two to the others.
+fn homes(nat: &str) -> World {
+    let home = || Site::new(parse_nats(nat).unwrap());
     let link = Link::delay(Duration::from_millis(20));
-    let world = World::of(&Topology::new().site(home()).site(home()).site(home()).links(link));
-    plug_in(&world.lab);
+    let homes = (0..4).fold(Topology::new(), |homes, _| homes.site(home()));
+    let world = World::of(&homes.links(link));
+    WAYS.iter().for_each(|way| plug_in(&world.lab, *way));
     world
 }
 
-/// Lays the second cable, over which nothing goes yet.
-fn plug_in(lab: &Lab) {
-    let (host, router) = (lab.node("a1").namespace(), lab.node("rc").namespace());
+/// Lays a second cable, over which nothing goes yet.
+fn plug_in(lab: &Lab, (host, router, _): Way) {
+    let (host, router) = (lab.node(host).namespace(), lab.node(router).namespace());
     ip(&format!("-n {host} link add eth1 type veth peer name moved netns {router}"));
     ip(&format!("-n {router} link set moved master lan up"));
     ip(&format!("-n {host} link set eth1 up"));
 }
 
-/// Takes the host over: the first address and its interface go, then the other ones come.
-fn move_over(lab: &Lab) {
-    let host = lab.node("a1").namespace();
+/// Takes a host over: the first address and its interface go, then the other ones come.
+fn move_over(lab: &Lab, (host, _, home): Way) {
+    let host = lab.node(host).namespace();
     ip(&format!("-n {host} link set eth0 down"));
-    ip(&format!("-n {host} addr add 192.168.3.77/24 dev eth1"));
-    ip(&format!("-n {host} route add default via 192.168.3.1"));
+    ip(&format!("-n {host} addr add 192.168.{home}.77/24 dev eth1"));
+    ip(&format!("-n {host} route add default via 192.168.{home}.1"));
 }
 
 fn ip(line: &str) {
@@ -50,53 +76,124 @@ fn ip(line: &str) {
     assert!(status.success(), "ip {line}");
 }
 
-/// The longest time in which nothing came, while one side sends and the dialler moves.
+/// The longest time in which nothing came, while one side sends and the dialler of a public host moves.
 pub(crate) fn gap_of_a_move(sender: Sender) -> Duration {
-    let world = world();
+    let world = homes("easy");
     let (server, client) = (world.listening("server"), world.dialling("a1"));
-    let (dialled, accepted) = connect(&world, &client, &server, Scheme::Quic);
+    let streams = connect(&world, ("a1", &client), ("server", &server), Scheme::Quic);
+    let gap = transfer(sender, &streams, || move_over(&world.lab, WAYS[0]));
+    await_move(&client, WAYS[0]);
+    gap
+}
+
+/// The same between two homes, neither of which lets anybody in; one of the two moves, or both do.
+pub(crate) fn gap_between_homes(mover: Mover, sender: Sender) -> Duration {
+    let world = homes("easy");
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
+    assert_eq!(streams.each_ref().map(|stream| stream.path().kind), [PathKind::Punched; 2]);
+    let gap = transfer(sender, &streams, || mover.moves().iter().for_each(|way| move_over(&world.lab, *way)));
+    for way in mover.moves() {
+        // As the other side sees it.
+        let (mover, other) = if way.0 == "a1" { (&client, &streams[1]) } else { (&server, &streams[0]) };
+        await_move(mover, *way);
+        assert_eq!(other.path().remote.ip(), world.lab.node(way.1).address());
+    }
+    gap
+}
+
+fn await_move(service: &Service, (_, _, home): Way) {
+    let there = std::net::Ipv4Addr::new(192, 168, home, 77);
+    let moved = |event: &ServiceEvent| matches!(event, ServiceEvent::NetworkChanged { addresses } if addresses.contains(&there.into()));
+    while !moved(&service.controller.events().recv_deadline(soon()).expect("the service notices")) {}
+}
+
+/// The same where the dialler's router forgets its mappings, and gives a new port to what goes out from then on.
+pub(crate) fn gap_of_a_rebinding(acceptor: &str, sender: Sender) -> Duration {
+    let world = homes("easy");
+    let (server, client) = (world.listening(acceptor), world.dialling("a1"));
+    let streams = connect(&world, ("a1", &client), (acceptor, &server), Scheme::Quic);
+    let before = streams[1].path().remote;
+    let gap = transfer(sender, &streams, || forget(&world.lab));
+    assert_ne!(streams[1].path().remote, before, "the acceptor sees another port");
+    gap
+}
+
+/// Has the first home's router forget what is under way, and map to other ports from then on.
+fn forget(lab: &Lab) {
+    let router = lab.node("ra");
+    let to = format!("{}:50000-50999", router.address());
+    let rule = ["insert", "rule", "inet", "natlab", "outwards", "oifname", "wan", "meta", "l4proto", "udp"];
+    let status = router.command("nft").args(rule).args(["snat", "ip", "to", &to]).status().unwrap();
+    assert!(status.success(), "nft for {to}");
+    router.forget_flows().unwrap();
+}
+
+/// The same where two that can meet at relays only lose the one that they use; another is there.
+pub(crate) fn gap_of_a_relay_that_dies(sender: Sender) -> Duration {
+    let mut world = World::new("hard", "hard");
+    world.start_relay();
+    world.lend_another_relay();
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
+    let before = streams.each_ref().map(|stream| stream.path());
+    assert!(before.iter().all(|path| Road::from(path.kind) == Road::Relayed), "{before:?}");
+    let gap = transfer(sender, &streams, || world.stop_relay());
+    for (stream, before) in streams.iter().zip(before) {
+        let path = stream.path();
+        assert!(path.kind == PathKind::Relayed && path.changes > before.changes, "{path:?} after {before:?}");
+    }
+    gap
+}
+
+/// The longest time in which nothing came, while one side sends and something happens in the midst of it. What was sent has
+/// arrived, and in order.
+pub(crate) fn transfer(
+    sender: Sender,
+    [dialled, accepted]: &[Stream; 2],
+    trouble: impl FnOnce(),
+) -> Duration {
     let (writer, reader) = match sender {
         Sender::Dialler => (dialled, accepted),
         Sender::Acceptor => (accepted, dialled),
     };
     let (give, under_way) = mpsc::channel();
-    let gap = thread::scope(|scope| {
-        let lab = &world.lab;
-        scope.spawn(move || write_blocks(&writer));
-        let reading = scope.spawn(move || read_blocks(&reader, &give));
+    thread::scope(|scope| {
+        scope.spawn(move || write_blocks(writer));
+        let reading = scope.spawn(move || read_blocks(reader, &give));
         under_way.recv().unwrap();
-        move_over(lab);
+        trouble();
         reading.join().unwrap()
-    });
-    let moved = |event: &ServiceEvent| {
-        matches!(event, ServiceEvent::NetworkChanged { addresses }
-            if addresses.contains(&"192.168.3.77".parse().unwrap()))
-    };
-    while !moved(&client.controller.events().recv_deadline(soon()).expect("the service notices")) {}
-    gap
+    })
 }
 
 /// A read that waits on a TCP stream ends, and the next stream is there soon; how long both took.
 pub(crate) fn end_of_a_tcp_stream() -> [Duration; 2] {
-    let world = world();
+    let world = homes("easy");
     let (server, client) = (world.listening("server"), world.dialling("a1"));
-    let (mut dialled, _accepted) = connect(&world, &client, &server, Scheme::Tcp);
+    let [mut dialled, _accepted] = connect(&world, ("a1", &client), ("server", &server), Scheme::Tcp);
     let begun = Instant::now();
-    move_over(&world.lab);
+    move_over(&world.lab, WAYS[0]);
     let end = dialled.read(&mut [0]).unwrap_err();
     assert!(matches!(StreamError::of(&end), Some(StreamError::AddressGone { .. })), "{end:?}");
     let ended = begun.elapsed();
     let again = Instant::now();
-    connect(&world, &client, &server, Scheme::Tcp);
+    connect(&world, ("a1", &client), ("server", &server), Scheme::Tcp);
     [ended, again.elapsed()]
 }
 
-fn connect(world: &World, client: &Service, server: &Service, scheme: Scheme) -> (Stream, Stream) {
-    let contact = world.lab.node("server").enter(|| server.controller.contact().unwrap());
+/// The dialled end of a stream, and the accepted one.
+pub(crate) fn connect(
+    world: &World,
+    (host, client): (&str, &Service),
+    (other, server): (&str, &Service),
+    scheme: Scheme,
+) -> [Stream; 2] {
+    let contact = world.lab.node(other).enter(|| server.controller.contact().unwrap());
     let options = ConnectOptions::new().only([scheme]).deadline(Duration::from_secs(15));
     let dial = || client.controller.connect_with(contact, &options).unwrap();
-    let dialled = world.lab.node("a1").enter(dial);
-    (dialled, server.acceptor.accept_deadline(soon()).unwrap())
+    let dialled = world.lab.node(host).enter(dial);
+    [dialled, server.acceptor.accept_deadline(soon()).unwrap()]
 }
 
 fn write_blocks(mut stream: &Stream) {
@@ -125,6 +222,7 @@ fn read_blocks(mut stream: &Stream, under_way: &mpsc::Sender<()>) -> Duration {
         }
     }
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing comes after the last block");
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
     longest
 }
 
@@ -138,14 +236,14 @@ fn block(number: u64) -> [u8; BLOCK_BYTES] {
 
 /// The introducer's restart, seen by a service whose configuration names it: how long until it is attached again.
 pub(crate) fn attached_again_after_a_move() -> Duration {
-    let world = world();
+    let world = homes("easy");
     let config = Config::new().lan(Lan::Off).introducers(world.places.clone());
     let service = world.lab.node("a1").enter(|| Service::new_from_config(config).unwrap());
     assert!(service.controller.wait_attached(soon()));
     let events = service.controller.events();
     while events.try_recv().is_ok() {}
     let begun = Instant::now();
-    move_over(&world.lab);
+    move_over(&world.lab, WAYS[0]);
     let attached = |event: &ServiceEvent| matches!(event, ServiceEvent::IntroducerAttached { .. });
     while !attached(&events.recv_deadline(soon()).expect("it is attached again")) {}
     let took = begun.elapsed();

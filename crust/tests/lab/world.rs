@@ -16,6 +16,8 @@ pub(crate) struct World {
     pub(crate) lab: Lab,
     introducer: Option<Service>,
     coturn: Option<Coturn>,
+    lends: bool,
+    dead_after: Option<Duration>,
     pub(crate) places: Vec<NamedEndpoint>,
 }
 
@@ -41,7 +43,8 @@ impl World {
 
     pub(crate) fn of(topology: &Topology) -> Self {
         let lab = topology.build().unwrap();
-        let mut world = Self { lab, introducer: None, coturn: None, places: Vec::new() };
+        let mut world =
+            Self { lab, introducer: None, coturn: None, lends: false, dead_after: None, places: Vec::new() };
         world.start_introducer();
         world
     }
@@ -56,6 +59,7 @@ impl World {
             .lan(Lan::Off)
             .listen(places.map(|place| place.parse().unwrap()))
             .introduce(true);
+        let config = if self.lends { lending(config) } else { config };
         let service = self.start("server", config);
         let places = service.controller.endpoints().unwrap();
         self.places = places.into_iter().map(NamedEndpoint::from).collect();
@@ -92,6 +96,18 @@ impl World {
         words.next().expect("the counter is told").parse().unwrap()
     }
 
+    /// The relay dies without a word.
+    pub(crate) fn stop_relay(&mut self) {
+        self.coturn = None;
+    }
+
+    /// Has the introducer lend a relay of its own to those who are attached.
+    pub(crate) fn lend_another_relay(&mut self) {
+        self.lends = true;
+        self.stop_introducer();
+        self.start_introducer();
+    }
+
     fn relays(&self) -> Vec<TurnServer> {
         let Some(coturn) = &self.coturn else { return Vec::new() };
         let ca = coturn.certificate.display();
@@ -106,7 +122,16 @@ impl World {
         self.introducer = None;
     }
 
+    /// The same where services count a peer as lost after so much silence.
+    pub(crate) fn dead_after(self, silence: Duration) -> Self {
+        Self { dead_after: Some(silence), ..self }
+    }
+
     fn start(&self, host: &str, config: Config) -> Service {
+        let config = match self.dead_after {
+            Some(silence) => config.dead_after(silence),
+            None => config,
+        };
         self.lab.node(host).enter(|| Service::new_from_config(config).unwrap())
     }
 
@@ -178,6 +203,12 @@ impl World {
             met
         })
     }
+}
+
+fn lending(config: Config) -> Config {
+    // What is documented for examples is not public, so that a relay refuses it.
+    let everywhere = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"];
+    config.relay(true).relay_port(3500).relay_allow(everywhere.map(|network| network.parse().unwrap()))
 }
 
 fn echo_once(server: &Service) -> Option<Stream> {

@@ -16,7 +16,7 @@ pub(crate) use self::{
     connect::{connect, connect_from},
     gather::gather,
     half::Half,
-    improve::improve,
+    improve::{improve, rescue},
     open::open,
     single::connect_single,
 };

@@ -18,6 +18,7 @@
 
 mod check;
 mod made_up;
+mod silence;
 
 use std::{
     collections::VecDeque,
@@ -27,9 +28,11 @@ use std::{
 
 use nat_traversal::protocol::{Due, Random, Retry, Seed, stun::TransactionId};
 
+use self::silence::Silence;
 pub(crate) use self::{
     check::{CheckKeys, CheckTag, Checked, peek_tag},
     made_up::MadeUpAddresses,
+    silence::Awaited,
 };
 
 /// A way to the peer: the number of our socket, and the address at the other end.
@@ -57,10 +60,7 @@ pub(crate) struct Paths {
     random: Random,
     /// The first one carries.
     ways: Vec<KnownWay>,
-    /// Since when datagrams that went out have not been followed by any that came in.
-    unanswered: Option<Instant>,
-    /// When to look for another way though nothing came, if nothing comes.
-    stalls: u32,
+    silence: Silence,
     outgoing: VecDeque<(Way, Vec<u8>)>,
     moves: VecDeque<Move>,
 }
@@ -112,8 +112,7 @@ impl Paths {
             follows,
             random: Random::new(seed),
             ways: vec![first],
-            unanswered: None,
-            stalls: 0,
+            silence: Silence::default(),
             outgoing: VecDeque::new(),
             moves: VecDeque::new(),
         }
@@ -138,8 +137,7 @@ impl Paths {
     pub(crate) fn handle_datagram(&mut self, now: Instant, way: Way, bytes: usize) {
         if self.ways[0].way.source == way.source {
             self.ways[0].heard = Some(now);
-            self.unanswered = None;
-            self.stalls = 0;
+            self.silence.ended();
             return;
         }
         let Some(index) = self.find_or_add(way) else { return };
@@ -177,11 +175,11 @@ impl Paths {
         known.round_trip = Some(now.saturating_duration_since(asked));
         known.check = None;
         if index == 0 {
-            self.unanswered = None;
+            self.silence.ended();
             return;
         }
         let left = self.ways[0].heard.is_none_or(|heard| heard < begun);
-        let dead = self.ways[0].is_dead;
+        let dead = self.ways[0].is_dead || self.silence.is_cut_off();
         if self.ways[index].offered || self.follows && left || dead {
             self.move_to(index);
         }
@@ -208,9 +206,7 @@ impl Paths {
 
     /// QUIC datagrams went out.
     pub(crate) fn sent(&mut self, now: Instant) {
-        if self.unanswered.is_none() {
-            self.unanswered = Some(now);
-        }
+        self.silence.sent(now);
     }
 
     fn find_or_add(&mut self, way: Way) -> Option<usize> {
@@ -249,8 +245,21 @@ impl Paths {
 
     /// Sends the next request of a check that is due.
     fn go_on(&mut self, now: Instant, index: usize) {
+        let heard = self.ways[index].heard;
         let Some(check) = &mut self.ways[index].check else { return };
-        match check.retry.poll(now) {
+        let due = check.retry.poll(now);
+        let begun = check.begun;
+        let in_vain = heard.is_none_or(|heard| heard < begun) && check.asked.len() >= LOST_REQUESTS;
+        if index == 0 && in_vain && due != Due::Nothing {
+            self.silence.cut_off();
+            // Another may have shown meanwhile that it works.
+            let answered = |known: &KnownWay| known.answered.is_some_and(|answered| answered >= begun);
+            if let Some(other) = self.ways.iter().skip(1).position(answered) {
+                return self.move_to(other + 1);
+            }
+        }
+        let Some(check) = &mut self.ways[index].check else { return };
+        match due {
             Due::Nothing => {}
             Due::Send => {
                 let id = TransactionId::draw(&mut self.random);
@@ -289,7 +298,9 @@ impl Paths {
         let same_path = to.source.socket == before.socket && to.source.addr.ip() == before.addr.ip();
         self.ways.swap(0, index);
         self.ways[0].is_dead = false;
-        self.unanswered = None;
+        // Two that find several at once are not to go from one to the other.
+        self.ways.iter_mut().for_each(|known| known.offered = false);
+        self.silence.ended();
         self.moves.push_back(Move { to, same_path, round_trip });
     }
 
@@ -305,29 +316,37 @@ impl Paths {
         self.outgoing.push_back((known.way, bytes));
     }
 
-    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+    pub(crate) fn handle_timeout(&mut self, now: Instant, awaited: Awaited) {
         for index in 0..self.ways.len() {
             // A move changes places; a place looked at twice has nothing due the second time.
             self.go_on(now, index);
         }
-        if self.stall_timer().is_some_and(|due| due <= now) {
-            self.stalls += 1;
+        if self.keys.is_some() && self.silence.look(now, awaited) {
+            self.ways[0].round_trip = Some(awaited.round_trip);
             for index in 0..self.ways.len() {
                 self.begin_check(now, index);
             }
         }
     }
 
-    /// When to look for another way, if nothing comes by this one.
-    fn stall_timer(&self) -> Option<Instant> {
-        let unanswered = self.unanswered.filter(|_| self.ways.len() > 1 && self.keys.is_some())?;
-        let doubled = STALLED * 2_u32.pow(self.stalls.min(MAX_DOUBLINGS));
-        Some(unanswered + doubled)
-    }
-
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         let checks = self.ways.iter().filter_map(|known| Some(known.check.as_ref()?.retry.timeout()));
-        checks.chain(self.stall_timer()).min()
+        checks.chain(self.silence.timer().filter(|_| self.keys.is_some())).min()
+    }
+
+    /// Whether the peer does not answer by the present way, and no other is known.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.silence.is_cut_off()
+    }
+
+    /// Whether it has just become so; once.
+    pub(crate) fn poll_cut_off(&mut self) -> bool {
+        self.silence.poll_cut_off()
+    }
+
+    /// Whether the peer, of whom it was doubtful, has just answered; once.
+    pub(crate) fn poll_answered_again(&mut self) -> bool {
+        self.silence.poll_over()
     }
 
     /// A message to send, and by which way.
@@ -378,9 +397,8 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Between the beginnings of two checks of one way.
 const CHECK_GAP: Duration = Duration::from_millis(250);
-/// So long nothing came though something went out: time to try the other ways, later less often.
-const STALLED: Duration = Duration::from_secs(1);
-const MAX_DOUBLINGS: u32 = 5;
+/// So many requests by the present way without an answer, one after the other, are not mere loss.
+const LOST_REQUESTS: usize = 2;
 
 #[cfg(test)]
 mod tests;

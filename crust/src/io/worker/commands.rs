@@ -1,8 +1,9 @@
 //! What others ask of the thread `crust-io`, and how.
 
 use crossbeam::channel::{Sender, TrySendError};
-use transport::{Path, PublicKey, SetWaker, Stream, StreamKey};
+use transport::{PublicKey, SetWaker, Stream, StreamKey};
 
+use super::improving::Outcome;
 use crate::{
     Introducer,
     improving::Detour,
@@ -35,12 +36,12 @@ pub(crate) enum Command {
         attachment: usize,
         outcome: Result<Stream, String>,
     },
-    /// A connection goes over a relay.
-    Relayed(Box<Detour>),
-    /// An attempt to lead one around it is over.
-    Improved {
+    /// A connection is there whose path may have to change.
+    LookAfter(Box<Detour>),
+    /// An attempt to find it another one is over.
+    Led {
         peer: PublicKey,
-        path: Option<Path>,
+        outcome: Outcome,
     },
     /// A meeting says something to the peer that knocked.
     Say {

@@ -24,8 +24,11 @@ impl Peer {
         receiver: &Self,
         token: Option<&AccessToken>,
     ) -> (Knocking, Vec<u8>) {
-        let sign = |text: &[u8]| self.0.sign(text);
-        Knocking::new(ephemeral(), self.key(), receiver.key(), token, &chat(), network, sign)
+        self.knock_for(receiver, Wish { label: &chat(), token, network, rescues: None })
+    }
+
+    fn knock_for(&self, receiver: &Self, wish: Wish<'_>) -> (Knocking, Vec<u8>) {
+        Knocking::new(ephemeral(), self.key(), receiver.key(), wish, |text| self.0.sign(text))
     }
 
     fn answer(&self, knock: &[u8], particulars: &Particulars) -> (Session, Vec<u8>) {

@@ -87,6 +87,11 @@ impl ConnectionRef {
         self.link.look(|core| core.ways.way())
     }
 
+    /// Whether the peer does not answer by the present way, and no other is known.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.link.look(|core| core.ways.is_cut_off())
+    }
+
     /// What ended the connection, if it is over.
     pub(crate) fn end_error(&self) -> Option<StreamError> {
         self.link.look(Core::end_error)

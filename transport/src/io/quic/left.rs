@@ -42,6 +42,8 @@ pub(super) struct Left {
     pub(super) released: Vec<Arc<UdpSocket>>,
     /// There is more to send.
     pub(super) unfinished: bool,
+    /// The connection has taken another path, or is cut off.
+    pub(super) path_news: bool,
 }
 
 impl Left {
@@ -80,6 +82,9 @@ impl Left {
         }
         for socket in self.released.drain(..) {
             QuicIo::release(shared, &socket);
+        }
+        if std::mem::take(&mut self.path_news) {
+            shared.path_news.tell();
         }
         let unfinished = std::mem::take(&mut self.unfinished);
         (unfinished || window > 0 || !inputs.is_empty()).then_some((inputs, window))

@@ -214,7 +214,8 @@ impl Link {
         self.change(shared, wakes, touch, |core, now| {
             if touch == Touch::Timer {
                 core.armed = None;
-                core.ways.handle_timeout(now);
+                let awaited = core.connection.awaited(now);
+                core.ways.handle_timeout(now, awaited);
                 core.connection.handle_timeout(now);
             }
         });

@@ -15,7 +15,7 @@ use crate::{
     io::{slot::Slot, udp::UdpSocket},
     path::Path,
     protocol::{
-        paths::{CheckKeys, Paths, UdpSource, Way},
+        paths::{Awaited, CheckKeys, Paths, UdpSource, Way},
         quic::{Outgoing, QuicConnection},
     },
 };
@@ -97,8 +97,13 @@ impl Ways {
         }
     }
 
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
-        self.paths.handle_timeout(now);
+    pub(super) fn handle_timeout(&mut self, now: Instant, awaited: Awaited) {
+        self.paths.handle_timeout(now, awaited);
+    }
+
+    /// Whether the peer does not answer by the present way, and no other is known.
+    pub(super) fn is_cut_off(&self) -> bool {
+        self.paths.is_cut_off()
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -114,7 +119,15 @@ impl Ways {
                 tracing::debug!(%error, to = %way.source.addr, "a path check was not sent");
             }
         }
+        if self.paths.poll_answered_again() {
+            connection.resume(turn.now);
+        }
+        if self.paths.poll_cut_off() {
+            tracing::debug!(remote = %self.remote, "a connection is cut off");
+            turn.left.path_news = true;
+        }
         while let Some(moved) = self.paths.poll_move() {
+            turn.left.path_news = true;
             let Some(socket) = self.find(moved.to.source.socket).cloned() else { continue };
             tracing::debug!(from = %self.remote, to = %moved.to.source.addr, "a connection takes another path");
             (self.socket, self.remote, self.local) = (socket, moved.to.source.addr, moved.to.local);

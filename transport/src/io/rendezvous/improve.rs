@@ -1,13 +1,17 @@
 //! A connection that is there already gets a better path: the same punch, whose hole is offered instead of dialled.
 
-use std::{fmt::Display, sync::Arc, time::Instant};
+use std::{
+    fmt::Display,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use nat_traversal::protocol::{PunchEvent, UdpPuncher};
 
 use super::{
     Hold,
     half::{Half, News, PunchSocket},
-    punches::{begin_punch, reachable},
+    punches::{add_relays, begin_punch, reachable},
     road_of,
 };
 use crate::{
@@ -22,11 +26,34 @@ use crate::{
     rendezvous::{RendezvousError, RendezvousFailure},
 };
 
+/// For a connection over a relay, which is to go without one.
 pub(crate) fn improve(
     half: &Half,
     theirs: &Offer,
     connection: &ConnectionRef,
     options: &ConnectOptions,
+) -> Result<Path, RendezvousError> {
+    let wanted: PathKinds = DIRECT.into_iter().filter(|kind| half.ways.contains(*kind)).collect();
+    let takes_others = !wanted.contains(connection.path().kind);
+    find(half, theirs, connection, options, (wanted, takes_others))
+}
+
+/// For one that is cut off, which takes what there is.
+pub(crate) fn rescue(
+    half: &Half,
+    theirs: &Offer,
+    connection: &ConnectionRef,
+    options: &ConnectOptions,
+) -> Result<Path, RendezvousError> {
+    find(half, theirs, connection, options, (half.ways, true))
+}
+
+fn find(
+    half: &Half,
+    theirs: &Offer,
+    connection: &ConnectionRef,
+    options: &ConnectOptions,
+    (wanted, takes_others): (PathKinds, bool),
 ) -> Result<Path, RendezvousError> {
     let shared = &half.shared;
     let begun = clock::now();
@@ -41,8 +68,13 @@ pub(crate) fn improve(
         half,
         connection,
         theirs: theirs.clone(),
+        wanted,
+        takes_others,
         begun,
+        changes: connection.path().changes,
+        was_cut_off: connection.is_cut_off(),
         more: true,
+        relays: Vec::new(),
         punches: Vec::new(),
         offered: Vec::new(),
         failures: Vec::new(),
@@ -67,8 +99,16 @@ struct Search<'s> {
     half: &'s Half,
     connection: &'s ConnectionRef,
     theirs: Offer,
+    wanted: PathKinds,
+    /// What another attempt finds meanwhile will do.
+    takes_others: bool,
     begun: Instant,
+    /// Of the connection's path, before this.
+    changes: u64,
+    was_cut_off: bool,
     more: bool,
+    /// Ours, in the order of their numbers.
+    relays: Vec<Hold>,
     punches: Vec<(Hole, SharedMachine<UdpPuncher>)>,
     /// What was found and may be taken.
     offered: Vec<UdpSource>,
@@ -77,11 +117,6 @@ struct Search<'s> {
 
 /// A path over a relay is what the connection has.
 const DIRECT: [PathKind; 3] = [PathKind::Lan, PathKind::Direct, PathKind::Punched];
-
-/// Of these, what may be tried at all.
-fn wanted(half: &Half) -> PathKinds {
-    DIRECT.into_iter().filter(|kind| half.ways.contains(*kind)).collect()
-}
 
 impl Search<'_> {
     fn run(
@@ -95,8 +130,8 @@ impl Search<'_> {
             let now = clock::now();
             self.take_news(now);
             self.turn_punches(now, holds);
-            if self.offered.contains(&self.connection.way()) {
-                return Ok(self.connection.path());
+            if let Some(path) = self.found() {
+                return Ok(path);
             }
             if let Some(error) = self.connection.end_error() {
                 return Err(RendezvousError::Stream(error));
@@ -114,14 +149,31 @@ impl Search<'_> {
         }
     }
 
+    /// The path of the connection if there is nothing to look for any more: what was offered, or what another attempt has found, or the
+    /// old one works again.
+    fn found(&self) -> Option<Path> {
+        let path = self.connection.path();
+        let is_offered = self.offered.contains(&self.connection.way());
+        let has_moved = self.takes_others && path.changes != self.changes && self.wanted.contains(path.kind);
+        let is_well = !self.connection.is_cut_off();
+        (is_offered || is_well && (has_moved || self.was_cut_off)).then_some(path)
+    }
+
     fn take_news(&mut self, now: Instant) {
-        let Some(News { ours, theirs, vouched, more, .. }) = self.half.news() else { return };
+        let Some(News { ours, theirs, relays, vouched, more }) = self.half.news() else { return };
+        if self.wanted.contains(PathKind::Relayed) {
+            self.relays.extend(relays);
+        }
         if let Some(theirs) = theirs.filter(|theirs| self.theirs.is_continued_by(theirs)) {
             self.theirs = theirs;
         }
         self.more = more || self.theirs.more;
         for (hole, machine) in &mut self.punches {
-            let theirs = reachable(self.theirs.endpoints(*hole), wanted(self.half));
+            let theirs = self.theirs.endpoints(*hole);
+            if *hole == Hole::UdpV4 {
+                add_relays(machine, now, &self.relays, theirs, self.begun + RELAYS_AFTER);
+            }
+            let theirs = reachable(theirs, self.wanted);
             let ours = ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
             machine.machine_mut().learn(now, ours, &theirs, self.more);
             vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
@@ -144,7 +196,7 @@ impl Search<'_> {
                 PunchEvent::Punched { socket, peer } => {
                     let Some(socket) = machine.socket(socket).cloned() else { continue };
                     tracing::debug!(remote = %peer, "punched a hole for a connection that is there");
-                    socket.note_punched(peer, false);
+                    socket.note_punched(peer, self.theirs.is_relayed(peer));
                     holds.push(Hold::new(self.connection.shared(), socket.clone()));
                     self.connection.offer_path(&socket, peer);
                     self.offered.push(UdpSource { socket: socket.number(), addr: peer });
@@ -169,3 +221,6 @@ impl Search<'_> {
         }
     }
 }
+
+/// What is direct gets so much time before a relay is tried.
+const RELAYS_AFTER: Duration = Duration::from_millis(300);

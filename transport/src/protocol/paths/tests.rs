@@ -6,6 +6,7 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 const DELAY: Duration = Duration::from_millis(20);
+const AWAITED: Awaited = Awaited { is_owed: true, round_trip: Duration::from_millis(40) };
 const DIALER: usize = 0;
 const ACCEPTOR: usize = 1;
 
@@ -128,7 +129,7 @@ impl World {
             self.deliver(from, to, payload);
         }
         let now = self.now;
-        self.sides.iter_mut().for_each(|side| side.handle_timeout(now));
+        self.sides.iter_mut().for_each(|side| side.handle_timeout(now, AWAITED));
         self.flush();
     }
 
@@ -280,6 +281,73 @@ fn when_the_present_way_dies_a_known_one_takes_over() {
     let arrived = world.arrived;
     world.talk(MS * 1_000, MS * 10);
     assert!((0..2).all(|side| world.arrived[side] > arrived[side] + 90));
+}
+
+#[test]
+fn who_is_cut_off_knows_it_within_a_second_and_is_told_when_it_is_over() {
+    let mut world = World::new();
+    world.talk(MS * 300, MS * 10);
+    world.cut.push(addr("203.0.113.2:2000"));
+    let begun = world.now;
+    while !world.sides.iter().all(Paths::is_cut_off) {
+        world.talk(MS * 10, MS * 10);
+        assert!(world.now < begun + MS * 1_100, "after {:?}", world.now - begun);
+    }
+    for side in &mut world.sides {
+        assert!(side.poll_cut_off() && !side.poll_cut_off() && !side.poll_answered_again());
+    }
+    world.talk(MS * 8_000, MS * 10);
+    world.cut.clear();
+    let mended = world.now;
+    while world.sides.iter().any(Paths::is_cut_off) {
+        world.step(mended + MS * 10_000);
+        assert!(world.now < mended + MS * 10_000, "still cut off");
+    }
+    // Nobody sends anything else meanwhile: the checks alone find it out.
+    assert!(world.now <= mended + MS * 3_000, "after {:?}", world.now - mended);
+    assert!(world.sides.iter_mut().all(|side| side.poll_answered_again() && !side.poll_answered_again()));
+    assert!(world.moves.iter().all(Vec::is_empty));
+}
+
+#[test]
+fn who_is_cut_off_takes_the_first_hole_and_two_that_find_several_end_in_the_same() {
+    let holes = [("198.51.100.1:7", "203.0.113.2:8"), ("198.51.100.1:77", "203.0.113.2:88")];
+    for (first, second, wait) in (0..2).flat_map(|first| {
+        (0..2).flat_map(move |second| [0, 5, 30, 45, 200].map(|wait| (first, second, wait)))
+    }) {
+        let mut world = World::new();
+        world.talk(MS * 300, MS * 10);
+        world.cut.extend([addr("198.51.100.1:1000"), addr("203.0.113.2:2000")]);
+        world.talk(MS * 1_500, MS * 10);
+        assert!(world.sides.iter().all(Paths::is_cut_off));
+        for (socket, (here, there)) in (2..).zip(holes) {
+            world.outside.push(Outside { side: DIALER, socket, addr: addr(here) });
+            world.outside.push(Outside { side: ACCEPTOR, socket, addr: addr(there) });
+        }
+        // Each finds one first and the other later.
+        for (side, found) in
+            [(DIALER, first), (ACCEPTOR, second), (DIALER, 1 - first), (ACCEPTOR, 1 - second)]
+        {
+            let (here, there) = holes[found];
+            let to = if side == DIALER { there } else { here };
+            let now = world.now;
+            // Whoever has a path again looks for no other.
+            if world.sides[side].is_cut_off() {
+                world.sides[side].offer(now, way(2 + found, addr(to)));
+            }
+            world.talk(MS * wait, MS * 10);
+        }
+        world.talk(MS * 3_000, MS * 10);
+        let found = world.sides[DIALER].active().source.socket - 2;
+        let what = format!("{first}, {second}, {wait}: {:?}", world.moves);
+        assert_eq!(world.remote(DIALER), addr(holes[found].1), "{what}");
+        assert_eq!(world.remote(ACCEPTOR), addr(holes[found].0), "{what}");
+        assert!(world.moves[DIALER].len() <= 2 && world.moves[ACCEPTOR].len() <= 3, "{what}");
+        assert!(!world.sides.iter().any(Paths::is_cut_off));
+        let arrived = world.arrived;
+        world.talk(MS * 1_000, MS * 10);
+        assert!((0..2).all(|side| world.arrived[side] >= arrived[side] + 90), "{what}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
 mod event;
+mod silence;
 mod streams;
 
 use std::{
@@ -181,25 +182,6 @@ impl QuicConnection {
         }
         if self.timers.stalled.is_some_and(|due| due <= now) {
             self.probe_if_stalled(now);
-        }
-    }
-
-    /// Who only receives has nothing to send when its address outside changes, and the peer would go on sending to the old one.
-    fn probe_if_stalled(&mut self, now: Instant) {
-        let due = self.last_heard + STALLED;
-        self.timers.stalled = (due > now).then_some(due);
-        if due <= now {
-            self.inner.ping();
-        }
-    }
-
-    fn check_silence(&mut self, now: Instant) {
-        let Some(allowed) = self.timers.dead_after else { return };
-        let silent_for = now.saturating_duration_since(self.last_heard);
-        if silent_for >= allowed {
-            self.close_as(now, LOST, ConnectionEnd::Silent(silent_for));
-        } else {
-            self.timers.silence = Some(self.last_heard + allowed);
         }
     }
 
@@ -427,7 +409,7 @@ impl QuicConnection {
             self.inner.path_changed(now);
         }
         // The peer is to see at once where we are, and we that it is there.
-        self.inner.ping();
+        self.resume(now);
     }
 
     /// When the last datagram came.
@@ -487,5 +469,3 @@ const ACCESS_DENIED: u64 = 0x131;
 const KEPT_BY_DIALER: Duration = Duration::from_secs(5);
 /// Longer than the dialer's, so that it is the dialer who closes and no stream is opened on a closing connection.
 const KEPT_BY_ACCEPTOR: Duration = Duration::from_secs(15);
-/// So long after the last data that came, once: longer than most round trips, shorter than a person's patience.
-const STALLED: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use quinn_proto::{
-    ClientConfig, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, EndpointConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt,
     congestion::CubicConfig,
     crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
 };
@@ -104,7 +104,8 @@ impl QuicSettings {
             .send_window(FIRST_SEND_WINDOW)
             .initial_rtt(FIRST_ROUND_TRIP)
             .keep_alive_interval(Some(keep_alive(self.dead_after, dials)))
-            .max_idle_timeout(self.dead_after.and_then(|silence| IdleTimeout::try_from(silence).ok()))
+            // A connection counts its peer's silence itself: each side's own limit holds, and no timer of the engine ends it.
+            .max_idle_timeout(None)
             .mtu_discovery_config(if path_mtu.is_known { None } else { mtu_discovery(max_mtu) })
             .allow_spin(false);
         config
@@ -147,6 +148,6 @@ pub(super) const FIRST_SEND_WINDOW: u64 = 1 << 20;
 /// path slower than this repeats a packet for nothing.
 const FIRST_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// Many NATs forget a UDP binding after 30 s.
-const NAT_BINDING: Duration = Duration::from_secs(15);
+pub(super) const NAT_BINDING: Duration = Duration::from_secs(15);
 /// They are decided one by one; a second one at a time would be an error of ours.
 const MAX_UNDECIDED: usize = 2;

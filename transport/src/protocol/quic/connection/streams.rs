@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use quinn_proto::{Dir, StreamEvent, StreamId, VarInt};
 
-use super::{DONE, QuicConnection, QuicEvent, STALLED, TOO_SLOW};
+use super::{DONE, QuicConnection, QuicEvent, TOO_SLOW, silence::STALLED};
 use crate::{
     StreamError,
     protocol::{
