@@ -14,14 +14,14 @@ use nat_lab::{Lab, Topology};
 use crate::{
     again, figures, forwarding, idle, leaving,
     moving::{self, Mover, Sender},
-    outage,
+    outage, relaying,
     world::{Met, World, soon},
 };
 
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
@@ -37,6 +37,7 @@ const CASES: [Case; 16] = [
     ("a_longer_outage_ends_both_ends_and_a_call_soon_succeeds", a_longer_outage_ends_both_ends),
     ("a_tcp_stream_ends_with_its_network_and_the_next_is_quick", a_tcp_stream_ends_with_its_network),
     ("who_moves_is_attached_again_and_met", who_moves_is_attached_again),
+    ("a_relay_that_restarts_is_asked_for_an_address_anew", a_relay_that_restarts),
     ("routers_forward_ports_to_a_service", forwarding::ports_are_forwarded),
 ];
 
@@ -242,6 +243,11 @@ fn a_tcp_stream_ends_with_its_network() {
     let [ended, again] = moving::end_of_a_tcp_stream();
     println!("  the end after {:.0} ms, the next stream in {:.0} ms", millis(ended), millis(again));
     assert!(ended < Duration::from_secs(10) && again < Duration::from_secs(10), "{ended:?}, {again:?}");
+}
+
+fn a_relay_that_restarts() {
+    let took = relaying::met_again_after_a_restart();
+    println!("  met again {:.0} ms after the relay came back", millis(took));
 }
 
 fn who_moves_is_attached_again() {

@@ -25,6 +25,8 @@ mod moving;
 #[cfg(target_os = "linux")]
 mod outage;
 #[cfg(target_os = "linux")]
+mod relaying;
+#[cfg(target_os = "linux")]
 mod world;
 
 #[cfg(target_os = "linux")]

@@ -371,7 +371,7 @@ impl TurnClient {
     fn begin(&mut self, now: Instant, request: Request, challenges: u32) {
         let id = TransactionId::draw(&mut self.random);
         let builder = request.attributes(MessageBuilder::new(Class::Request, request.method(), id));
-        let signed = request != Request::Probe && self.auth.is_challenged();
+        let signed = self.auth.is_challenged();
         let bytes = if signed { self.auth.sign(builder) } else { builder.finish() };
         let retry = request.retry(now, self.link == TurnLink::Stream);
         self.transactions.push(Transaction::new(id, request, bytes, signed, challenges, retry));

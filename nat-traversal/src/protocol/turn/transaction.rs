@@ -14,7 +14,7 @@ pub(super) enum Request {
     /// A refresh for no time at all.
     Release,
     Wish(Wish),
-    /// A Binding request, which keeps the NAT on the way open and shows that the server lives.
+    /// A refresh long before it is needed, which keeps the NAT on the way open and shows that the server lives and remembers us.
     Probe,
 }
 
@@ -40,7 +40,7 @@ impl Request {
             Self::Refresh | Self::Release => Method::REFRESH,
             Self::Wish(Wish::Permit(_)) => Method::CREATE_PERMISSION,
             Self::Wish(Wish::Bind(..)) => Method::CHANNEL_BIND,
-            Self::Probe => Method::BINDING,
+            Self::Probe => Method::REFRESH,
         }
     }
 

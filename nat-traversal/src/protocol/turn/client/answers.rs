@@ -55,12 +55,15 @@ impl TurnClient {
         self.unreachable = 0;
         self.postpone_probe(now);
         match code {
-            // Whatever it says, the server is there.
-            _ if transaction.request == Request::Probe => {}
             None => self.handle_success(now, transaction.request, message),
             Some(code @ (401 | 438)) => self.handle_challenge(now, &transaction, code, message),
             Some(300) => self.handle_redirect(now, &transaction, message),
-            Some(437) if transaction.request == Request::Refresh => self.fail(TurnFailure::Lost),
+            // The server has forgotten us, by a restart mostly.
+            Some(437)
+                if matches!(transaction.request, Request::Refresh | Request::Probe | Request::Wish(_)) =>
+            {
+                self.fail(TurnFailure::Lost);
+            }
             Some(code) => self.fail_request(now, &transaction, TurnFailure::Refused(code)),
         }
         true
@@ -80,8 +83,8 @@ impl TurnClient {
                 self.set_allocated(now, relayed, lifetime);
                 self.events.push_back(TurnEvent::Allocated { relayed, mapped: message.mapped_address() });
             }
-            Request::Refresh if lifetime.is_zero() => self.fail(TurnFailure::Lost),
-            Request::Refresh => {
+            Request::Refresh | Request::Probe if lifetime.is_zero() => self.fail(TurnFailure::Lost),
+            Request::Refresh | Request::Probe => {
                 if let Some(relayed) = self.relayed_address() {
                     self.set_allocated(now, relayed, lifetime);
                 }
@@ -94,7 +97,6 @@ impl TurnClient {
                     self.peers.grant(now, Wish::Permit(peer.ip()));
                 }
             }
-            Request::Probe => {}
         }
     }
 
@@ -160,7 +162,7 @@ impl TurnClient {
     /// Nobody has answered a request.
     pub(super) fn give_up(&mut self, now: Instant, transaction: &Transaction) {
         match transaction.request {
-            // Some servers answer no Binding requests; a refresh is answered by each.
+            // Too few sendings to be sure that it is gone.
             Request::Probe => {
                 if !self.asks_for_life() {
                     self.begin(now, Request::Refresh, 0);

@@ -54,7 +54,7 @@ fn a_server_that_restarts_or_dies_is_noticed() {
     let mut world = World::new(RelayRules::default());
     world.pass(1);
     world.relay.machine_mut().restart();
-    world.pass(301);
+    world.pass(30);
     assert_eq!(world.client.events().last().unwrap().1, TurnEvent::Failed(TurnFailure::Lost));
 
     let mut world = World::new(RelayRules::default());
