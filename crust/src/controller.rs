@@ -1,6 +1,6 @@
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,8 +19,8 @@ use crate::{
     io::{
         clock,
         introduce::Interrupt,
-        lock::Lock as _,
-        worker::{Hosting, Worker},
+        lookout::Lookout,
+        worker::{Hosting, OnDemand},
     },
     reloading::Reloading,
     road::Roads,
@@ -43,7 +43,8 @@ use crate::{
 #[derive(Debug)]
 pub struct ServiceController {
     shared: Arc<Shared>,
-    worker: Mutex<Option<Worker>>,
+    worker: Arc<OnDemand>,
+    lookout: Option<Lookout>,
 }
 
 /// How this peer dials unless told otherwise.
@@ -55,8 +56,8 @@ pub(crate) struct Dialling {
     pub(crate) attach: bool,
     pub(crate) roads: Roads,
     pub(crate) network: NetworkName,
-    /// Notice when this host comes into another network.
-    pub(crate) watches: bool,
+    /// The service may have threads of its own beside calls.
+    pub(crate) has_threads: bool,
 }
 
 impl ServiceController {
@@ -72,13 +73,13 @@ impl ServiceController {
         hosting: Option<Hosting>,
         reloading: Option<Reloading>,
     ) -> Result<Self, StartError> {
-        let controller = Self { shared, worker: Mutex::default() };
-        let attaches = !introducers.is_empty() && controller.shared.dialling().attach;
-        if hosting.is_some() || reloading.is_some() || controller.shared.dialling().watches || attaches {
-            let worker = Worker::start(controller.shared.clone(), hosting, reloading);
-            let worker = worker.map_err(StartError::Thread)?;
-            *controller.worker.hold() = Some(worker);
+        let mut controller = Self { shared, worker: Arc::default(), lookout: None };
+        if hosting.is_some() || reloading.is_some() {
+            let started = controller.worker.start(&controller.shared, hosting, reloading);
+            started.map_err(StartError::Thread)?;
         }
+        controller.worker.forward_ports(&controller.shared).map_err(StartError::Thread)?;
+        controller.lookout = Some(Lookout::start(&controller.shared, &controller.worker));
         for introducer in introducers {
             controller.attach(introducer)?;
         }
@@ -95,15 +96,8 @@ impl ServiceController {
             self.shared.add_introducer(introducer);
             return Ok(());
         }
-        let mut worker = self.worker.hold();
-        if worker.is_none() {
-            *worker = Some(Worker::start(self.shared.clone(), None, None).map_err(StartError::Thread)?);
-        }
         self.shared.add_introducer(introducer.clone());
-        if let Some(worker) = &*worker {
-            worker.attach(introducer);
-        }
-        Ok(())
+        self.worker.attach(&self.shared, introducer).map_err(StartError::Thread)
     }
 
     /// The key by which others know this peer.
@@ -199,8 +193,11 @@ impl ServiceController {
     /// Has the connection of a stream take another path when it has to, if that is allowed.
     fn look_after(&self, dial: &Dial<'_>, stream: &Stream) {
         let Some(detour) = dial.detour(stream) else { return };
-        if let Some(worker) = &*self.worker.hold() {
-            worker.look_after(detour);
+        if !self.shared.dialling().has_threads && !self.worker.is_running() {
+            return;
+        }
+        if let Err(error) = self.worker.look_after(&self.shared, detour) {
+            tracing::warn!(%error, "a connection stays on its path");
         }
     }
 
@@ -266,6 +263,9 @@ impl ServiceController {
     fn places_changed(&self) {
         self.shared.lan.places_changed();
         self.shared.forwarded.nudge().nudge();
+        if let Err(error) = self.worker.forward_ports(&self.shared) {
+            tracing::warn!(%error, "no router is asked to forward a port");
+        }
     }
 
     /// Blocks until routers have said whether they forward the ports at which this service listens, at most until `deadline`; tells
@@ -537,10 +537,10 @@ impl ServiceController {
 impl Drop for ServiceController {
     fn drop(&mut self) {
         self.close();
+        // First, so that it starts no thread any more.
+        drop(self.lookout.take());
         let patience = clock::now() + GIVING_BACK;
-        if let Some(worker) = self.worker.hold().take() {
-            worker.join();
-        }
+        self.worker.join();
         self.shared.forwarded.finish(patience);
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct Forwarded {
     waker: OnceLock<SetWaker>,
     /// There is to be such a thread.
     is_wanted: bool,
+    /// The router was named, and so may be on loopback as well.
+    is_named: bool,
 }
 
 #[derive(Debug, Default)]
@@ -58,14 +60,19 @@ impl Nudge {
 }
 
 impl Forwarded {
-    /// `is_wanted`: the ports of listeners are to be forwarded without further request.
-    pub(crate) fn new(is_wanted: bool) -> Self {
+    /// `is_wanted`: the ports of listeners are to be forwarded without further request; `is_named`: by a router that was named.
+    pub(crate) fn new(is_wanted: bool, is_named: bool) -> Self {
         let state = Mutex::new(State { wanted: 1, ..State::default() });
-        Self { state, settled: Condvar::new(), news: bounded(1), waker: OnceLock::new(), is_wanted }
+        Self { state, settled: Condvar::new(), news: bounded(1), waker: OnceLock::new(), is_wanted, is_named }
     }
 
     pub(crate) const fn is_wanted(&self) -> bool {
         self.is_wanted
+    }
+
+    /// Whether a router is to be asked for one of these.
+    pub(crate) fn is_wanted_for(&self, places: &[ListenEndpoint]) -> bool {
+        self.is_wanted && places.iter().any(|place| self.is_named || !place.addr().ip().is_loopback())
     }
 
     /// From now on a thread asks, which this wakes.

@@ -8,6 +8,7 @@ pub(crate) mod introduce;
 pub(crate) mod lan;
 pub(crate) mod lan_secret;
 pub(crate) mod lock;
+pub(crate) mod lookout;
 #[cfg(feature = "mdns")]
 pub(crate) mod mdns;
 mod meeting;

@@ -99,7 +99,7 @@ impl Service {
             attach: config.attaches(),
             roads: config.allowed_roads(),
             network: config.network().clone(),
-            watches: config.has_threads(),
+            has_threads: config.has_threads(),
         };
         let lan = LanBeacon::new(config.beacon()?, transport.public_key(), Arc::clone(&listeners));
         let lan = Arc::new(lan);
@@ -122,6 +122,7 @@ impl Service {
             relaying: crate::relaying::Relaying::new(config.turn_servers().to_vec()),
             hole_punching,
             forwards_ports: config.forwards_ports(),
+            names_router: config.named_router().is_some(),
         }));
         let introducers = Introducer::grouped(config.introducer_endpoints().iter().cloned());
         let controller = ServiceController::start(shared, introducers, hosting, reloading)?;

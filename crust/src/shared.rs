@@ -99,6 +99,7 @@ pub(crate) struct Parts {
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
     /// Routers are to forward the listeners' ports.
     pub(crate) forwards_ports: bool,
+    pub(crate) names_router: bool,
 }
 
 impl Shared {
@@ -112,7 +113,7 @@ impl Shared {
             events,
             mapping: parts.mapping,
             context: parts.context,
-            forwarded: Forwarded::new(parts.forwards_ports),
+            forwarded: Forwarded::new(parts.forwards_ports, parts.names_router),
             outside: Mutex::default(),
             #[cfg(feature = "turn")]
             relaying: parts.relaying,

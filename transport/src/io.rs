@@ -3,6 +3,7 @@
 pub(crate) mod accept_queue;
 pub(crate) mod acceptor;
 pub(crate) mod alarm;
+pub(crate) mod chore;
 pub(crate) mod clock;
 pub(crate) mod crank;
 pub(crate) mod dial;

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod admission;
+mod chore;
 mod config;
 mod connect;
 mod connect_options;
@@ -19,8 +20,6 @@ mod listener_set;
 mod path;
 mod path_watch;
 mod protocol;
-#[cfg(unix)]
-mod readable_watch;
 #[cfg(feature = "turn")]
 mod relay;
 mod rendezvous;
@@ -34,6 +33,7 @@ pub use admission::{
     AccessToken, Admission, LabelError, NetworkName, NetworkNameError, ParseTokenError, ProtocolLabel,
     Refusal,
 };
+pub use chore::Chore;
 pub use config::{Driver, Limits, TransportConfig};
 pub use connect_options::ConnectOptions;
 pub use connection::Connection;
@@ -51,8 +51,6 @@ pub use listener_set::ListenerSet;
 pub use path::{Path, PathKind};
 pub use path_watch::PathWatch;
 pub use protocol::offer::OfferError;
-#[cfg(unix)]
-pub use readable_watch::ReadableWatch;
 #[cfg(feature = "turn")]
 pub use relay::Relay;
 pub use rendezvous::{

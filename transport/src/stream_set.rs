@@ -271,11 +271,6 @@ impl StreamSet {
         self.shared.config.driver == Driver::Caller && self.len() > self.sockets
     }
 
-    #[cfg(unix)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
-    }
-
     /// Wakes this set from another thread.
     #[must_use]
     pub fn waker(&self) -> SetWaker {

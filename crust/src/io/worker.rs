@@ -8,10 +8,12 @@ mod improving;
 #[cfg(feature = "turn")]
 mod lending;
 mod network;
+mod on_demand;
 
 use std::{
     collections::BTreeMap,
     io,
+    net::IpAddr,
     sync::Arc,
     thread::{self, JoinHandle},
     time::Instant,
@@ -21,15 +23,17 @@ use crossbeam::channel::{Receiver, Sender, bounded};
 use nat_traversal::{HolePunchServer, HolePunchServerAddr};
 use transport::{LabelListener, PathWatch, PublicKey, Readiness, StreamError, StreamKey, StreamSet};
 
-pub(crate) use self::commands::{Command, Commands};
 pub(crate) use self::forwarding::protocol as forwarded_protocol;
 #[cfg(feature = "turn")]
 pub(crate) use self::lending::Lending;
+pub(crate) use self::{
+    commands::{Command, Commands},
+    on_demand::OnDemand,
+};
 use self::{
     connection::{Connection, Role},
     forwarding::Forwarder,
     improving::Improving,
-    network::Surroundings,
 };
 use super::{
     clock, entropy,
@@ -84,7 +88,6 @@ impl Worker {
         reloading: Option<Reloading>,
     ) -> io::Result<Self> {
         let set = StreamSet::new(&shared.transport).map_err(io::Error::other)?;
-        let surroundings = Surroundings::new(&set);
         let paths = PathWatch::new(&shared.transport, set.waker());
         let (sender, receiver) = bounded(COMMANDS);
         let commands = Commands { sender, waker: set.waker() };
@@ -108,7 +111,6 @@ impl Worker {
             ringing: BTreeMap::new(),
             again: Vec::new(),
             helpers: Vec::new(),
-            surroundings,
             improving: Improving::default(),
             forwarder,
             paths,
@@ -120,6 +122,11 @@ impl Worker {
     /// Keeps in touch with one more introducer from now on.
     pub(crate) fn attach(&self, introducer: Introducer) {
         self.commands.give(Command::Attach(introducer));
+    }
+
+    /// This host has come into another network.
+    fn network_changed(&self, addresses: Vec<IpAddr>) {
+        self.commands.give(Command::NetworkChanged(addresses));
     }
 
     /// A connection has come up whose path may have to change.
@@ -152,7 +159,6 @@ struct Turning {
     /// Streams that have more to read than one turn may take.
     again: Vec<StreamKey>,
     helpers: Vec<JoinHandle<()>>,
-    surroundings: Surroundings,
     /// Connections whose paths may have to change.
     improving: Improving,
     /// Ports that routers are to forward, if any are.
@@ -182,7 +188,6 @@ impl Turning {
     }
 
     fn turn(&mut self, ready: &[Readiness]) {
-        self.look_around();
         self.take_clients();
         while let Ok(command) = self.receiver.try_recv() {
             self.handle(command);
@@ -215,7 +220,6 @@ impl Turning {
         attachments
             .chain(board)
             .chain(reloading)
-            .chain([self.surroundings.poll_timeout()])
             .chain(self.improving.poll_timeout())
             .chain(self.forwarder.as_ref().and_then(Forwarder::poll_timeout))
             .min()
@@ -271,6 +275,7 @@ impl Turning {
             }
             Command::Dialled { attachment, outcome: Ok(stream) } => self.ask(attachment, stream),
             Command::Dialled { attachment, outcome: Err(reason) } => self.unattached(attachment, reason),
+            Command::NetworkChanged(addresses) => self.handle_network_change(&addresses),
             Command::LookAfter(detour) => self.improving.add(clock::now(), *detour),
             Command::Led { peer, outcome } => self.led(peer, outcome),
             Command::Say { through, frame } => self.send(through, &frame),

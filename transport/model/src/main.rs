@@ -34,7 +34,7 @@ use wire::{Network, Packet, Wire};
 /// A scene: its name, and what its threads do.
 type Scene = (&'static str, fn());
 
-const SCENES: [Scene; 9] = [
+const SCENES: [Scene; 11] = [
     ("one caller and the far end", || callers(1, false)),
     ("two callers hand the crank to each other", || callers(2, false)),
     ("three callers hand the crank to each other", || callers(3, false)),
@@ -43,6 +43,8 @@ const SCENES: [Scene; 9] = [
     ("who does not turn is served by the background thread", who_does_not_turn),
     ("a set beside a caller", a_set_beside_a_caller),
     ("a timer that is set while the leader falls asleep", a_timer_is_set),
+    ("an errand, and the background thread for it", || an_errand(true)),
+    ("an errand, and nobody but the leader for it", || an_errand(false)),
     ("closing while all wait", closing),
 ];
 
@@ -178,6 +180,43 @@ fn a_timer_is_set() {
     wire.set_timer(place);
     crank.poke(clock::now());
     waiting.join().expect("the timer rang");
+}
+
+/// A turn leaves something to be done between two turns, and its leader has nothing else to wait for until it is done.
+fn an_errand(background: bool) {
+    let (crank, wire) = crank();
+    let standby = background.then(|| {
+        let crank = crank.clone();
+        thread::spawn(move || crank.run_background())
+    });
+    let place: Packet = (crank.slot(), Arc::default());
+    let leading = {
+        let (crank, place) = (crank.clone(), place.clone());
+        thread::spawn(move || receive_all(&crank, &place))
+    };
+    let done: Packet = (crank.slot(), Arc::default());
+    let errand = {
+        let (slot, count) = done.clone();
+        Box::new(move || {
+            count.fetch_add(1, SeqCst);
+            slot.wake();
+        })
+    };
+    let sender = crank.clone();
+    wire.do_within(move || sender.send_on(errand));
+    crank.alarm().wake();
+    done.0.wait_parked();
+    while done.1.load(SeqCst) == 0 {
+        done.0.park(None);
+    }
+    for _ in 0..PACKETS {
+        wire.send(place.clone());
+    }
+    leading.join().expect("it has received all");
+    crank.close();
+    if let Some(standby) = standby {
+        standby.join().expect("it has ended");
+    }
 }
 
 /// Nothing ever comes, and all of them return.

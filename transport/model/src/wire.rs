@@ -25,6 +25,16 @@ pub(crate) struct Wire {
     changed: Condvar,
     /// Rings as soon as somebody who turns has seen it.
     timer: Mutex<Option<Packet>>,
+    /// What the next turn does.
+    within: Mutex<Option<Within>>,
+}
+
+struct Within(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Within {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Within").finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +53,11 @@ impl Wire {
 
     pub(crate) fn set_timer(&self, packet: Packet) {
         *self.timer.lock().expect("no thread panics") = Some(packet);
+    }
+
+    /// Has it done in the next turn, by whoever turns.
+    pub(crate) fn do_within(&self, work: impl FnOnce() + Send + 'static) {
+        *self.within.lock().expect("no thread panics") = Some(Within(Box::new(work)));
     }
 
     pub(crate) fn interrupt(&self) {
@@ -106,6 +121,10 @@ impl Turn for Network {
         };
         sleep.over();
         packets.extend(timer);
+        let within = self.wire.within.lock().expect("no thread panics").take();
+        if let Some(Within(work)) = within {
+            work();
+        }
         packets.into_iter().fold(false, |others, (slot, arrived)| {
             arrived.fetch_add(1, SeqCst);
             slot.wake_in_turn() | others

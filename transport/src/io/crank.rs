@@ -16,12 +16,21 @@
 //! * a follower enters the list, **then** tries the crank once more, then parks; a leader frees the crank, **then** looks
 //!   into the list, or whether it grew;
 //! * the dozing background thread says so, **then** tries the crank once more; a leader frees it, **then** looks for it;
+//! * whoever has an errand for the background thread puts it down, **then** looks whether that dozes; the thread says that it
+//!   dozes, **then** looks for errands;
 //! * a leader says that it sleeps without end, **then** reads the timers; a caller sets a timer, **then** looks how long the
 //!   leader sleeps;
 //! * a leader that waits in a receive is deaf to the poll's waker: [`Alarm`] has the order for that.
 
+#[path = "crank/errands.rs"] // said, since `transport/model` includes this file from elsewhere
+mod errands;
+#[path = "crank/sleep.rs"] // the same
+mod sleep;
+
 use std::time::{Duration, Instant};
 
+use self::errands::Errands;
+pub(crate) use self::{errands::Errand, sleep::Sleep};
 use super::{
     alarm::Alarm,
     clock,
@@ -57,6 +66,7 @@ pub(crate) struct Crank<D> {
     followers: Mutex<Vec<Arc<Slot>>>,
     sleep: Sleep,
     background: Background,
+    errands: Errands,
     turns: AtomicU64,
     /// How often somebody began to follow.
     arrivals: AtomicU64,
@@ -90,6 +100,7 @@ impl<D: Turn> Crank<D> {
             followers: Mutex::default(),
             sleep: Sleep::new(alarm),
             background: Background::default(),
+            errands: Errands::default(),
             turns: AtomicU64::new(0),
             arrivals: AtomicU64::new(0),
             crowded: AtomicBool::new(false),
@@ -135,8 +146,9 @@ impl<D: Turn> Crank<D> {
             if let Some(driven) = free {
                 drop(place);
                 match self.lead(driven, slot, deadline) {
-                    Some(waited) => return waited,
-                    None => made_room = true,
+                    Led::Until(waited) => return waited,
+                    Led::MadeRoom => made_room = true,
+                    Led::ToAnErrand => self.run_errands(),
                 }
                 continue;
             }
@@ -161,19 +173,16 @@ impl<D: Turn> Crank<D> {
             drop(driven);
             drop(guard);
             self.let_go();
+            if !self.background.exists.load(SeqCst) {
+                self.run_errands();
+            }
             return self.end_of_wait(None).unwrap_or(Waited::Ready);
         }
         // Somebody else turns; when it leaves, it is our turn.
         self.wait(&self.slot(), Some(deadline))
     }
 
-    /// `None`: the leader turned for others only, and steps down so that one of those leads; it now waits parked.
-    fn lead(
-        &self,
-        mut driven: MutexGuard<'_, Driven<D>>,
-        slot: &Slot,
-        deadline: Option<Instant>,
-    ) -> Option<Waited> {
+    fn lead(&self, mut driven: MutexGuard<'_, Driven<D>>, slot: &Slot, deadline: Option<Instant>) -> Led {
         slot.wait_leading();
         let guard = CloseOnPanic(self);
         let mut others = false;
@@ -199,14 +208,40 @@ impl<D: Turn> Crank<D> {
                 if self.background.dozing.load(SeqCst) {
                     self.background.unpark();
                 }
-                return None;
+                return Led::MadeRoom;
+            }
+            if !self.errands.is_empty() && !self.background.exists.load(SeqCst) {
+                slot.wait_parked();
+                drop(driven);
+                drop(guard);
+                fence(SeqCst);
+                self.promote();
+                return Led::ToAnErrand;
             }
         };
         let shared = driven.shared > 0;
         drop(driven);
         drop(guard);
         self.pass_on(others, shared);
-        Some(waited)
+        Led::Until(waited)
+    }
+
+    /// Has something done between two turns: by the background thread, or where there is none by whoever leads. For whoever
+    /// turns, and from within the turn.
+    pub(crate) fn send_on(&self, errand: Errand) {
+        self.errands.push(errand);
+        fence(SeqCst);
+        if self.background.dozing.load(SeqCst) {
+            self.background.unpark();
+        }
+    }
+
+    fn run_errands(&self) {
+        if self.errands.is_empty() {
+            return;
+        }
+        let _guard = CloseOnPanic(self);
+        self.errands.take().into_iter().for_each(|errand| errand());
     }
 
     /// What a leader does after it has freed the crank.
@@ -331,6 +366,7 @@ impl<D: Turn> Crank<D> {
         let mut looks = 0;
         let mut tick = TICK;
         while !self.is_closed() {
+            self.run_errands();
             let seen = self.turns.load(SeqCst);
             if !self.crowded.load(SeqCst) {
                 if self.background.wait_for(tick) {
@@ -375,7 +411,7 @@ impl<D: Turn> Crank<D> {
         fence(SeqCst);
         if let Some(driven) = self.try_hold() {
             self.lead_in_background(driven);
-        } else if !self.is_closed() {
+        } else if !self.is_closed() && self.errands.is_empty() {
             thread::park();
         }
         self.background.dozing.store(false, SeqCst);
@@ -395,7 +431,8 @@ impl<D: Turn> Crank<D> {
                     self.crowded.store(false, SeqCst);
                 }
             }
-            if self.background.wanted.swap(false, SeqCst) && !self.crowded.load(SeqCst) {
+            let is_wanted = self.background.wanted.swap(false, SeqCst) && !self.crowded.load(SeqCst);
+            if is_wanted || !self.errands.is_empty() {
                 break;
             }
         }
@@ -405,6 +442,16 @@ impl<D: Turn> Crank<D> {
         fence(SeqCst);
         self.promote();
     }
+}
+
+/// Why a leader leads no more.
+enum Led {
+    /// Its wait is over.
+    Until(Waited),
+    /// It turned for others only, and steps down so that one of those leads; it now waits parked.
+    MadeRoom,
+    /// There is something to do between two turns, and nobody else to do it; it now waits parked.
+    ToAnErrand,
 }
 
 /// A place in the list of followers, given up on drop.
@@ -451,55 +498,6 @@ impl<D: Turn> Drop for CloseOnPanic<'_, D> {
     }
 }
 
-/// Until when the leader sleeps, for those who set timers.
-pub(crate) struct Sleep {
-    until_nanos: AtomicU64,
-    base: Instant,
-    alarm: Arc<Alarm>,
-}
-
-impl Sleep {
-    fn new(alarm: Arc<Alarm>) -> Self {
-        Self { until_nanos: AtomicU64::new(AWAKE), base: clock::now(), alarm }
-    }
-
-    /// Call it before reading the timers.
-    pub(crate) fn prepare(&self) {
-        self.until_nanos.store(FOR_EVER, SeqCst);
-        fence(SeqCst);
-    }
-
-    /// Call it with the earliest of them.
-    pub(crate) fn until(&self, timer: Option<Instant>) {
-        self.until_nanos.store(timer.map_or(FOR_EVER, |timer| self.nanos(timer)), SeqCst);
-    }
-
-    /// Call it after the sleep.
-    pub(crate) fn over(&self) {
-        self.until_nanos.store(AWAKE, SeqCst);
-    }
-
-    /// Whether a leader sleeps.
-    fn is_on(&self) -> bool {
-        self.until_nanos.load(SeqCst) != AWAKE
-    }
-
-    fn poke(&self, timer: Instant) {
-        fence(SeqCst);
-        if self.nanos(timer) < self.until_nanos.load(SeqCst) {
-            self.alarm.wake();
-        }
-    }
-
-    fn nanos(&self, timer: Instant) -> u64 {
-        let nanos = timer.saturating_duration_since(self.base).as_nanos();
-        u64::try_from(nanos).unwrap_or(FOR_EVER - 1).max(AWAKE + 1)
-    }
-}
-
-/// No timer is earlier, so nobody who sets one interrupts.
-const AWAKE: u64 = 0;
-const FOR_EVER: u64 = u64::MAX;
 /// How long nobody may turn before the background thread does: a caller between two reads is back long before.
 const TICK: Duration = Duration::from_millis(1);
 /// The same after callers have been at it for long, since each tick costs the one it interrupts a hundredth of a tick.

@@ -134,6 +134,7 @@ impl Driver {
                     self.again.push(token);
                 }
             }
+            Source::Chore(task) => task.come_due(shared),
             Source::Ending(ending) => {
                 if ending.handle_ready(shared, last) {
                     self.unread.push(token);
@@ -145,8 +146,6 @@ impl Driver {
                     self.unread.push(token);
                 }
             }
-            #[cfg(unix)]
-            Source::Watched(watched) => watched.wake(),
             Source::Writer(end) => end.handle_ready(shared),
             Source::Udp(socket) => {
                 let came = shared.quic.handle_ready(shared, &socket, last, &mut self.wakes);
@@ -179,9 +178,8 @@ impl Driver {
                 Source::Handshake(handshake) => handshake.handle_timeout(shared, &mut self.wakes),
                 Source::Ending(_) => drop(shared.sources.hold().remove(token)),
                 Source::Acceptor(_) => self.again.push(token),
+                Source::Chore(task) => task.come_due(shared),
                 Source::Udp(socket) => self.look_again(&socket, token),
-                #[cfg(unix)]
-                Source::Watched(_) => {}
                 Source::Reader(_) | Source::Writer(_) => {}
             }
         }

@@ -7,6 +7,7 @@ use mio::Token;
 use super::{
     acceptor::TcpAcceptor,
     alarm::Alarm,
+    chore::Task,
     ending::Ending,
     handshake::TcpHandshake,
     tcp::{ReaderEnd, WriterEnd},
@@ -17,12 +18,11 @@ use super::{
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
     Acceptor(Arc<TcpAcceptor>),
+    Chore(Arc<Task>),
     Ending(Arc<Ending>),
     Handshake(Arc<TcpHandshake>),
     Reader(Arc<ReaderEnd>),
     Udp(Arc<UdpSocket>),
-    #[cfg(unix)]
-    Watched(Arc<crate::readable_watch::Watched>),
     Writer(Arc<WriterEnd>),
 }
 

@@ -1,6 +1,7 @@
 //! Behaviour that users rely on, over real sockets on loopback.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod chores;
 mod connect;
 mod dialogue;
 mod endings;

@@ -1,5 +1,7 @@
 //! What others ask of the thread `crust-io`, and how.
 
+use std::net::IpAddr;
+
 use crossbeam::channel::{Sender, TrySendError};
 use transport::{PublicKey, SetWaker, Stream, StreamKey};
 
@@ -36,6 +38,8 @@ pub(crate) enum Command {
         attachment: usize,
         outcome: Result<Stream, String>,
     },
+    /// This host has come into another network, where it has these addresses.
+    NetworkChanged(Vec<IpAddr>),
     /// A connection is there whose path may have to change.
     LookAfter(Box<Detour>),
     /// An attempt to find it another one is over.

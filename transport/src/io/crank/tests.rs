@@ -7,7 +7,7 @@ use std::sync::{
 
 use mio::{Events, Poll, Token, Waker};
 
-use super::*;
+use super::{sleep::AWAKE, *};
 
 struct Network {
     poll: Poll,
@@ -166,6 +166,43 @@ fn whoever_held_the_crank_for_a_moment_wakes_the_thread_that_found_it_taken() {
         thread::park_timeout(Duration::from_secs(30));
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
+}
+
+#[test]
+fn an_errand_is_done_by_the_background_thread_while_a_leader_stays() {
+    let (crank, far) = crank();
+    let slot = crank.slot();
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| crank.wait(&slot, soon()));
+        let standby = scope.spawn(|| crank.run_background());
+        let by = standby.thread().id();
+        while !crank.background.dozing.load(SeqCst) {
+            thread::yield_now();
+        }
+        crank.send_on(Box::new(move || tell.send(thread::current().id()).unwrap()));
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(by));
+        far.send(&slot, &Arc::default());
+        assert_eq!(leader.join().unwrap(), Waited::Ready);
+        crank.close();
+    });
+}
+
+#[test]
+fn without_a_background_thread_the_leader_does_errands_and_goes_on_waiting() {
+    let (crank, far) = crank();
+    let slot = crank.slot();
+    let (tell, told) = mpsc::channel();
+    thread::scope(|scope| {
+        let leader = scope.spawn(|| crank.wait(&slot, soon()));
+        let by = leader.thread().id();
+        crank.send_on(Box::new(move || tell.send(thread::current().id()).unwrap()));
+        // As the turn would end that sent it.
+        crank.alarm().wake();
+        assert_eq!(told.recv_timeout(Duration::from_secs(30)), Ok(by));
+        far.send(&slot, &Arc::default());
+        assert_eq!(leader.join().unwrap(), Waited::Ready);
+    });
 }
 
 #[test]
