@@ -3,9 +3,11 @@ use std::{
     sync::Arc,
 };
 
-use crossbeam::channel::{Receiver, Sender, TrySendError, bounded};
+use crossbeam::channel::Receiver;
 use nat_traversal::PortMapMethod;
 use transport::{ListenEndpoint, NamedEndpoint, Path, PublicKey};
+
+use crate::io::latest::Latest;
 
 /// Something that happened to a service beside the calls that are made on it; see
 /// [`ServiceController::events`](crate::ServiceController::events).
@@ -113,23 +115,19 @@ pub enum ServiceEvent {
 /// Where events are put. When nobody takes them the oldest are forgotten.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
-    sender: Sender<ServiceEvent>,
+    latest: Latest<ServiceEvent>,
     receiver: Arc<Receiver<ServiceEvent>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
-        let (sender, receiver) = bounded(MOST_KEPT);
-        Self { sender, receiver: Arc::new(receiver) }
+        let (latest, receiver) = Latest::new(MOST_KEPT);
+        Self { latest, receiver: Arc::new(receiver) }
     }
 
     pub(crate) fn tell(&self, event: ServiceEvent) {
         tracing::debug!(?event, "service");
-        let mut event = event;
-        while let Err(TrySendError::Full(back)) = self.sender.try_send(event) {
-            let _ = self.receiver.try_recv();
-            event = back;
-        }
+        self.latest.put(event);
     }
 
     pub(crate) fn receiver(&self) -> &Receiver<ServiceEvent> {

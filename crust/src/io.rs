@@ -7,6 +7,7 @@ pub(crate) mod identity_file;
 pub(crate) mod introduce;
 pub(crate) mod lan;
 pub(crate) mod lan_secret;
+pub(crate) mod latest;
 pub(crate) mod lock;
 pub(crate) mod lookout;
 #[cfg(feature = "mdns")]

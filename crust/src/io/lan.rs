@@ -6,14 +6,14 @@ use std::{
 };
 
 use beacon::{Beacon, BeaconConfig, BeaconController, GroupSecret, Interfaces, Message, News, Warning};
-use crossbeam::channel::{self, Receiver, Sender, TrySendError};
+use crossbeam::channel::Receiver;
 use transport::{Endpoint, ListenerSet, PublicKey};
 
 #[cfg(feature = "mdns")]
 use crate::io::mdns::{Found, Mdns};
 use crate::{
     Lan, LanError,
-    io::clock,
+    io::{clock, latest::Latest},
     protocol::{
         announcement::{Announcement, Arrival},
         neighbours::{Neighbours, Speaker},
@@ -75,19 +75,14 @@ struct Table {
     closed: bool,
 }
 
-/// The way of endpoints to the application; the oldest makes room.
-#[derive(Debug, Clone)]
-struct Feed {
-    sender: Sender<Endpoint>,
-    oldest: Receiver<Endpoint>,
-}
+/// The way of endpoints to the application.
+type Feed = Latest<Endpoint>;
 
 impl LanBeacon {
     pub(crate) fn new(config: LanConfig, own: PublicKey, listeners: Arc<ListenerSet>) -> Self {
         let LanConfig { lan, port, secret, .. } = config;
-        let (sender, endpoints) = channel::bounded(QUEUE_ENDPOINTS);
-        let feed = Some(Feed { sender, oldest: endpoints.clone() });
-        let state = State { running: None, enabled: false, port, period: PERIOD, feed };
+        let (feed, endpoints) = Latest::new(QUEUE_ENDPOINTS);
+        let state = State { running: None, enabled: false, port, period: PERIOD, feed: Some(feed) };
         Self {
             lan,
             secret,
@@ -325,18 +320,7 @@ impl Heard {
         if !new.is_empty() {
             self.changed.notify_all();
         }
-        new.into_iter().for_each(|endpoint| feed.push(endpoint));
-    }
-}
-
-impl Feed {
-    fn push(&self, endpoint: Endpoint) {
-        let mut endpoint = endpoint;
-        while let Err(TrySendError::Full(returned)) = self.sender.try_send(endpoint) {
-            endpoint = returned;
-            // Somebody may have taken it meanwhile, which makes room as well.
-            let _ = self.oldest.try_recv();
-        }
+        new.into_iter().for_each(|endpoint| feed.put(endpoint));
     }
 }
 
