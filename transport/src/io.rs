@@ -13,6 +13,7 @@ pub(crate) mod ending;
 pub(crate) mod entropy;
 pub(crate) mod forget;
 pub(crate) mod handshake;
+pub(crate) mod later;
 pub(crate) mod lock;
 pub(crate) mod network;
 pub(crate) mod path_news;

@@ -22,6 +22,7 @@ use crate::{
         clock,
         crank::{Crank, Waited},
         driver::{Driver, WAKER},
+        later::Later,
         lock::Lock as _,
         path_news::PathNews,
         pool::Pool,
@@ -95,6 +96,7 @@ impl Transport {
             counters: Mutex::default(),
             resolver: Resolver::default(),
             pool: Pool::default(),
+            later: Later::default(),
             meetings: Arc::default(),
             quic,
             config,
@@ -219,6 +221,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Mutex<TransportStats>,
     pub(crate) resolver: Resolver,
     pub(crate) pool: Pool,
+    pub(crate) later: Later,
     pub(crate) quic: QuicIo,
     pub(crate) meetings: Arc<MeetingTable>,
     admission: Mutex<Arc<Admission>>,
@@ -437,6 +440,7 @@ impl Shared {
                 ending.handle_ready(self, false);
             }
         }
+        self.later.finish(deadline);
         for (token, ending) in endings {
             ending.finish(deadline);
             self.sources.hold().remove(token);

@@ -13,6 +13,7 @@ use super::{
     clock,
     crank::{Sleep, Turn},
     direct::{Direct, NEAREST_TIMER},
+    later::Later,
     lock::Lock as _,
     slot::Wakes,
     sources::Source,
@@ -198,6 +199,7 @@ impl Turn for Driver {
         // What was set for a time before that in the meantime is seen to by the next turn, which does not sleep then.
         if self.until.is_some_and(|until| until <= now) {
             self.handle_timers(&shared, now);
+            Later::handle_timers(&shared, now);
             shared.quic.handle_timers(&shared, now, &mut self.wakes);
         }
         let others = self.wakes.fire_in_turn();
@@ -209,7 +211,7 @@ impl Turn for Driver {
 /// When something is due, whatever comes.
 fn until(shared: &Shared, deadline: Option<Instant>) -> Option<Instant> {
     let timer = shared.sources.hold().next_timer();
-    [deadline, timer, shared.quic.next_timer()].into_iter().flatten().min()
+    [deadline, timer, shared.quic.next_timer(), shared.later.next_timer()].into_iter().flatten().min()
 }
 
 /// The token of the poll's waker, which no source can have.

@@ -13,6 +13,7 @@ use socket2::SockRef;
 use super::{
     clock,
     forget::{Forgotten, forget},
+    later::{Item, Later},
     lock::Lock as _,
     sources::Source,
     tcp::send_last,
@@ -28,7 +29,7 @@ pub(crate) struct Ending {
 }
 
 #[derive(Debug)]
-struct State {
+pub(crate) struct State {
     socket: TcpStream,
     unsent: Vec<u8>,
     sent: usize,
@@ -71,6 +72,14 @@ impl Ending {
             }
             return;
         }
+        if state.write_ended {
+            Later::put(shared, Item::Ending(state))
+        } else {
+            Self::watch_or_drop(shared, state)
+        }
+    }
+
+    fn watch_or_drop(shared: &Shared, state: State) {
         if let Err(error) = Self::watch(shared, state) {
             tracing::debug!(%error, "a stream ends without being watched");
         }
@@ -111,13 +120,28 @@ impl Ending {
 
     /// Makes the close of the socket wait until the peer's kernel has everything, at most until the deadline.
     pub(crate) fn finish(&self, deadline: Instant) {
-        let mut state = self.state.hold();
-        state.advance(false);
-        state.linger(deadline);
+        self.state.hold().linger_until(deadline);
     }
 }
 
 impl State {
+    /// The peer has had a moment; what is not over now is watched.
+    pub(crate) fn go_on(mut self, shared: &Shared) {
+        if self.advance(false) != Step::Done {
+            Ending::watch_or_drop(shared, self);
+        }
+    }
+
+    /// Makes the close of the socket wait until the peer's kernel has everything, at most until the deadline.
+    pub(crate) fn finish(mut self, deadline: Instant) {
+        self.linger_until(deadline);
+    }
+
+    fn linger_until(&mut self, deadline: Instant) {
+        self.advance(false);
+        self.linger(deadline);
+    }
+
     fn advance(&mut self, last: bool) -> Step {
         if self.write().is_err() {
             return Step::Done;

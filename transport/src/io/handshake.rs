@@ -7,6 +7,7 @@ use std::{
     io::{self, Read as _, Write as _},
     net::SocketAddr,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use super::{
@@ -130,7 +131,7 @@ impl TcpHandshake {
                     if let Err(error) = shared.registry.deregister(&mut state.socket) {
                         tracing::debug!(%error, "a socket was not watched any more");
                     }
-                    self.role.establish(shared, state, false, wakes);
+                    self.role.establish(shared, state, None, wakes);
                 }
             }
             Step::Failed(error) => {
@@ -166,8 +167,8 @@ impl TcpHandshake {
 }
 
 impl Role {
-    /// Hands the stream to whoever waits for it. `blocks`: the socket is in blocking mode already.
-    fn establish(&self, shared: &Arc<Shared>, state: State, blocks: bool, wakes: &mut Wakes) {
+    /// Hands the stream to whoever waits for it. `blocks`: the socket is in blocking mode already, with this timeout.
+    fn establish(&self, shared: &Arc<Shared>, state: State, blocks: Option<Duration>, wakes: &mut Wakes) {
         let established = state.handshake.into_established();
         let socket = std::net::TcpStream::from(state.socket);
         let punched = self.is_punched();

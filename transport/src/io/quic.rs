@@ -85,7 +85,7 @@ struct Receiving {
 
 impl QuicIo {
     pub(crate) fn new(identity: &Identity, config: &TransportConfig) -> Result<Self, StartError> {
-        let tls = TlsConfigs::new(identity);
+        let tls = TlsConfigs::new(identity).without_exporter_log();
         let settings = QuicSettings {
             client_tls: tls.client,
             server_tls: tls.server,

@@ -34,7 +34,13 @@ pub(crate) use self::{
     socket::{send_last, watch_peer},
     writer_end::WriterEnd,
 };
-use super::{clock, crank::Waited, ending::Ending, lock::Lock as _};
+use super::{
+    clock,
+    crank::Waited,
+    ending::Ending,
+    later::{Item, Later},
+    lock::Lock as _,
+};
 use crate::{
     PublicKey, StreamError,
     admission::ProtocolLabel,
@@ -69,8 +75,8 @@ pub(crate) struct Origin {
     pub(crate) punched: bool,
     /// The kernel looks after a silent peer already.
     pub(crate) watched: bool,
-    /// The socket is in blocking mode already.
-    pub(crate) blocks: bool,
+    /// The socket is in blocking mode already, and reading has this timeout.
+    pub(crate) blocks: Option<Duration>,
 }
 
 /// The TLS state and what belongs to it.
@@ -90,8 +96,9 @@ impl TcpConnection {
         shared: &Arc<Shared>,
     ) -> io::Result<Arc<Self>> {
         let Origin { remote, early, punched, watched, blocks } = origin;
-        let dead_after = if watched { None } else { shared.config.dead_after };
-        let socket = StreamSocket::new(socket, dead_after, blocks)?;
+        let is_young = blocks.is_some();
+        let dead_after = if watched || is_young { None } else { shared.config.dead_after };
+        let socket = StreamSocket::new(socket, dead_after, is_young)?;
         let Established { core, peer, incoming, plaintext } = established;
         let number = shared.next_number();
         let connection = Arc::new(Self {
@@ -102,13 +109,23 @@ impl TcpConnection {
             punched,
             peer,
             label,
-            receive: Mutex::new(Receive::new(incoming, plaintext, early)),
+            receive: Mutex::new(Receive::new(incoming, plaintext, early, blocks)),
             send: Mutex::default(),
             core: Mutex::new(Core { tls: core, stats: StreamStats::default() }),
             ends: Mutex::default(),
         });
         shared.join(number, &connection);
+        if is_young && shared.config.dead_after.is_some() {
+            Later::put(shared, Item::Young(Arc::downgrade(&connection)));
+        }
         Ok(connection)
+    }
+
+    /// The stream has lived for a while: from now on the kernel tells if the peer does not any more.
+    pub(crate) fn watch_peer(&self) {
+        if let Err(error) = self.socket.watch_peer(self.shared.config.dead_after) {
+            tracing::debug!(peer = %self.peer, %error, "the system does not look after a stream");
+        }
     }
 
     pub(crate) fn read(&self, buffer: &mut [u8]) -> Result<usize, StreamError> {

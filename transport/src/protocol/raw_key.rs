@@ -7,8 +7,8 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible,
-    ServerConfig, SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, NoKeyLog,
+    PeerIncompatible, ServerConfig, SignatureScheme,
     client::{
         AlwaysResolvesClientRawPublicKeys, Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -32,6 +32,7 @@ use rustls::{
     version::TLS13,
 };
 
+use super::tls::exporter::ExporterLog;
 use crate::{Identity, PublicKey};
 
 /// What one peer presents and accepts, as a dialer and as an acceptor. One for each scheme, since a session of one
@@ -52,6 +53,13 @@ impl TlsConfigs {
         Arc::make_mut(&mut configs.client).resumption = Resumption::disabled();
         Arc::make_mut(&mut configs.server).send_tls13_tickets = 0;
         configs
+    }
+
+    /// The same for QUIC, whose connections export by themselves.
+    pub(crate) fn without_exporter_log(mut self) -> Self {
+        Arc::make_mut(&mut self.client).key_log = Arc::new(NoKeyLog);
+        Arc::make_mut(&mut self.server).key_log = Arc::new(NoKeyLog);
+        self
     }
 
     pub(super) fn with_provider(identity: &Identity, provider: CryptoProvider) -> Self {
@@ -97,6 +105,7 @@ fn client_config(
         .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(key)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.enable_sni = false;
+    config.key_log = Arc::new(ExporterLog);
     config.resumption = Resumption::in_memory_sessions(MAX_SESSIONS);
     config
 }
@@ -113,6 +122,7 @@ fn server_config(
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(key)));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.key_log = Arc::new(ExporterLog);
     // Tickets are sealed by a key that changes every six hours, so that the acceptor keeps nothing for a session. Without
     // entropy for that key there is no resumption, only full handshakes.
     match ring::Ticketer::new() {

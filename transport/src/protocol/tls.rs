@@ -1,6 +1,6 @@
 //! TLS 1.3 as bytes in and bytes out, over rustls' unbuffered connections: nothing is queued here but answers of TLS itself.
 
-mod exporter;
+pub(super) mod exporter;
 
 use std::{fmt, sync::Arc};
 
@@ -20,7 +20,7 @@ pub(crate) struct TlsCore {
     connection: Connection,
     /// What TLS itself has to say, handshake messages, key updates and alerts: to be sent before anything encrypted later.
     replies: Vec<u8>,
-    exporter: Arc<ExporterSecret>,
+    exporter: Option<ExporterSecret>,
     peer_ended: bool,
     failed: bool,
 }
@@ -49,22 +49,19 @@ pub(crate) enum Progress {
 }
 
 impl TlsCore {
-    pub(crate) fn dial(mut config: Arc<ClientConfig>, expected: &PublicKey) -> Result<Self, TlsError> {
-        let exporter = Arc::<ExporterSecret>::default();
-        Arc::make_mut(&mut config).key_log = exporter.clone();
+    /// With a configuration of [`raw_key::TlsConfigs`], as `accept`: they tell the exporter's secret.
+    pub(crate) fn dial(config: Arc<ClientConfig>, expected: &PublicKey) -> Result<Self, TlsError> {
         let connection = UnbufferedClientConnection::new(config, raw_key::server_name(expected))?;
-        Ok(Self::new(Connection::Dialer(connection), exporter))
+        Ok(Self::new(Connection::Dialer(connection)))
     }
 
-    pub(crate) fn accept(mut config: Arc<ServerConfig>) -> Result<Self, TlsError> {
-        let exporter = Arc::<ExporterSecret>::default();
-        Arc::make_mut(&mut config).key_log = exporter.clone();
+    pub(crate) fn accept(config: Arc<ServerConfig>) -> Result<Self, TlsError> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self::new(Connection::Acceptor(connection), exporter))
+        Ok(Self::new(Connection::Acceptor(connection)))
     }
 
-    fn new(connection: Connection, exporter: Arc<ExporterSecret>) -> Self {
-        Self { connection, replies: Vec::new(), exporter, peer_ended: false, failed: false }
+    fn new(connection: Connection) -> Self {
+        Self { connection, replies: Vec::new(), exporter: None, peer_ended: false, failed: false }
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
@@ -94,7 +91,7 @@ impl TlsCore {
     /// Fills `output` with bytes that only the two ends of this connection know (RFC 8446 §7.5); an empty context is as good as
     /// none. `None` before the keys are exchanged, and for what the format has no room for.
     pub(crate) fn export(&self, output: &mut [u8], label: &[u8], context: &[u8]) -> Option<()> {
-        self.exporter.export(output, label, context)
+        self.exporter.as_ref()?.export(output, label, context)
     }
 
     /// Works on received bytes, in place, up to the next record of the application's, whose plaintext goes to `take`.
@@ -195,6 +192,11 @@ impl TlsCore {
     }
 
     fn step(&mut self, incoming: &mut [u8], work: Work<'_>) -> (usize, Result<Event, TlsError>) {
+        let is_secret_awaited = self.exporter.is_none();
+        if is_secret_awaited {
+            // What is there by mistake is not this connection's.
+            drop(exporter::take_told());
+        }
         let (discard, event) = match &mut self.connection {
             Connection::Dialer(connection) => {
                 handle(connection.process_tls_records(incoming), &mut self.replies, work)
@@ -204,6 +206,9 @@ impl TlsCore {
             }
         };
         self.peer_ended |= matches!(event, Ok(Event::PeerEnded));
+        if is_secret_awaited {
+            self.exporter = exporter::take_told();
+        }
         (discard, event)
     }
 }

@@ -75,8 +75,7 @@ impl TcpHandshake {
                 }
                 Step::Wait => {}
                 Step::Established => {
-                    let state = state.without_timeout()?;
-                    role.establish(shared, state, true, &mut wakes);
+                    role.establish(shared, state, Some(PATIENCE), &mut wakes);
                     break;
                 }
                 Step::Failed(error) => {
@@ -97,13 +96,6 @@ impl State {
         let socket = std::net::TcpStream::from(self.socket);
         socket.set_read_timeout(timeout)?;
         socket.set_nonblocking(timeout.is_none())?;
-        Ok(Self { socket: TcpStream::from_std(socket), ..self })
-    }
-
-    /// Its calls block for ever.
-    fn without_timeout(self) -> io::Result<Self> {
-        let socket = std::net::TcpStream::from(self.socket);
-        socket.set_read_timeout(None)?;
         Ok(Self { socket: TcpStream::from_std(socket), ..self })
     }
 }

@@ -1,6 +1,9 @@
 //! The reading half of a TCP stream.
 
-use std::{io, time::Instant};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use super::{
     TcpConnection,
@@ -42,7 +45,8 @@ pub(super) struct Receive {
 }
 
 impl Receive {
-    pub(super) fn new(incoming: Vec<u8>, plaintext: Vec<u8>, early: bool) -> Self {
+    /// `timeout`: what the socket has from the handshake.
+    pub(super) fn new(incoming: Vec<u8>, plaintext: Vec<u8>, early: bool, timeout: Option<Duration>) -> Self {
         let end = incoming.len();
         Self {
             record: tls::holds_record(&incoming),
@@ -56,7 +60,7 @@ impl Receive {
             peer_ended: false,
             trusts_short_reads: false,
             drained: false,
-            timeout: AppliedTimeout::default(),
+            timeout: AppliedTimeout::left_over(timeout),
         }
     }
 

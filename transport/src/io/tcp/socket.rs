@@ -70,7 +70,25 @@ impl Patience {
 
 /// The timeout that the socket has in one direction, so that it is set only when it changes. Guarded by that direction's lock.
 #[derive(Debug, Default)]
-pub(super) struct AppliedTimeout(#[cfg(unix)] Option<Duration>);
+pub(super) struct AppliedTimeout {
+    #[cfg(unix)]
+    applied: Option<Duration>,
+    /// It is the handshake's: a call that may wait for ever begins with it, as most are over by then.
+    #[cfg(unix)]
+    is_left_over: bool,
+}
+
+impl AppliedTimeout {
+    #[cfg_attr(not(unix), expect(unused_variables, reason = "sockets have no timeouts there"))]
+    pub(super) fn left_over(timeout: Option<Duration>) -> Self {
+        Self {
+            #[cfg(unix)]
+            applied: timeout,
+            #[cfg(unix)]
+            is_left_over: timeout.is_some(),
+        }
+    }
+}
 
 #[cfg(unix)]
 impl AppliedTimeout {
@@ -84,10 +102,11 @@ impl AppliedTimeout {
             Patience::Until { timeout, .. } => Some(timeout),
             Patience::Endless => None,
         };
-        if self.0 != timeout {
+        if self.applied != timeout {
             set(timeout)?;
-            self.0 = timeout;
+            self.applied = timeout;
         }
+        self.is_left_over = false;
         Ok(())
     }
 }

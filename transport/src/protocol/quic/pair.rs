@@ -236,7 +236,7 @@ impl Pair {
 impl Side {
     fn new(seed: u8, addr: &str, adjust: &impl Fn(&mut QuicSettings)) -> Self {
         let identity = Identity::from_seed([seed; 32]);
-        let tls = raw_key::TlsConfigs::new(&identity);
+        let tls = raw_key::TlsConfigs::new(&identity).without_exporter_log();
         let mut settings = QuicSettings {
             client_tls: tls.client,
             server_tls: tls.server,

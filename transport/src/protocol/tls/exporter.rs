@@ -1,32 +1,42 @@
 //! Keying material for the users of a connection (RFC 8446 §7.5).
 //!
 //! rustls exports from its buffered connections only. An unbuffered one tells the exporter's secret as it tells all of them, to
-//! a key log, so each connection gets a log of its own, which keeps that one and is asked for no other.
+//! a key log, which belongs to the configuration. It is told while a call works on the connection, on the thread of that call,
+//! which finds it there afterwards; so no connection needs a configuration of its own.
 
-use std::{fmt, sync::OnceLock};
+use std::cell::RefCell;
 
 use ring::{digest, hkdf};
 use rustls::KeyLog;
 use zeroize::Zeroizing;
 
-/// The exporter's secret of one connection, once its handshake is over.
-#[derive(Default)]
-pub(super) struct ExporterSecret(OnceLock<Secret>);
-
-/// As long as the digest of its cipher suite.
-enum Secret {
+/// The exporter's secret of one connection, as long as the digest of its cipher suite.
+pub(super) enum ExporterSecret {
     Sha256(Zeroizing<[u8; 32]>),
     Sha384(Zeroizing<[u8; 48]>),
+}
+
+/// Where rustls tells the secret. It is asked for no other.
+#[derive(Debug)]
+pub(crate) struct ExporterLog;
+
+thread_local! {
+    static TOLD: RefCell<Option<ExporterSecret>> = const { RefCell::new(None) };
+}
+
+/// What the call that has just worked on a connection was told.
+pub(super) fn take_told() -> Option<ExporterSecret> {
+    TOLD.take()
 }
 
 impl ExporterSecret {
     /// Fills `output`. `None` before the keys are exchanged, and for what the format has no room for.
     pub(super) fn export(&self, output: &mut [u8], label: &[u8], context: &[u8]) -> Option<()> {
-        match self.0.get()? {
-            Secret::Sha256(secret) => {
+        match self {
+            Self::Sha256(secret) => {
                 export::<32>(secret, &digest::SHA256, hkdf::HKDF_SHA256, output, label, context)
             }
-            Secret::Sha384(secret) => {
+            Self::Sha384(secret) => {
                 export::<48>(secret, &digest::SHA384, hkdf::HKDF_SHA384, output, label, context)
             }
         }
@@ -67,29 +77,23 @@ impl hkdf::KeyType for Length {
     }
 }
 
-impl KeyLog for ExporterSecret {
+impl KeyLog for ExporterLog {
     fn log(&self, label: &str, _client_random: &[u8], secret: &[u8]) {
-        let kept = if let Ok(secret) = <[u8; 32]>::try_from(secret) {
-            Secret::Sha256(Zeroizing::new(secret))
+        if !self.will_log(label) {
+            return;
+        }
+        let told = if let Ok(secret) = <[u8; 32]>::try_from(secret) {
+            ExporterSecret::Sha256(Zeroizing::new(secret))
         } else if let Ok(secret) = <[u8; 48]>::try_from(secret) {
-            Secret::Sha384(Zeroizing::new(secret))
+            ExporterSecret::Sha384(Zeroizing::new(secret))
         } else {
             return;
         };
-        if self.will_log(label) {
-            // A connection has one.
-            let _ = self.0.set(kept);
-        }
+        TOLD.set(Some(told));
     }
 
     fn will_log(&self, label: &str) -> bool {
         label == EXPORTER_SECRET
-    }
-}
-
-impl fmt::Debug for ExporterSecret {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("ExporterSecret").finish_non_exhaustive()
     }
 }
 

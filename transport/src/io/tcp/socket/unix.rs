@@ -31,6 +31,11 @@ impl StreamSocket {
         Ok(Self { socket: Some(socket) })
     }
 
+    /// Lets the kernel look after the peer, where `new` was not told to.
+    pub(in crate::io::tcp) fn watch_peer(&self, dead_after: Option<Duration>) -> io::Result<()> {
+        watch_peer(&SockRef::from(self.socket()), dead_after)
+    }
+
     fn socket(&self) -> &TcpStream {
         self.socket.as_ref().expect("whoever takes the socket is the last to use it")
     }
@@ -46,7 +51,17 @@ impl StreamSocket {
         patience: Patience,
         applied: &mut AppliedTimeout,
     ) -> io::Result<usize> {
+        if applied.is_left_over && patience == Patience::Endless {
+            match self.receive_now(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                received => return received,
+            }
+        }
         applied.apply(patience, |timeout| self.socket().set_read_timeout(timeout))?;
+        self.receive_now(buffer)
+    }
+
+    fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.socket().read(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

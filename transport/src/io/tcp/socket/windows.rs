@@ -39,6 +39,11 @@ impl StreamSocket {
         Ok(Self { socket, receiving: Mutex::default(), sending: Mutex::default(), watched: Mutex::default() })
     }
 
+    /// Lets the system look after the peer, where `new` was not told to.
+    pub(in crate::io::tcp) fn watch_peer(&self, dead_after: Option<Duration>) -> io::Result<()> {
+        watch_peer(&SockRef::from(&self.socket), dead_after)
+    }
+
     pub(in crate::io::tcp) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
