@@ -10,7 +10,7 @@ use crate::{
         introduce::{IntroductionError, Request},
         outlet::{EndCall, Outlet},
     },
-    protocol::introduction::{ConnectionMark, Particulars},
+    protocol::introduction::{Answer, ConnectionMark},
     road::Roads,
     shared::Learning,
 };
@@ -44,16 +44,16 @@ impl Introduction<'_> {
                 .name("crust-learn".into())
                 .spawn_scoped(scope, || shared.learn(&channel, self.roads, &ends, &|| outlet.tell()))
                 .map_err(RendezvousError::Socket)?;
-            let (call, theirs) = self.request.knock(introducer)?;
-            if !interrupt.claim() {
+            let call = self.request.knock(introducer)?;
+            if !interrupt.claim(deadline) {
                 let reason = "the peer had answered by another introducer".to_owned();
                 return Err(AttemptError::Skipped { reason });
             }
-            let theirs = self.read_offer(&theirs)?;
-            if let Some(ip) = call.vouched() {
+            let (speaking, answer, mut hearing) = call.split()?;
+            let Answer { offer: theirs, sealing, vouched } = *answer;
+            if let Some(ip) = vouched {
                 channel.vouch(ip);
             }
-            let (speaking, sealing, mut hearing) = call.split()?;
             if self.roads.contains(Road::Punched) {
                 speaking.be_vouched_for().map_err(|error| IntroductionError::from(&error))?;
             }
@@ -62,24 +62,14 @@ impl Introduction<'_> {
             let channel = &channel;
             let heard = move || {
                 while let Ok(more) = hearing.next(deadline) {
-                    match self.read_offer(&more) {
-                        Ok(more) => channel.receive(&more),
-                        Err(error) => tracing::debug!(%error, "what the peer said later is of no use"),
-                    }
+                    channel.receive(&more);
                 }
             };
             thread::Builder::new()
                 .name("crust-hear".into())
                 .spawn_scoped(scope, heard)
                 .map_err(RendezvousError::Socket)?;
-            Ok(meet(rendezvous, &theirs)?)
+            Ok(meet(rendezvous, &theirs).inspect_err(|_| interrupt.not_met())?)
         })
-    }
-
-    fn read_offer(&self, theirs: &Particulars) -> Result<RendezvousOffer, IntroductionError> {
-        let flaw = |reason: &str| IntroductionError::Answer { reason: reason.to_owned() };
-        let bytes = theirs.rendezvous.as_ref().ok_or_else(|| flaw("it says nothing of where the peer is"))?;
-        let offer = RendezvousOffer::from_bytes(bytes).map_err(|error| flaw(&error.to_string()))?;
-        if offer.public_key() == self.request.peer { Ok(offer) } else { Err(flaw("it is of another peer")) }
     }
 }

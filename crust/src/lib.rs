@@ -31,6 +31,8 @@ mod road;
 mod scope;
 mod service;
 mod shared;
+#[cfg(all(test, feature = "turn"))]
+mod simulation;
 mod trace;
 
 pub use crate::beacon::{

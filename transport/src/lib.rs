@@ -26,6 +26,8 @@ mod rendezvous;
 mod stats;
 mod stream;
 mod stream_set;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod transport;
 mod transport_stats;
 

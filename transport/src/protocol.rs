@@ -4,6 +4,7 @@
 pub(crate) mod demux;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod dice;
+pub(crate) mod doors;
 pub(crate) mod handshake;
 pub(crate) mod meetings;
 pub(crate) mod offer;
@@ -11,10 +12,12 @@ pub(crate) mod paths;
 pub(crate) mod pending;
 pub(crate) mod precedence;
 pub(crate) mod preface;
+pub(crate) mod punching;
 pub(crate) mod quic;
 pub(crate) mod race;
 pub(crate) mod raw_key;
 pub(crate) mod reunion;
+pub(crate) mod telling;
 pub(crate) mod tls;
 pub(crate) mod verdict;
 pub(crate) mod wire;

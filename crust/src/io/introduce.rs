@@ -2,14 +2,13 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::IpAddr,
     sync::{Condvar, Mutex, PoisonError},
     time::Instant,
 };
 
 use transport::{
     AccessToken, ConnectError as DialError, ConnectOptions, Interrupter, ProtocolLabel, PublicKey, Refusal,
-    Stream, StreamError,
+    RendezvousOffer, Stream, StreamError,
 };
 
 use super::{clock, entropy, lock::Lock as _};
@@ -17,11 +16,9 @@ use crate::{
     Introducer,
     gate::refusal_of,
     protocol::{
-        introducer::{
-            DIALLED,
-            frame::{EndReason, Frame, FrameError, Frames},
-        },
-        introduction::{ConnectionMark, Flaw, Knocking, Opening, Particulars, Sealing, Session, Wish},
+        introducer::frame::{EndReason, Frame, FrameError, Frames},
+        introduction::{Answer, CALL, Calling, ConnectionMark, Knocking, NoCall, Said, Wish},
+        plan::Claim,
     },
     shared::{INTRODUCE, Shared},
 };
@@ -85,8 +82,8 @@ pub(crate) struct Interrupt {
     dials: Interrupter,
     streams: Mutex<Vec<Stream>>,
     parts: Mutex<Vec<Interrupter>>,
-    /// Whether the peer has answered by one introducer; meeting it by another as well would give two streams.
-    answered: Mutex<bool>,
+    /// By which introducer the peer is met.
+    claim: Mutex<Claim>,
     /// Nobody need hold back any more.
     hurried: Mutex<bool>,
     hurries: Condvar,
@@ -125,9 +122,33 @@ impl Interrupt {
         self.hurries.notify_all();
     }
 
-    /// Tells whether the caller is the first who has an answer.
-    pub(crate) fn claim(&self) -> bool {
-        !std::mem::replace(&mut *self.answered.hold(), true)
+    /// Blocks until the answer that the caller has is the one to go by: at once if it is the first, and else if nothing has come of that
+    /// one for some seconds. Tells whether it is; not so if the call is over before.
+    pub(crate) fn claim(&self, deadline: Instant) -> bool {
+        loop {
+            let now = clock::now();
+            let taken = self.claim.hold().take(now);
+            let until = match taken {
+                Ok(()) => return true,
+                Err(until) => until.filter(|until| *until < deadline),
+            };
+            let Some(until) = until else { return false };
+            let hurried = self.hurried.hold();
+            if self.dials.is_interrupted() {
+                return false;
+            }
+            let left = until.saturating_duration_since(now);
+            drop(self.hurries.wait_timeout(hurried, left).unwrap_or_else(PoisonError::into_inner));
+            if self.dials.is_interrupted() {
+                return false;
+            }
+        }
+    }
+
+    /// The meeting of whoever had claimed it has failed: others need not wait.
+    pub(crate) fn not_met(&self) {
+        self.claim.hold().handle_failure();
+        self.hurry();
     }
 
     pub(crate) fn interrupt(&self) {
@@ -153,21 +174,18 @@ impl Interrupt {
 /// A call to a peer through an introducer, answered.
 pub(crate) struct Call {
     line: Line,
-    session: Session,
+    pub(crate) answer: Box<Answer>,
 }
 
 /// What we say on a call. Its drop ends the call.
 pub(crate) struct Speaking(Stream);
 
 /// What the peer says on a call.
-pub(crate) struct Hearing {
-    line: Line,
-    opening: Opening,
-}
+pub(crate) struct Hearing(Line);
 
 impl Request<'_> {
     /// Asks the introducer for the peer; gives what the peer answers.
-    pub(crate) fn knock(&self, introducer: &Introducer) -> Result<(Call, Particulars), IntroductionError> {
+    pub(crate) fn knock(&self, introducer: &Introducer) -> Result<Call, IntroductionError> {
         let options = ConnectOptions::new()
             .protocol(INTRODUCE.clone())
             .deadline(self.deadline)
@@ -192,14 +210,15 @@ impl Request<'_> {
         };
         let secret = entropy::ephemeral();
         let (knocking, knock) = Knocking::new(secret, transport.public_key(), self.peer, wish, sign);
-        let mut line = Line { stream, frames: Frames::default(), vouched: None };
+        let calling = Calling::new(self.peer, knocking);
+        let mut line = Line { stream, frames: Frames::default(), calling };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
-        let answer = line.note(self.deadline).map_err(|error| self.unless_interrupted(error))?;
-        let (session, particulars) = knocking.handle_answer(&answer)?;
-        if let Some(code) = particulars.refusal {
-            return Err(IntroductionError::Refused(refusal_of(code)));
+        loop {
+            match line.next(self.deadline).map_err(|error| self.unless_interrupted(error))? {
+                Said::Answer(answer) => return Ok(Call { line, answer }),
+                Said::More(_) => {}
+            }
         }
-        Ok((Call { line, session }, particulars))
     }
 
     fn unless_interrupted(&self, error: IntroductionError) -> IntroductionError {
@@ -208,17 +227,11 @@ impl Request<'_> {
 }
 
 impl Call {
-    /// Where the introducer sees the peer, if the peer wanted that told; it comes before the answer.
-    pub(crate) const fn vouched(&self) -> Option<IpAddr> {
-        self.line.vouched
-    }
-
     /// Takes the directions apart, for two threads.
-    pub(crate) fn split(self) -> Result<(Speaking, Sealing, Hearing), IntroductionError> {
+    pub(crate) fn split(self) -> Result<(Speaking, Box<Answer>, Hearing), IntroductionError> {
         let speaking = self.line.stream.try_clone();
         let speaking = speaking.map_err(|error| IntroductionError::Gone { reason: error.to_string() })?;
-        let (sealing, opening) = self.session.split();
-        Ok((Speaking(speaking), sealing, Hearing { line: self.line, opening }))
+        Ok((Speaking(speaking), self.answer, Hearing(self.line)))
     }
 }
 
@@ -243,9 +256,14 @@ impl Drop for Speaking {
 
 impl Hearing {
     /// Blocks until the peer has said more of where it is, or the call is over.
-    pub(crate) fn next(&mut self, deadline: Instant) -> Result<Particulars, IntroductionError> {
-        let note = self.line.note(deadline)?;
-        Ok(self.opening.open(&note)?)
+    pub(crate) fn next(&mut self, deadline: Instant) -> Result<RendezvousOffer, IntroductionError> {
+        loop {
+            match self.0.next(deadline) {
+                Ok(Said::More(offer)) => return Ok(*offer),
+                Ok(Said::Answer(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
@@ -253,8 +271,7 @@ impl Hearing {
 struct Line {
     stream: Stream,
     frames: Frames,
-    /// Where the introducer sees the peer, as far as that is news.
-    vouched: Option<IpAddr>,
+    calling: Calling,
 }
 
 impl Line {
@@ -262,19 +279,19 @@ impl Line {
         self.stream.write_all(&frame.encode()).map_err(|error| gone(&error))
     }
 
-    /// The next note of the call.
-    fn note(&mut self, deadline: Instant) -> Result<Vec<u8>, IntroductionError> {
+    /// What the peer says next.
+    fn next(&mut self, deadline: Instant) -> Result<Said, IntroductionError> {
         let mut buffer = [0; 4_096];
         loop {
-            match self.frames.next()? {
-                Some(Frame::Note { call: CALL, note }) => return Ok(note),
-                Some(Frame::End { call: CALL, reason }) => return Err(reason.into()),
-                Some(Frame::Vouch { call: CALL, source }) => {
-                    self.vouched = source;
-                    continue;
+            while let Some(frame) = self.frames.next()? {
+                match self.calling.handle_frame(frame) {
+                    Ok(Some(said)) => return Ok(said),
+                    Ok(None) => {}
+                    Err(NoCall::Later(error)) => {
+                        tracing::debug!(%error, "what the peer said later is of no use");
+                    }
+                    Err(over) => return Err(over.into()),
                 }
-                Some(_) => continue,
-                None => {}
             }
             let left = deadline.saturating_duration_since(clock::now());
             if left.is_zero() {
@@ -306,9 +323,13 @@ impl From<EndReason> for IntroductionError {
     }
 }
 
-impl From<Flaw> for IntroductionError {
-    fn from(flaw: Flaw) -> Self {
-        Self::Answer { reason: flaw.to_string() }
+impl From<NoCall> for IntroductionError {
+    fn from(over: NoCall) -> Self {
+        match over {
+            NoCall::Ended(reason) => reason.into(),
+            NoCall::Refused(code) => Self::Refused(refusal_of(code)),
+            NoCall::Note(error) | NoCall::Later(error) => Self::Answer { reason: error.to_string() },
+        }
     }
 }
 
@@ -333,12 +354,12 @@ fn gone(error: &std::io::Error) -> IntroductionError {
     }
 }
 
-/// Each call has a stream of its own, so one number serves.
-const CALL: u32 = DIALLED;
-
 #[cfg(test)]
 mod tests {
-    use std::{net::Ipv4Addr, time::Duration};
+    use std::{
+        net::{IpAddr, Ipv4Addr},
+        time::Duration,
+    };
 
     use super::*;
     use crate::{Config, Lan, Road, Scheme, Service};
@@ -362,8 +383,7 @@ mod tests {
             deadline: now + Duration::from_secs(30),
             interrupt: &interrupt,
         };
-        let (call, _) = request.knock(introducer).unwrap();
-        call.vouched()
+        request.knock(introducer).unwrap().answer.vouched
     }
 
     #[test]

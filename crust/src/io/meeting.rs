@@ -4,7 +4,7 @@ use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
-    ConnectOptions, Connection, OfferError, ProtocolLabel, PublicKey, Refusal, Rendezvous, RendezvousChannel,
+    ConnectOptions, Connection, ProtocolLabel, PublicKey, Refusal, Rendezvous, RendezvousChannel,
     RendezvousError, RendezvousOffer, StreamKey,
 };
 
@@ -20,7 +20,7 @@ use crate::{
     improving::{Detour, mark_of},
     protocol::{
         introducer::frame::{EndReason, Frame},
-        introduction::{ConnectionMark, Flaw, Knock, Particulars},
+        introduction::{Answering, ConnectionMark, Flaw, Knock, NoteError, Particulars},
     },
     shared::{Learning, Shared},
 };
@@ -62,8 +62,8 @@ enum Failure {
     Refused(Refusal),
     #[error("it said nothing after our answer")]
     Silence,
-    #[error("its offer cannot be read: {0}")]
-    Offer(#[from] OfferError),
+    #[error("what it says of where it is cannot be used: {0}")]
+    Note(#[from] NoteError),
     #[error("{}", crate::error_chain(.0))]
     Rendezvous(#[from] RendezvousError),
     #[error("no better path was found: {}", crate::error_chain(.0))]
@@ -128,19 +128,19 @@ impl Meeting {
             let (session, answer) =
                 knock.answer(entropy::ephemeral(), &Particulars::meeting(said.clone()), sign)?;
             self.note(answer);
-            let (sealing, mut opening) = session.split();
+            let (sealing, opening) = session.split();
+            let mut answering = Answering::new(dialer, opening);
             let told = outlet.begin(sealing, Some(said), |note| {
                 self.note(note);
                 Ok(())
             });
             told.map_err(RendezvousError::Socket)?;
-            let first = opening.open(&self.first_note(&channel)?)?;
-            let theirs = read_offer(&first, dialer)?;
+            let (theirs, improves) = answering.handle_note(&self.first_note(&channel)?)?;
             let (notes, channel, is_over) = (&self.notes, &channel, &is_over);
             let hear = move || {
                 hear(notes, is_over, |heard| {
                     match heard {
-                        Heard::Note(note) => channel.receive(&read_offer(&opening.open(&note)?, dialer)?),
+                        Heard::Note(note) => channel.receive(&answering.handle_note(&note)?.0),
                         Heard::Vouched(ip) => channel.vouch(ip),
                     }
                     Ok(())
@@ -150,7 +150,7 @@ impl Meeting {
                 .name("crust-hear".into())
                 .spawn_scoped(scope, hear)
                 .map_err(RendezvousError::Socket)?;
-            match (wish, first.improves) {
+            match (wish, improves) {
                 (Wish::Rescue(connection), _) => self.rescue(&connection, rendezvous, &theirs),
                 (Wish::Stream(_), Some(mark)) => self.improve(dialer, mark, rendezvous, &theirs),
                 (Wish::Stream(label), None) => self.take(dialer, rendezvous, &theirs, label),
@@ -248,11 +248,6 @@ impl Meeting {
     fn say(&self, frame: Frame) {
         self.commands.give(Command::Say { through: self.through, frame });
     }
-}
-
-fn read_offer(said: &Particulars, dialer: PublicKey) -> Result<RendezvousOffer, Failure> {
-    let offer = RendezvousOffer::from_bytes(said.rendezvous.as_ref().ok_or(Flaw::Malformed)?)?;
-    if offer.public_key() == dialer { Ok(offer) } else { Err(Flaw::Forged.into()) }
 }
 
 /// Takes in what the peer says, until the call or the meeting is over.

@@ -4,7 +4,7 @@ use transport::RendezvousChannel;
 
 use super::lock::Lock as _;
 use crate::{
-    protocol::introduction::{ConnectionMark, Particulars, Sealing},
+    protocol::introduction::{ConnectionMark, Saying, Sealing},
     shared::{Learning, Shared},
 };
 
@@ -17,12 +17,8 @@ pub(crate) struct Outlet<'c> {
 }
 
 struct Open<'c> {
-    sealing: Sealing,
+    saying: Saying,
     send: Box<dyn FnMut(Vec<u8>) -> io::Result<()> + Send + 'c>,
-    /// What the peer knows.
-    said: Option<Vec<u8>>,
-    /// How many notes the introducer still carries.
-    left: u8,
 }
 
 impl<'c> Outlet<'c> {
@@ -42,15 +38,14 @@ impl<'c> Outlet<'c> {
         said: Option<Vec<u8>>,
         send: impl FnMut(Vec<u8>) -> io::Result<()> + Send + 'c,
     ) -> io::Result<()> {
-        let mut open = self.open.hold();
-        open.insert(Open { sealing, send: Box::new(send), said, left: NOTES })
-            .tell(self.channel, self.improves)
+        let saying = Saying::new(sealing, self.improves, said);
+        self.open.hold().insert(Open { saying, send: Box::new(send) }).tell(self.channel)
     }
 
     /// Tells the peer what is new, if it listens.
     pub(crate) fn tell(&self) {
         if let Some(open) = &mut *self.open.hold()
-            && let Err(error) = open.tell(self.channel, self.improves)
+            && let Err(error) = open.tell(self.channel)
         {
             tracing::debug!(%error, "the peer was not told of an address found late");
         }
@@ -63,18 +58,12 @@ impl<'c> Outlet<'c> {
 }
 
 impl Open<'_> {
-    fn tell(&mut self, channel: &RendezvousChannel, improves: Option<ConnectionMark>) -> io::Result<()> {
+    fn tell(&mut self, channel: &RendezvousChannel) -> io::Result<()> {
         let offer = channel.offer();
-        let bytes = offer.to_bytes();
-        // The last note is for what ends it.
-        let has_room = self.left > u8::from(offer.has_more_to_come());
-        if self.said.as_ref() == Some(&bytes) || !has_room {
-            return Ok(());
+        match self.saying.note(offer.to_bytes(), offer.has_more_to_come()) {
+            Some(note) => (self.send)(note),
+            None => Ok(()),
         }
-        self.left -= 1;
-        let note = self.sealing.seal(&Particulars::meeting(bytes.clone()).improves(improves));
-        self.said = Some(bytes);
-        (self.send)(note)
     }
 }
 
@@ -92,6 +81,3 @@ impl Drop for EndCall<'_, '_> {
         self.outlet.end();
     }
 }
-
-/// One less than an introducer carries to either side, since an answer is one already.
-const NOTES: u8 = 7;

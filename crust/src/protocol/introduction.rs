@@ -13,7 +13,9 @@
 //! X25519 secret and from both identities and ephemeral keys, one key a direction; a message thrown back at its sender opens
 //! nowhere.
 
+mod calling;
 mod particulars;
+mod saying;
 
 use ring::{
     aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey},
@@ -24,7 +26,9 @@ use ring::{
 };
 use transport::{AccessToken, NetworkName, ProtocolLabel, PublicKey};
 
+pub(crate) use calling::{Answer, Answering, CALL, Calling, NoCall, NoteError, Said};
 pub(crate) use particulars::{ConnectionMark, Particulars};
+pub(crate) use saying::Saying;
 
 /// The dialer's side, until the answer has come.
 pub(crate) struct Knocking {

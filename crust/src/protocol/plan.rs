@@ -92,6 +92,34 @@ impl Plan {
     }
 }
 
+/// By which of several introducers a peer is met: by whoever brings its answer first, as meeting it by two would give two streams. What
+/// we say then may be lost, if that introducer dies just now; so after a while the next answer counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Claim {
+    taken: Option<Instant>,
+    /// A meeting has come to nothing by itself, which another introducer would not change.
+    over: bool,
+}
+
+impl Claim {
+    /// Whether an answer that is there now is the one to go by; if not, from when on, if ever.
+    pub(crate) fn take(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+        match self.taken {
+            _ if self.over => Err(None),
+            Some(at) if now < at + CLAIMED => Err(Some(at + CLAIMED)),
+            _ => {
+                self.taken = Some(now);
+                Ok(())
+            }
+        }
+    }
+
+    /// The meeting of the one who had it has failed.
+    pub(crate) const fn handle_failure(&mut self) {
+        self.over = true;
+    }
+}
+
 /// How often a peer that cannot be reached is still punched for: an hour of trying costs its NAT and ours at most
 /// [`MAX_PUNCHES_PER_HOUR`] attempts.
 #[derive(Debug, Clone, Copy, Default)]
@@ -135,6 +163,8 @@ const HEAD_START: Duration = Duration::from_millis(10);
 const BETWEEN_INTRODUCERS: Duration = Duration::from_millis(250);
 /// Two round trips around the world: a direct road that is there has answered by then.
 const RELAY_AFTER: Duration = Duration::from_millis(300);
+/// Nine of ten meetings are over by then, and whoever was called waits twice as long for what we say.
+const CLAIMED: Duration = Duration::from_secs(5);
 /// As many as a contact names.
 const MAX_INTRODUCERS: usize = 4;
 const MAX_RELAYS: usize = 4;
@@ -215,6 +245,18 @@ mod tests {
             [(); 3].map(|()| plan.poll_start(start)),
             [Some(Leg::Straight), Some(Leg::Introduced(0)), None]
         );
+    }
+
+    #[test]
+    fn the_second_answer_counts_once_the_first_has_come_to_nothing() {
+        let start = start();
+        let mut claim = Claim::default();
+        assert_eq!(claim.take(start), Ok(()));
+        assert_eq!(claim.take(start + Duration::from_millis(1)), Err(Some(start + CLAIMED)));
+        assert_eq!(claim.take(start + CLAIMED), Ok(()));
+        assert_eq!(claim.take(start + CLAIMED), Err(Some(start + CLAIMED * 2)));
+        claim.handle_failure();
+        assert_eq!(claim.take(start + CLAIMED * 3), Err(None), "who was met in vain is not met by another");
     }
 
     #[test]

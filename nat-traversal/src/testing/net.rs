@@ -160,6 +160,22 @@ impl Net {
         SocketIndex(u16::try_from(sockets.len() - 1).expect("far fewer sockets than 65,536"))
     }
 
+    /// Takes a host elsewhere: behind another NAT, or onto the internet. Its sockets keep their ports; what is on its way to where it was
+    /// is lost.
+    ///
+    /// # Panics
+    ///
+    /// If `host` is a NAT or `address` no IP address.
+    pub fn relocate(&mut self, host: NodeId, behind: Option<NodeId>, address: &str, link: Link) {
+        let address = address.parse().expect("an IP address");
+        let node = &mut self.nodes[host.0];
+        (node.behind, node.link, node.addresses) = (behind, link, vec![address]);
+        (node.up, node.down) = (None, None);
+        for socket in node.sockets() {
+            socket.set_ip(address);
+        }
+    }
+
     /// Makes a NAT forget all its mappings.
     pub fn flush(&mut self, nat: NodeId) {
         if let Inside::Nat(table) = &mut self.nodes[nat.0].inside {

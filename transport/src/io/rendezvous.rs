@@ -1,7 +1,6 @@
 //! A meeting with a peer: every way at once, the first that works ends the rest.
 
 mod connect;
-mod doors;
 mod gather;
 mod half;
 mod improve;

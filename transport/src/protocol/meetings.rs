@@ -153,7 +153,7 @@ impl<P: Clone> Meetings<P> {
     }
 
     /// How many are under way.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "testing"))]
     pub(crate) fn len(&self) -> usize {
         self.open.len()
     }

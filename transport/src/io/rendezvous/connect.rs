@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpStream},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use nat_traversal::{
@@ -17,7 +17,6 @@ pub(crate) use udp::connect_from;
 
 use super::{
     Hold,
-    doors::{Door, doors},
     half::{Half, PunchSocket},
     punches::without_addresses,
     road_of,
@@ -38,6 +37,7 @@ use crate::{
         udp::{SharedMachine, UdpSocket},
     },
     protocol::{
+        doors::{Door, LONGEST_PAUSE, doors},
         offer::{Hole, Offer},
         preface::{Preface, Purpose},
     },
@@ -411,7 +411,5 @@ impl<'c> Call<'c> {
     }
 }
 
-/// Between two dials of a listener of a peer that is slow, or never comes.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// Dials in all; a rendezvous is no port scan.
 const MAX_ATTEMPTS: usize = 128;

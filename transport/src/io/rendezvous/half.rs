@@ -16,7 +16,10 @@ use crate::{
     PathKind, Scheme,
     io::{lock::Lock as _, slot::Slot, udp::UdpSocket},
     path::PathKinds,
-    protocol::offer::{Hole, Offer},
+    protocol::{
+        offer::{Hole, Offer},
+        telling::{Secrets, Telling},
+    },
     rendezvous::RendezvousOptions,
     transport::Shared,
 };
@@ -70,19 +73,15 @@ pub(super) struct Begun {
 }
 
 struct State {
-    public: Option<PubRendezvousInfo>,
-    meeting: Option<PrivRendezvousInfo>,
+    telling: Telling,
+    /// Of the sockets for UDP.
+    locals: Vec<(Hole, SocketAddr)>,
     /// Taken by the call.
     open: Vec<OpenHole>,
-    told: Vec<Told>,
-    listeners: Vec<(Scheme, SocketAddr)>,
-    second: bool,
-    more: bool,
     changed: bool,
     theirs: Option<Offer>,
     vouched: Vec<IpAddr>,
     relays: Vec<Hold>,
-    relay_count: usize,
     slot: Option<Arc<Slot>>,
     failures: Vec<MapFailure>,
     /// Servers are asked by UDP.
@@ -93,19 +92,6 @@ struct State {
     leases: Vec<PortLease>,
 }
 
-/// What the peer is told of one hole.
-struct Told {
-    hole: Hole,
-    /// Of a socket for UDP.
-    local: Option<SocketAddr>,
-    hosts: Vec<MappedSocketAddr>,
-    seen: Vec<MappedSocketAddr>,
-    relayed: Vec<MappedSocketAddr>,
-    /// Made with the first offer.
-    public: Option<PubRendezvousInfo>,
-    private: Option<PrivRendezvousInfo>,
-}
-
 impl Half {
     pub(super) fn new(
         shared: &Arc<Shared>,
@@ -114,59 +100,52 @@ impl Half {
         options: &RendezvousOptions,
     ) -> Arc<Self> {
         let asks_by_udp = open.iter().any(|open| open.hole.is_udp() && open.is_direct);
-        let told = open.iter().map(|open| Told {
-            hole: open.hole,
-            local: match &open.socket {
-                PunchSocket::Udp(hold) => Some(hold.socket().local()),
-                PunchSocket::Tcp(_) => None,
-            },
-            hosts: open.hosts.clone(),
-            seen: open.seen.clone(),
-            relayed: Vec::new(),
-            public: None,
-            private: None,
-        });
+        let relay_at_once = options.relay_at_once;
+        let mut telling = Telling::new(shared.public_key, listeners, options.second, relay_at_once);
+        let mut locals = Vec::new();
+        for one in &open {
+            telling.add_hole(one.hole, one.hosts.clone(), one.seen.clone());
+            if let PunchSocket::Udp(hold) = &one.socket {
+                locals.push((one.hole, hold.socket().local()));
+            }
+        }
         let state = State {
-            public: None,
-            meeting: None,
-            told: told.collect(),
+            telling,
+            locals,
             open,
-            listeners,
-            second: options.second,
-            more: true,
             changed: true,
             theirs: None,
             vouched: Vec::new(),
             relays: Vec::new(),
-            relay_count: 0,
             slot: None,
             failures: Vec::new(),
             asks_by_udp,
             udp_answered: None,
             leases: Vec::new(),
         };
-        let relay_at_once = options.relay_at_once;
         Arc::new(Self { shared: shared.clone(), ways: options.ways, relay_at_once, state: Mutex::new(state) })
     }
 
     /// What the peer is to be told now.
     pub(crate) fn offer(&self) -> Offer {
-        self.state.hold().offer(self)
+        self.state.hold().telling.offer(&mut draw)
     }
 
     /// Begins the call; `slot` is woken by news from now on. `None` if one has begun before.
     pub(super) fn begin(&self, slot: &Arc<Slot>) -> Option<Begun> {
         let mut state = self.state.hold();
-        state.offer(self);
-        let meeting = state.meeting.take()?;
+        let state = &mut *state;
+        drop(state.telling.offer(&mut draw));
+        let Secrets { meeting, holes: mut secrets } = state.telling.take_secrets()?;
         state.slot = Some(slot.clone());
         let open = std::mem::take(&mut state.open);
         let with_info = open.into_iter().filter_map(|open| {
-            let told = state.told.iter_mut().find(|told| told.hole == open.hole)?;
-            Some((open, told.private.take()?))
+            let at = secrets.iter().position(|(hole, _)| *hole == open.hole)?;
+            Some((open, secrets.swap_remove(at).1))
         });
         let holes = with_info.collect();
-        Some(Begun { meeting, holes, is_dialable: !state.listeners.is_empty(), second: state.second })
+        let (is_dialable, second) = (state.telling.is_dialable(), state.telling.second());
+        Some(Begun { meeting, holes, is_dialable, second })
     }
 
     /// The sockets whose addresses are to be asked for: those of UDP, and copies of those of TCP.
@@ -186,10 +165,7 @@ impl Half {
     pub(crate) fn mapped(&self, hole: Hole, seen: Vec<MappedSocketAddr>, lease: Option<PortLease>) {
         self.change(|state| {
             state.leases.extend(lease);
-            if let Some(told) = state.told.iter_mut().find(|told| told.hole == hole) {
-                state.changed |= told.seen != seen;
-                told.seen = seen;
-            }
+            state.changed |= state.telling.mapped(hole, seen);
         });
     }
 
@@ -205,20 +181,21 @@ impl Half {
 
     pub(crate) fn udp_is_silent(&self) -> bool {
         let state = self.state.hold();
-        let is_seen =
-            |of: fn(Hole) -> bool| state.told.iter().any(|told| of(told.hole) && !told.seen.is_empty());
         match state.udp_answered {
             Some(answered) => !answered,
             // They are asked side by side, and over TCP it takes two round trips.
-            None => state.asks_by_udp && !is_seen(Hole::is_udp) && is_seen(|hole| !hole.is_udp()),
+            None => {
+                let is_seen = |by_udp: bool| state.telling.is_seen(|hole| hole.is_udp() == by_udp);
+                state.asks_by_udp && !is_seen(true) && is_seen(false)
+            }
         }
     }
 
     /// As servers have seen the sockets for UDP so far.
     pub(crate) fn seen(&self) -> Vec<(SocketAddr, Vec<MappedSocketAddr>)> {
         let state = self.state.hold();
-        let known = state.told.iter().filter(|told| !told.seen.is_empty());
-        known.filter_map(|told| Some((told.local?, told.seen.clone()))).collect()
+        let seen = state.locals.iter().map(|(hole, local)| (*local, state.telling.seen(*hole).to_vec()));
+        seen.filter(|(_, seen)| !seen.is_empty()).collect()
     }
 
     pub(crate) const fn shared(&self) -> &Arc<Shared> {
@@ -232,10 +209,7 @@ impl Half {
             return added;
         }
         self.change(|state| {
-            let Some(told) = state.told.iter_mut().find(|told| told.hole == Hole::UdpV4) else { return };
-            if state.relay_count < MAX_RELAYS {
-                state.relay_count += 1;
-                told.relayed.push(endpoint);
+            if state.telling.relayed(endpoint) {
                 state.relays.push(Hold::new(&self.shared, socket.clone()));
                 (state.changed, added) = (true, true);
             }
@@ -245,7 +219,7 @@ impl Half {
 
     /// Nothing is learned any more.
     pub(crate) fn complete(&self) {
-        self.change(|state| state.changed |= std::mem::replace(&mut state.more, false));
+        self.change(|state| state.changed |= state.telling.complete());
     }
 
     /// The peer has said more.
@@ -273,9 +247,9 @@ impl Half {
         if !std::mem::replace(&mut state.changed, false) {
             return None;
         }
-        let ours = state.told.iter().map(|told| (told.hole, told.endpoints())).collect();
+        let (ours, more) = (state.telling.endpoints(), state.telling.more());
         let (theirs, relays) = (state.theirs.take(), std::mem::take(&mut state.relays));
-        Some(News { ours, theirs, relays, vouched: state.vouched.clone(), more: state.more })
+        Some(News { ours, theirs, relays, vouched: state.vouched.clone(), more })
     }
 
     pub(crate) fn failures(&self) -> Vec<MapFailure> {
@@ -293,55 +267,9 @@ impl Half {
     }
 }
 
-impl State {
-    fn offer(&mut self, half: &Half) -> Offer {
-        let public = self.public.get_or_insert_with(|| {
-            let (private, public) = gen_rendezvous_info(Vec::new());
-            self.meeting = Some(private);
-            public
-        });
-        let mut holes = [const { None }; Hole::ALL.len()];
-        for told in &mut self.told {
-            let endpoints = told.endpoints();
-            let public = match &told.public {
-                Some(public) => public.with_endpoints(endpoints),
-                // Nobody can be told to punch towards nothing.
-                None if endpoints.is_empty() && !self.more => continue,
-                None => {
-                    // Without addresses, as the keys are made of it: the peer's first offer need not be the first that was made here.
-                    let (private, public) = gen_rendezvous_info(Vec::new());
-                    told.private = Some(private);
-                    told.public.insert(public).with_endpoints(endpoints)
-                }
-            };
-            holes[told.hole as usize] = Some(public);
-        }
-        Offer {
-            public_key: half.shared.public_key,
-            meeting: public.clone(),
-            holes,
-            listeners: self.listeners.clone(),
-            more: self.more,
-            second: self.second,
-            relay_at_once: half.relay_at_once,
-        }
-    }
-}
-
-impl Told {
-    fn endpoints(&self) -> Vec<MappedSocketAddr> {
-        let mut endpoints = self.hosts.clone();
-        for seen in &self.seen {
-            // An address of this host that servers see as well has no NAT before it.
-            if endpoints.iter().all(|known| known.addr != seen.addr) {
-                endpoints.push(*seen);
-            }
-        }
-        // A peer tries no more than sixteen, and relays come last.
-        endpoints.truncate(MAX_ENDPOINTS - self.relayed.len());
-        endpoints.extend(&self.relayed);
-        endpoints
-    }
+/// A key for this meeting alone, whatever addresses go with it.
+fn draw() -> (PrivRendezvousInfo, PubRendezvousInfo) {
+    gen_rendezvous_info(Vec::new())
 }
 
 impl fmt::Debug for Half {
@@ -350,9 +278,5 @@ impl fmt::Debug for Half {
     }
 }
 
-/// As many as a rendezvous information has.
-const MAX_ENDPOINTS: usize = 16;
 /// As many as a punch takes in.
 const MAX_VOUCHED: usize = 8;
-/// Each costs a check a peer's address.
-const MAX_RELAYS: usize = 2;

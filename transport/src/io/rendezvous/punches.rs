@@ -3,15 +3,15 @@
 use std::time::Instant;
 
 use nat_traversal::{
-    AddrKind, MappedSocketAddr, PrivRendezvousInfo, PubRendezvousInfo, PunchOptions,
+    MappedSocketAddr, PrivRendezvousInfo, PubRendezvousInfo, PunchOptions,
     protocol::{Seed, SocketIndex, UdpPuncher},
 };
 
 use super::Hold;
+pub(super) use crate::protocol::punching::{reachable, without_addresses};
 use crate::{
-    PathKind,
     io::{entropy, udp::SharedMachine},
-    path::PathKinds,
+    protocol::punching,
     rendezvous::RendezvousError,
 };
 
@@ -20,33 +20,11 @@ pub(super) fn begin_punch(
     now: Instant,
     info: PrivRendezvousInfo,
     told: &PubRendezvousInfo,
-    (is_direct, peer_has_begun): (bool, bool),
+    how: (bool, bool),
     options: &PunchOptions,
 ) -> Result<UdpPuncher, RendezvousError> {
-    let keys = info.agree(&without_addresses(told)).map_err(|_| RendezvousError::Offer)?;
     let seed = Seed::from_bytes(entropy::bytes());
-    let mut puncher = UdpPuncher::new(now, &[], &[], keys, seed).options(options);
-    if peer_has_begun {
-        puncher = puncher.peer_has_begun();
-    }
-    if !is_direct {
-        puncher = puncher.only_further();
-    }
-    Ok(puncher.more_to_come())
-}
-
-/// What keys are agreed on with: it is the same in every offer of a meeting, and addresses are not.
-pub(super) fn without_addresses(told: &PubRendezvousInfo) -> PubRendezvousInfo {
-    told.with_endpoints(Vec::new())
-}
-
-/// Those of the peer's addresses to which a way from a socket of ours is wanted.
-pub(super) fn reachable(theirs: &[MappedSocketAddr], ways: PathKinds) -> Vec<MappedSocketAddr> {
-    let is_wanted = |endpoint: &&MappedSocketAddr| {
-        let relayed = endpoint.kind == AddrKind::Relayed;
-        ways.contains(if relayed { PathKind::Relayed } else { PathKind::Punched })
-    };
-    theirs.iter().filter(is_wanted).copied().collect()
+    punching::begin_punch(now, info, told, how, options, seed).map_err(|_| RendezvousError::Offer)
 }
 
 /// Has the punch use relays of ours as well, those known before included. From there every address is a relayed way.

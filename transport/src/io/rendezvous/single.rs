@@ -10,7 +10,6 @@ use ring::digest::{Context, SHA256};
 
 use super::{
     connect::Call,
-    doors::doors,
     traces::{Expected, TcpFinds},
 };
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
     connect_options::ConnectOptions,
     identity::PublicKey,
     io::{clock, crank::Waited, lock::Lock as _, slot::Slot},
-    protocol::preface::RendezvousTag,
+    protocol::{doors::doors, preface::RendezvousTag},
     rendezvous::RendezvousError,
     transport::Shared,
 };

@@ -13,6 +13,7 @@ use crate::{
     protocol::{
         offer::Hole,
         precedence::{TcpHole, Told, held_back_until},
+        punching::RELAYS_AFTER,
     },
     rendezvous::RendezvousRoad,
 };
@@ -93,7 +94,5 @@ impl Call<'_> {
     }
 }
 
-/// What is direct gets so much time before a relay is tried.
-const RELAYS_AFTER: Duration = Duration::from_millis(300);
 /// Before QUIC begins on a second way over a relay: the delay of RFC 8305 between attempts of one kind.
 const BETWEEN_RELAYS: Duration = Duration::from_millis(250);

@@ -20,7 +20,6 @@ use crate::{
         clock, entropy,
         rendezvous::{
             Hold,
-            doors::new_doors,
             half::News,
             punches::{add_relays, begin_punch, reachable},
             road_of,
@@ -29,6 +28,7 @@ use crate::{
         udp::{SharedMachine, UdpSocket},
     },
     protocol::{
+        doors::new_doors,
         offer::Hole,
         precedence::{ANSWER, blind_targets},
     },

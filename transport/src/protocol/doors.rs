@@ -1,21 +1,25 @@
+//! Where a peer of a rendezvous listens, and when it is dialled there.
+
 use std::{
     net::SocketAddr,
     time::{Duration, Instant},
 };
 
-use crate::{Scheme, protocol::offer::Offer};
+use super::offer::Offer;
+use crate::Scheme;
 
 /// Where the peer listens: dialled again and again, as the peer may come to the rendezvous later than we.
-pub(super) struct Door {
-    pub(super) scheme: Scheme,
-    pub(super) remote: SocketAddr,
+#[derive(Debug)]
+pub(crate) struct Door {
+    pub(crate) scheme: Scheme,
+    pub(crate) remote: SocketAddr,
     /// When to dial it; `None` while a dial is under way, or when there is no use.
-    pub(super) due: Option<Instant>,
-    pub(super) pause: Duration,
+    pub(crate) due: Option<Instant>,
+    pub(crate) pause: Duration,
 }
 
 /// The peer's listeners, a quarter of a second apart (RFC 8305 §5), so that the first has a chance to be the only one.
-pub(super) fn doors(begun: Instant, listeners: &[(Scheme, SocketAddr)]) -> Vec<Door> {
+pub(crate) fn doors(begun: Instant, listeners: &[(Scheme, SocketAddr)]) -> Vec<Door> {
     let dues = std::iter::successors(Some(begun), |last| Some(*last + PACE));
     let doors = listeners.iter().zip(dues);
     doors
@@ -24,7 +28,7 @@ pub(super) fn doors(begun: Instant, listeners: &[(Scheme, SocketAddr)]) -> Vec<D
 }
 
 /// Listeners that the peer named later; as many as one offer names at most.
-pub(super) fn new_doors(now: Instant, known: &Offer, later: &Offer) -> Vec<Door> {
+pub(crate) fn new_doors(now: Instant, known: &Offer, later: &Offer) -> Vec<Door> {
     let new = later.listeners.iter().filter(|listener| !known.listeners.contains(listener));
     let doors = new.map(|&(scheme, remote)| Door { scheme, remote, due: Some(now), pause: FIRST_PAUSE });
     doors.collect()
@@ -33,3 +37,5 @@ pub(super) fn new_doors(now: Instant, known: &Offer, later: &Offer) -> Vec<Door>
 const PACE: Duration = Duration::from_millis(250);
 /// Before a listener is dialled again: the peer may be a moment behind us.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Between two dials of a listener of a peer that is slow, or never comes.
+pub(crate) const LONGEST_PAUSE: Duration = Duration::from_secs(2);
