@@ -39,7 +39,8 @@ pub(super) fn declared(a: &str, b: &str) -> Declared {
         () if random(a) && (random(b) || counts(b)) || random(b) && counts(a) => Declared::Relayed,
         () if random(a) && !open(b) || random(b) && !open(a) => Declared::RelayedThenDirect,
         // Each packet to somebody else, such as the relay, makes the next port another one than was foretold.
-        () if counts(a) && counts(b) => Declared::RelayedThenDirect,
+        () if counts(a) && !open(b) || counts(b) && !open(a) => Declared::RelayedThenDirect,
+        () if counts(a) && b == "acone" || counts(b) && a == "acone" => Declared::RelayedThenDirect,
         () => Declared::Direct,
     }
 }

@@ -149,18 +149,19 @@ impl Node {
                 Some(guest) => self.move_dial(guest, dial),
                 None => self.begin_dial(Dial { again: true, ..dial }),
             },
-            After::Elsewhere(dial) => {
-                match self.links.guest(dial.expected) {
-                    Some(guest) => self.move_dial(guest, dial),
-                    None => {
-                        let from = self.links.all.get(&number).map_or(0, |link| link.number);
-                        self.links.parked.push((from, dial));
+            After::Elsewhere(dial) => match self.links.guest(dial.expected) {
+                Some(guest) => {
+                    self.move_dial(guest, dial);
+                    if let Some(link) = self.links.all.get_mut(&number) {
+                        link.close_if_idle(self.now);
                     }
                 }
-                if let Some(link) = self.links.all.get_mut(&number) {
-                    link.close_if_idle(self.now);
+                // It stays, lest what waits for the peer's be begun anew.
+                None => {
+                    let from = self.links.all.get(&number).map_or(0, |link| link.number);
+                    self.links.parked.push((from, dial));
                 }
-            }
+            },
             After::Welcome => self.welcome(number),
             After::Over(from) => {
                 let parked: Vec<_> = self.links.parked.extract_if(.., |(known, _)| *known == from).collect();
