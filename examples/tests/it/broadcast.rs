@@ -95,8 +95,8 @@ fn strange_peers_and_wrong_keys_stop_nobody() {
     }
 }
 
-/// One has the node and all streams, however many; one reads its input, one accepts and one dials; two are the service's own.
-const THREADS_OVER_STREAMS: usize = 6;
+/// One has the node and all streams, however many; one reads its input, one accepts and one dials; one is the service's own.
+const THREADS_OVER_STREAMS: usize = 5;
 
 #[test]
 fn wrong_words_are_told() {
