@@ -55,7 +55,7 @@ pub(crate) fn main() -> ExitCode {
     {
         return ExitCode::SUCCESS;
     }
-    nat_lab::run_cases("services behind NATs", Lab::check(), &CASES)
+    nat_lab::run_cases_side_by_side("services behind NATs", Lab::check(), &CASES)
 }
 
 /// Prints a table; tells whether there is one of that name.

@@ -16,7 +16,7 @@ mod topology;
 #[cfg(target_os = "linux")]
 mod wire;
 
-pub use cases::run_cases;
+pub use cases::{run_cases, run_cases_side_by_side};
 pub use nat::{Blocks, Nat, ParseNatError, PortChoice, Rule, Unsolicited, parse_nats};
 
 #[cfg(target_os = "linux")]
