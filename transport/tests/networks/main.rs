@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let what = "transport over networks that lose packets or go silent";
-    nat_lab::run_cases(what, namespace::check(), &CASES)
+    nat_lab::run_cases_side_by_side(what, namespace::check(), &CASES)
 }
 
 /// A writer that drops stream and transport right after its last byte, and exits.
