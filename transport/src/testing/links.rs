@@ -35,6 +35,8 @@ pub(super) struct Links {
     reunion: Reunion,
     /// Dials sent on to a connection of the peer's that is not up here yet, and from which connection.
     parked: Vec<(u64, Dial)>,
+    /// Dials of the application that were begun once more, since their connection had died.
+    anew: u64,
     next: u64,
     due: Option<Instant>,
 }
@@ -178,6 +180,7 @@ impl Links {
             all: BTreeMap::new(),
             reunion: Reunion::new(identity.public_key()),
             parked: Vec::new(),
+            anew: 0,
             next: 0,
             due: None,
         }
@@ -193,6 +196,10 @@ impl Links {
 
     pub(super) fn dials(&self) -> usize {
         self.parked.len()
+    }
+
+    pub(super) fn begun_anew(&self) -> u64 {
+        self.anew
     }
 
     pub(super) fn with(&self, peer: PublicKey) -> usize {

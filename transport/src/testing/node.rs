@@ -290,6 +290,12 @@ impl Node {
         self.links.with(peer)
     }
 
+    /// Dials that were begun once more, on a connection of their own, since the one that they waited for had died.
+    #[must_use]
+    pub fn dials_begun_anew(&self) -> u64 {
+        self.links.begun_anew()
+    }
+
     /// Takes in a datagram.
     pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
         self.now = now;

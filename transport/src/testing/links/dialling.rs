@@ -13,6 +13,7 @@ impl Node {
     /// Begins a dial, over a connection that is there or a new one.
     pub(in crate::testing) fn begin_dial(&mut self, dial: Dial) {
         let alone = dial.is_held();
+        self.links.anew += u64::from(dial.again && matches!(dial.caller, Caller::Application));
         let (asks, expected) = (dial.may_move() && !alone, dial.expected);
         let known = if alone || dial.again { None } else { self.links.shared(&dial) };
         let handle = match known {
