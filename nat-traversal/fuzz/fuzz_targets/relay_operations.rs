@@ -214,7 +214,7 @@ impl World {
                 )
                 .collect();
             // Who has credentials is none any more.
-            let has_shown = self.server.serves(who) || orders.iter().any(|order| is_signed(order));
+            let has_shown = self.server.serves(who) || orders.iter().any(is_signed);
             assert!(
                 has_shown || answers.iter().sum::<usize>() <= 3 * bytes.len(),
                 "{answers:?} for {} bytes",
