@@ -1,6 +1,7 @@
 //! Drives the services of [`crate::protocol::kv`] over a mesh of streams, for a user who types, in the threads that a [`Threading`] says.
 
 mod call_cost;
+mod capture;
 mod crew;
 mod disk;
 mod member;
@@ -15,10 +16,12 @@ use std::{
 };
 
 use crossbeam::channel::bounded;
+use crust::Identity;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use transport::{StreamSet, Transport};
 
 pub use call_cost::call_cost;
+use capture::Capture;
 use crew::{Batch, Crew, Make, Tell};
 use disk::Disk;
 use member::Member;
@@ -27,9 +30,12 @@ pub use threading::{Place, References, ServiceName, Streams, Threading};
 
 use crate::{
     lines::{Line, read_lines},
-    mesh::{Group, run_one_thread_with, run_two_threads_with},
+    mesh::{Group, micros_since_epoch, run_one_thread_with, run_two_threads_with},
     protocol::{
-        kv::{Api, ArcRef, Gate, GateSettings, Peer, RcRef, Reference, Router, Signer, Store},
+        kv::{
+            Api, ArcRef, Gate, GateSettings, Onion, OnionSettings, Peer, RcRef, Reference, Router, Signer,
+            Store,
+        },
         mesh::{Mesh, Settings},
     },
 };
@@ -60,7 +66,8 @@ fn run_with<R: Reference>(
     options: Options,
 ) -> io::Result<()> {
     let disk = options.file.as_deref().map(Disk::open).transpose()?;
-    let group = Arc::new(Group::new()?);
+    let capture = options.capture.as_deref().map(Capture::create).transpose()?;
+    let group = Arc::new(Group::open(Identity::generate(), &options.listen)?);
     let endpoint = group.endpoint()?;
     writeln!(output, "{endpoint}")?;
     output.flush()?;
@@ -85,7 +92,7 @@ fn run_with<R: Reference>(
     })?;
     let settings = Settings { open: true, ..Settings::default() };
     let mut mesh = Mesh::new(me.key, "kv", settings);
-    let mut member = Member::new(crew, Arc::clone(&group), output);
+    let mut member = Member::new(crew, Arc::clone(&group), output, capture);
     for other in options.others {
         member.connect(Instant::now(), &mut mesh, other);
     }
@@ -105,13 +112,13 @@ fn run_with<R: Reference>(
     output.flush()
 }
 
-/// How each service is made, in the order gate, router, store, api.
+/// How each service is made, in the order gate, router, store, api, onion.
 fn services<R: Reference>(
     me: &Peer,
     transport: &Transport,
     disk: Option<Disk>,
     options: &Options,
-) -> io::Result<[Make<R>; 4]> {
+) -> io::Result<[Make<R>; 5]> {
     let records = disk.as_ref().map_or_else(|| Ok(Vec::new()), Disk::records)?;
     let (genuine, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| record.verify().is_ok());
     if !others.is_empty() {
@@ -124,6 +131,14 @@ fn services<R: Reference>(
         lifetime: PROOF,
         allowed: options.allowed.clone(),
     };
+    let onion = OnionSettings {
+        me: me.key,
+        seed: secret()?,
+        micros: micros_since_epoch(),
+        answer_within: options.answer_within,
+        hidden: options.rules.hide_origin,
+    };
+    let onion_sign = signer(transport);
     let (router_me, rules, seed) = (me.clone(), options.rules.clone(), secret()?);
     let (gate_sign, api_sign, key) = (signer(transport), signer(transport), me.key);
     Ok([
@@ -134,6 +149,9 @@ fn services<R: Reference>(
             station.disk = disk;
         }),
         Box::new(move |station| station.host.add_api(Api::new(key, api_sign))),
+        Box::new(move |station| {
+            station.host.add_onion(Onion::new(Instant::now(), onion, onion_sign));
+        }),
     ])
 }
 

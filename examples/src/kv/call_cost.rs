@@ -29,7 +29,7 @@ fn call<R: Reference>(threading: &Threading, calls: u32) -> io::Result<Duration>
     let tell: Tell<R> = Arc::new(move |batch| done.send(batch).is_ok());
     let nothing = || -> Make<R> { Box::new(|_| ()) };
     let store: Make<R> = Box::new(|station| station.host.add_store(Store::new(Vec::new())));
-    let mut crew = Crew::start(threading, [nothing(), nothing(), store, nothing()], &tell)?;
+    let mut crew = Crew::start(threading, [nothing(), nothing(), store, nothing(), nothing()], &tell)?;
     let begin = Instant::now();
     for ticket in 0..u64::from(calls) {
         let look = StoreInput::Look { ticket, key: "name".to_owned(), wanted: 1 };

@@ -55,7 +55,7 @@ struct Worker<R: Reference> {
 }
 
 impl<R: Reference> Crew<R> {
-    /// Starts what has a thread. The services are made in the order gate, router, store, api.
+    /// Starts what has a thread. The services are made in the order gate, router, store, api, onion.
     pub(super) fn start(
         threading: &Threading,
         make: [Make<R>; SERVICES],
@@ -116,6 +116,7 @@ impl<R: Reference> Crew<R> {
                 Item::Router(_) => self.places[1],
                 Item::Store(_) => self.places[2],
                 Item::Api(_) => self.places[3],
+                Item::Onion(_) => self.places[4],
                 Item::Network(_) | Item::User(_) => {
                     self.outer.push(item);
                     continue;

@@ -8,7 +8,7 @@ use std::{
 
 use crust::{Endpoint, PublicKey};
 
-use super::{Crew, MAX_LINE, Told};
+use super::{Capture, Crew, MAX_LINE, Told};
 use crate::{
     complaints::Complaints,
     lines::Line,
@@ -30,6 +30,7 @@ pub(super) struct Member<R: Reference, W> {
     /// How often a neighbour's stream has ended before it had proved who it is, in a row.
     failures: BTreeMap<PublicKey, u32>,
     complaints: Complaints,
+    capture: Option<Capture>,
     /// Messages and lines that were not taken, as there was too much to do.
     dropped: u64,
     ended: bool,
@@ -51,7 +52,7 @@ struct Visit {
 }
 
 impl<R: Reference, W: Write> Member<R, W> {
-    pub(super) fn new(crew: Crew<R>, group: Arc<Group>, output: W) -> Self {
+    pub(super) fn new(crew: Crew<R>, group: Arc<Group>, output: W, capture: Option<Capture>) -> Self {
         Self {
             crew,
             group,
@@ -60,6 +61,7 @@ impl<R: Reference, W: Write> Member<R, W> {
             visited: BTreeMap::new(),
             failures: BTreeMap::new(),
             complaints: Complaints::default(),
+            capture,
             dropped: 0,
             ended: false,
             result: Ok(()),
@@ -136,7 +138,7 @@ impl<R: Reference, W: Write> Member<R, W> {
             }
             NetworkOutput::Send { to, bytes, .. } => {
                 // What is lost here is missed by whoever waits for it, at the end of the query's life.
-                self.dropped += u64::from(mesh.send(now, to, &bytes).is_err());
+                self.transmit(now, mesh, to, &bytes);
             }
             NetworkOutput::Online { peer, link } => self.welcome(now, mesh, peer, link),
             NetworkOutput::Refuse { peer, link, why } => {
@@ -191,9 +193,22 @@ impl<R: Reference, W: Write> Member<R, W> {
         self.failures.remove(&peer);
         if let Some(visit) = self.visited.get_mut(&peer) {
             visit.until = now + VISIT;
-            for bytes in visit.held.drain(..) {
-                self.dropped += u64::from(mesh.send(now, peer, &bytes).is_err());
+            for bytes in std::mem::take(&mut visit.held) {
+                self.transmit(now, mesh, peer, &bytes);
             }
+        }
+    }
+
+    fn transmit(&mut self, now: Instant, mesh: &mut Mesh, to: PublicKey, bytes: &[u8]) {
+        self.note("to", to, bytes);
+        self.dropped += u64::from(mesh.send(now, to, bytes).is_err());
+    }
+
+    /// Writes down what goes over a stream, if the user wants that.
+    fn note(&mut self, direction: &str, peer: PublicKey, bytes: &[u8]) {
+        if let Some(capture) = &mut self.capture {
+            let noted = capture.note(direction, peer, bytes);
+            self.keep_error(noted);
         }
     }
 
@@ -265,6 +280,7 @@ impl<R: Reference, W: Write> Application for Member<R, W> {
             Event::Unreached { peer, .. } if self.visited.contains_key(&peer) => {}
             Event::Unreached { peer, why } => eprintln!("{peer} is not reached: {why}"),
             Event::Message { peer, message: bytes } => {
+                self.note("from", peer, &bytes);
                 if let Some(link) = self.links.get(&peer).map(|up| up.link) {
                     self.give_if_room(Item::Gate(GateInput::Received { peer, link, bytes }));
                 }

@@ -18,6 +18,12 @@ pub struct Options {
     pub allowed: Option<BTreeSet<PublicKey>>,
     /// What runs in which thread.
     pub threading: Threading,
+    /// Where others reach it.
+    pub listen: String,
+    /// How long the answer to an onion message is waited for.
+    pub answer_within: Duration,
+    /// The file for what goes over its streams, as it reads it, if that is to be written down.
+    pub capture: Option<PathBuf>,
 }
 
 impl Options {
@@ -33,6 +39,9 @@ impl Options {
             rules: Rules::default(),
             allowed: None,
             threading: Threading::threads(),
+            listen: "tcp://127.0.0.1:0".to_owned(),
+            answer_within: Duration::from_secs(30),
+            capture: None,
         };
         let mut words = words.into_iter();
         while let Some(word) = words.next() {
@@ -59,6 +68,11 @@ impl Options {
                     other => return Err(format!("a route is kademlia or simple, not {other:?}")),
                 };
             }
+            "--listen" => self.listen = next()?,
+            "--answer-within" => {
+                self.answer_within = Duration::from_millis(number(&next()?)?.clamp(1, 120_000));
+            }
+            "--capture" => self.capture = Some(next()?.into()),
             "--lifetime" => self.rules.lifetime = Duration::from_millis(number(&next()?)?.clamp(1, 60_000)),
             "--cache" => self.rules.cache_for = Duration::from_millis(number(&next()?)?.min(86_400_000)),
             "--silent-not-found" => self.rules.tell_not_found = false,
@@ -80,5 +94,5 @@ fn number(text: &str) -> Result<u64, String> {
 
 const USAGE: &str = "usage: kv [--store FILE] [--threading threads|pool|local] [--references arc|rc] [--place SERVICE=caller|own|pool]
           [--route kademlia|simple] [--lifetime MILLISECONDS] [--cache MILLISECONDS] [--silent-not-found] [--hide-origin]
-          [--allow KEY]... [ENDPOINT]...
-services are gate, router, store and api";
+          [--listen ENDPOINT] [--answer-within MILLISECONDS] [--capture FILE] [--allow KEY]... [ENDPOINT]...
+services are gate, router, store, api and onion";

@@ -46,7 +46,7 @@ pub enum References {
     Rc,
 }
 
-/// One of the four.
+/// One of the five.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the documentation of `protocol::kv` says it")]
 pub enum ServiceName {
@@ -54,6 +54,7 @@ pub enum ServiceName {
     Router,
     Store,
     Api,
+    Onion,
 }
 
 impl Threading {
@@ -170,10 +171,11 @@ words!(References, "a kind of references", "arc" => Self::Arc, "rc" => Self::Rc)
 words!(Place, "a place", "caller" => Self::Caller, "own" => Self::Own, "pool" => Self::Pool);
 words!(
     ServiceName, "a service",
-    "gate" => Self::Gate, "router" => Self::Router, "store" => Self::Store, "api" => Self::Api
+    "gate" => Self::Gate, "router" => Self::Router, "store" => Self::Store, "api" => Self::Api,
+    "onion" => Self::Onion
 );
 
-pub(super) const SERVICES: usize = 4;
+pub(super) const SERVICES: usize = 5;
 
 #[cfg(test)]
 mod tests {
@@ -181,12 +183,12 @@ mod tests {
 
     #[test]
     fn services_have_the_workers_that_they_are_placed_with() {
-        assert_eq!(Threading::local().workers(), [None; 4]);
-        assert_eq!(Threading::threads().workers(), [Some(0), Some(1), Some(2), Some(3)]);
-        assert_eq!(Threading::pool().workers(), [Some(0), Some(1), Some(0), Some(1)]);
+        assert_eq!(Threading::local().workers(), [None; 5]);
+        assert_eq!(Threading::threads().workers(), [Some(0), Some(1), Some(2), Some(3), Some(4)]);
+        assert_eq!(Threading::pool().workers(), [Some(0), Some(1), Some(0), Some(1), Some(0)]);
         let mixed =
             Threading::pool().place(ServiceName::Store, Place::Own).place(ServiceName::Api, Place::Caller);
-        assert_eq!(mixed.workers(), [Some(0), Some(1), Some(2), None]);
+        assert_eq!(mixed.workers(), [Some(0), Some(1), Some(2), None, Some(0)]);
         assert_eq!("own".parse(), Ok(Place::Own));
         assert_eq!("green".parse::<Place>().unwrap_err(), "a place is one of caller own pool, not \"green\"");
     }

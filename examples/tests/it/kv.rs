@@ -1,8 +1,10 @@
 //! The program `kv`, one process a node, in each of its threadings.
 
 mod attacks;
+mod capture;
 mod figures;
 mod node;
+mod onion;
 mod puppet;
 mod scenarios;
 

@@ -26,6 +26,28 @@ fn mesh_prints_what_the_readme_shows() {
 }
 
 #[test]
+fn onion_messages_look_as_the_readme_shows() {
+    let mut session = Session::numbered("kv", 1, env!("CARGO_BIN_EXE_kv"));
+    session.play_until("cyd> nodes");
+    // As above: they tell each other of themselves in a moment.
+    let (deadline, cyd) = (Instant::now() + PATIENCE, session.terminals.get_mut("cyd").unwrap());
+    loop {
+        cyd.say("nodes");
+        let lines: Vec<String> =
+            std::iter::from_fn(|| Some(cyd.line()).filter(|line| line != "end of nodes")).collect();
+        let told = |words: &str| lines.iter().any(|line| line.ends_with(words));
+        if told("has 1 neighbours") && told("has 2 neighbours") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{lines:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
+    session.play();
+    let rest = session.end();
+    assert!(rest.len() == 4 && rest.iter().all(|line| line.starts_with("traffic ")), "{rest:?}");
+}
+
+#[test]
 fn kv_prints_what_the_readme_shows() {
     let mut session = Session::of("kv", env!("CARGO_BIN_EXE_kv"));
     session.play_until("bob> put");
@@ -43,7 +65,7 @@ fn kv_prints_what_the_readme_shows() {
     assert!(rest.len() == 2 && rest.iter().all(|line| line.starts_with("traffic ")), "{rest:?}");
 }
 
-/// The first session of a section in which something is typed.
+/// A session of a section: in it something is typed. `ada>` alone looks at what was printed meanwhile.
 struct Session {
     program: &'static str,
     lines: Vec<&'static str>,
@@ -57,10 +79,16 @@ struct Session {
 
 impl Session {
     fn of(section: &str, program: &'static str) -> Self {
+        Self::numbered(section, 0, program)
+    }
+
+    /// The session of this number, from 0.
+    fn numbered(section: &str, number: usize, program: &'static str) -> Self {
         let (_, rest) = README.split_once(&format!("\n## {section}\n")).unwrap();
         let text = rest.split("\n## ").next().unwrap();
-        let mut blocks = text.split("```console\n").skip(1).filter_map(|block| block.split("\n```").next());
-        let block = blocks.find(|block| block.lines().any(|line| typed(line).is_some())).unwrap();
+        let blocks = text.split("```console\n").skip(1).filter_map(|block| block.split("\n```").next());
+        let mut sessions = blocks.filter(|block| block.lines().any(|line| typed(line).is_some()));
+        let block = sessions.nth(number).unwrap();
         let (lines, terminals) = (block.lines().collect(), BTreeMap::new());
         Self { program, lines, next: 0, terminals, current: "", endpoints: BTreeMap::new() }
     }
@@ -117,7 +145,8 @@ fn started(line: &'static str) -> Option<(&'static str, &'static str)> {
 }
 
 fn typed(line: &'static str) -> Option<(&'static str, &'static str)> {
-    line.split_once("> ").filter(|(terminal, _)| is_name(terminal))
+    let text = line.split_once("> ").or_else(|| Some((line.strip_suffix('>')?, "")));
+    text.filter(|(terminal, _)| is_name(terminal))
 }
 
 fn is_name(terminal: &str) -> bool {

@@ -1,9 +1,11 @@
+mod onion;
+
 use std::{collections::BTreeMap, fmt, time::Instant};
 
 use crust::PublicKey;
 
 use super::{
-    ApiInput, GateInput, Item, NetworkOutput, Query, RouterInput, Signer, StoreInput,
+    ApiInput, GateInput, Item, NetworkOutput, OnionInput, Query, RouterInput, Signer, StoreInput,
     message::Mode,
     record::{Record, RecordError},
     reference::Reference,
@@ -27,6 +29,9 @@ enum Request {
     Get { name: String, since: Instant },
     Peers,
     Counters { missing: usize, counts: Vec<(&'static str, u64)> },
+    Onion { to: PublicKey, since: Instant },
+    Answer { number: u64 },
+    Nodes,
 }
 
 impl<R: Reference> Api<R> {
@@ -62,6 +67,16 @@ impl<R: Reference> Api<R> {
                 }
             }
             ApiInput::Counted { request, counts } => self.counted(request, counts, out),
+            ApiInput::OnionDone { request, result } => {
+                let waited = self.requests.remove(&request);
+                out.extend(waited.and_then(|waited| onion::outcome(now, &waited, result)).map(Item::User));
+            }
+            ApiInput::Heard { number, text } => out.push(Item::User(onion::heard(number, &text))),
+            ApiInput::Nodes { request, nodes } => {
+                if self.requests.remove(&request).is_some() {
+                    out.push(Item::User(onion::nodes(&nodes)));
+                }
+            }
         }
         if self.ended && self.requests.is_empty() {
             out.push(Item::Network(NetworkOutput::Done));
@@ -100,6 +115,22 @@ impl<R: Reference> Api<R> {
             "connect" if !name.is_empty() => {
                 out.push(Item::Network(NetworkOutput::Connect(name.to_owned())));
             }
+            "onion" if !name.is_empty() => {
+                let wish = onion::Wish::read(name, value)?;
+                let request = self.request(Request::Onion { to: wish.to, since: now });
+                out.push(Item::Onion(wish.send(request)));
+            }
+            "answer" if !name.is_empty() => {
+                let number =
+                    name.parse().map_err(|_| format!("{name}: the number of a message is wanted"))?;
+                let request = self.request(Request::Answer { number });
+                let text = value.as_bytes().to_vec();
+                out.push(Item::Onion(OnionInput::Answer { request, number, text }));
+            }
+            "nodes" => {
+                let request = self.request(Request::Nodes);
+                out.push(Item::Onion(OnionInput::Nodes { request }));
+            }
             "peers" => {
                 let request = self.request(Request::Peers);
                 out.push(Item::Router(RouterInput::Peers { request }));
@@ -109,6 +140,7 @@ impl<R: Reference> Api<R> {
                 out.push(Item::Router(RouterInput::Count { request }));
                 out.push(Item::Store(StoreInput::Count { request }));
                 out.push(Item::Gate(GateInput::Count { request }));
+                out.push(Item::Onion(OnionInput::Count { request }));
                 out.push(Item::Network(NetworkOutput::Count { request }));
             }
             _ => return Err(COMMANDS.to_owned()),
@@ -133,11 +165,7 @@ impl<R: Reference> Api<R> {
             out.push(Item::User(format!("{name}: not found, in {micros} us")));
         }
         for record in records {
-            // A value with line ends in it must not look like several answers.
-            let value: String = String::from_utf8_lossy(&record.value)
-                .chars()
-                .map(|c| if c.is_control() { ' ' } else { c })
-                .collect();
+            let value = readable(&record.value);
             out.push(Item::User(format!("{name} = {value}, by {}, in {micros} us", record.author)));
         }
     }
@@ -172,6 +200,11 @@ impl<R: Reference> fmt::Debug for Api<R> {
     }
 }
 
+/// As text on one line: what has line ends in it must not look like several answers.
+fn readable(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
 /// Reads what follows the name: a mode and limits, in any order.
 fn query(name: &str, words: &str) -> Result<Query, String> {
     let mut query =
@@ -194,13 +227,15 @@ fn query(name: &str, words: &str) -> Result<Query, String> {
 }
 
 const COMMANDS: &str = "commands are: put NAME VALUE, keep NAME VALUE, \
-    get NAME [proxy|asynch|mix[=HOPS]] [hops=N] [fan-out=N] [wanted=N], connect ENDPOINT, peers, counters";
+    get NAME [proxy|asynch|mix[=HOPS]] [hops=N] [fan-out=N] [wanted=N], \
+    onion NODE [hops=N|via=NODE,...] [back=NODE,...] [one-way] TEXT, answer NUMBER TEXT, nodes, \
+    connect ENDPOINT, peers, counters";
 /// How many nodes a value is given to.
 const COPIES: usize = 3;
 /// How far a value is looked for, and how many are asked by each.
 const HOPS: u8 = 4;
 const FAN_OUT: u8 = 3;
 /// Services that count something, the streams among them.
-const COUNTERS: usize = 4;
+const COUNTERS: usize = 5;
 /// Commands that wait for their answers.
 const MAX_REQUESTS: usize = 4_096;

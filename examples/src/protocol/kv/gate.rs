@@ -9,7 +9,7 @@ use crust::{Endpoint, PublicKey};
 use ring::digest::{SHA256, digest};
 
 use super::{
-    ApiInput, GateInput, Item, NetworkOutput, Peer, RouterInput,
+    ApiInput, GateInput, Item, NetworkOutput, OnionInput, Peer, RouterInput,
     auth::{AuthMessage, Challenge, Claim, PURPOSE, Refused, Role, Transcript},
     expiring::Expiring,
     message::Message,
@@ -189,6 +189,15 @@ impl<R: Reference> Gate<R> {
         match Message::from_bytes(bytes) {
             Ok(Message::Auth(message)) => self.prove(now, peer, message, out),
             _ if !is_online => Err(Refused::Unproven),
+            Ok(Message::Onion(packet)) => {
+                out.push(Item::Onion(OnionInput::Packet { from: peer, packet }));
+                Ok(())
+            }
+            Ok(Message::Announcement(announcement)) => {
+                // Most come several times; whether the node has signed it is looked at once.
+                out.push(Item::Onion(OnionInput::Announced { from: peer, announcement }));
+                Ok(())
+            }
             Ok(message) => {
                 if let Some(message) = self.examine(message) {
                     out.push(Item::Router(RouterInput::Message { from: peer, message }));
@@ -327,6 +336,7 @@ impl<R: Reference> Gate<R> {
         self.counters.proved += 1;
         if listed {
             let peer = Peer { key: peer, contact: claim.contact.clone() };
+            out.push(Item::Onion(OnionInput::Online(peer.key)));
             out.push(Item::Router(RouterInput::Online(R::new(peer))));
         }
         out.push(Item::Network(NetworkOutput::Online { peer, link: link.id }));
@@ -373,6 +383,7 @@ impl<R: Reference> Gate<R> {
         self.unproven.remove(&peer);
         self.challenges.retain(|challenged| challenged.peer != peer);
         if link.standing == (Standing::Online { listed: true }) {
+            out.push(Item::Onion(OnionInput::Offline(peer)));
             out.push(Item::Router(RouterInput::Offline(peer)));
         }
     }

@@ -1,6 +1,6 @@
 use std::time::Instant;
 
-use super::{Api, Gate, Item, Record, Reference, Router, Store};
+use super::{Api, Gate, Item, Onion, Record, Reference, Router, Store};
 
 /// Some of a node's services, or all, in one thread: what they tell each other is a call.
 #[derive(Debug)]
@@ -9,12 +9,13 @@ pub struct Host<R: Reference> {
     router: Option<Router<R>>,
     store: Option<Store<R>>,
     api: Option<Api<R>>,
+    onion: Option<Onion<R>>,
     inner: Vec<Item<R>>,
 }
 
 impl<R: Reference> Default for Host<R> {
     fn default() -> Self {
-        Self { gate: None, router: None, store: None, api: None, inner: Vec::new() }
+        Self { gate: None, router: None, store: None, api: None, onion: None, inner: Vec::new() }
     }
 }
 
@@ -39,6 +40,11 @@ impl<R: Reference> Host<R> {
         self.api = Some(api);
     }
 
+    /// Takes a service in.
+    pub fn add_onion(&mut self, onion: Onion<R>) {
+        self.onion = Some(onion);
+    }
+
     /// Whether the service that an item is for is here.
     #[must_use]
     pub const fn has(&self, item: &Item<R>) -> bool {
@@ -47,6 +53,7 @@ impl<R: Reference> Host<R> {
             Item::Router(_) => self.router.is_some(),
             Item::Store(_) => self.store.is_some(),
             Item::Api(_) => self.api.is_some(),
+            Item::Onion(_) => self.onion.is_some(),
             Item::Network(_) | Item::User(_) => false,
         }
     }
@@ -68,6 +75,9 @@ impl<R: Reference> Host<R> {
         if let Some(store) = self.store.as_mut().filter(|store| is_due(now, store.poll_timeout())) {
             store.handle_timeout(now);
         }
+        if let Some(onion) = self.onion.as_mut().filter(|onion| is_due(now, onion.poll_timeout())) {
+            onion.handle_timeout(now, &mut self.inner);
+        }
         self.run(now, out);
     }
 
@@ -77,7 +87,8 @@ impl<R: Reference> Host<R> {
         let gate = self.gate.as_ref().and_then(Gate::poll_timeout);
         let router = self.router.as_ref().and_then(Router::poll_timeout);
         let store = self.store.as_ref().and_then(Store::poll_timeout);
-        [gate, router, store].into_iter().flatten().min()
+        let onion = self.onion.as_ref().and_then(Onion::poll_timeout);
+        [gate, router, store, onion].into_iter().flatten().min()
     }
 
     /// The next record to be written down before anything is told to others.
@@ -89,11 +100,13 @@ impl<R: Reference> Host<R> {
         while !self.inner.is_empty() {
             for item in std::mem::take(&mut self.inner) {
                 let inner = &mut self.inner;
-                match (item, &mut self.gate, &mut self.router, &mut self.store, &mut self.api) {
+                let (gate, router) = (&mut self.gate, &mut self.router);
+                match (item, gate, router, &mut self.store, &mut self.api, &mut self.onion) {
                     (Item::Gate(input), Some(gate), ..) => gate.handle(now, input, inner),
                     (Item::Router(input), _, Some(router), ..) => router.handle(now, input, inner),
-                    (Item::Store(input), .., Some(store), _) => store.handle(now, input, inner),
-                    (Item::Api(input), .., Some(api)) => api.handle(now, input, inner),
+                    (Item::Store(input), .., Some(store), _, _) => store.handle(now, input, inner),
+                    (Item::Api(input), .., Some(api), _) => api.handle(now, input, inner),
+                    (Item::Onion(input), .., Some(onion)) => onion.handle(now, input, inner),
                     (item, ..) => out.push(item),
                 }
             }

@@ -4,6 +4,7 @@ use crust::PublicKey;
 
 use super::{
     message::{Message, Mode},
+    onion::{Announcement, OnionError, Packet},
     record::{Record, RecordError},
     reference::{Change, Handles, Pack, Packed, Reference, Unpack},
 };
@@ -41,6 +42,7 @@ pub enum Item<F: Handles> {
     Router(RouterInput<F>),
     Store(StoreInput<F>),
     Api(ApiInput<F>),
+    Onion(OnionInput),
     /// For whoever has the streams.
     Network(NetworkOutput),
     /// A line for the user.
@@ -157,6 +159,76 @@ pub enum ApiInput<F: Handles> {
         request: u64,
         counts: Vec<(&'static str, u64)>,
     },
+    OnionDone {
+        request: u64,
+        result: Result<OnionOutcome, OnionError>,
+    },
+    /// Somebody has written to this node; with the number he can be answered.
+    Heard {
+        number: Option<u64>,
+        text: Vec<u8>,
+    },
+    /// Who has announced himself, and how many neighbours he has.
+    Nodes {
+        request: u64,
+        nodes: Vec<(PublicKey, usize)>,
+    },
+}
+
+/// For the [`Onion`](super::Onion).
+#[derive(Debug, Clone, PartialEq)]
+#[expect(missing_docs, reason = "each says it")]
+pub enum OnionInput {
+    Online(PublicKey),
+    Offline(PublicKey),
+    /// Of a peer who is online.
+    Packet {
+        from: PublicKey,
+        packet: Packet,
+    },
+    /// Of a peer who is online; what it says of a node is not verified.
+    Announced {
+        from: PublicKey,
+        announcement: Box<Announcement>,
+    },
+    Send {
+        request: u64,
+        to: PublicKey,
+        over: Over,
+        text: Vec<u8>,
+        /// Whether an answer is wanted.
+        answered: bool,
+    },
+    Answer {
+        request: u64,
+        number: u64,
+        text: Vec<u8>,
+    },
+    Nodes {
+        request: u64,
+    },
+    Count {
+        request: u64,
+    },
+}
+
+/// Which nodes a message and its answer go over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each says it")]
+pub enum Over {
+    /// So many, drawn by chance each way.
+    Drawn(u8),
+    /// These; back the same ones, unless others are named.
+    Named { there: Vec<PublicKey>, back: Option<Vec<PublicKey>> },
+}
+
+/// What became of a message or an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each says it")]
+pub enum OnionOutcome {
+    Sent { relays: usize },
+    Answered { text: Vec<u8> },
+    AnswerSent,
 }
 
 /// For whoever has the streams.
@@ -215,6 +287,7 @@ impl<F: Handles> Item<F> {
             Self::Router(input) => Item::Router(input.change(how)),
             Self::Store(input) => Item::Store(input.change(how)),
             Self::Api(input) => Item::Api(input.change(how)),
+            Self::Onion(input) => Item::Onion(input),
             Self::Network(output) => Item::Network(output),
             Self::User(line) => Item::User(line),
         }
@@ -260,6 +333,9 @@ impl<F: Handles> ApiInput<F> {
                 ApiInput::Peers { request, peers: peers.into_iter().map(|peer| how.change(peer)).collect() }
             }
             Self::Counted { request, counts } => ApiInput::Counted { request, counts },
+            Self::OnionDone { request, result } => ApiInput::OnionDone { request, result },
+            Self::Heard { number, text } => ApiInput::Heard { number, text },
+            Self::Nodes { request, nodes } => ApiInput::Nodes { request, nodes },
         }
     }
 }

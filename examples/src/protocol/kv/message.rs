@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::Error as _};
 use super::{
     auth::AuthMessage,
     item::all,
+    onion::{Announcement, Packet},
     record::Record,
     reference::{Change, Handles, Reference},
 };
@@ -45,6 +46,9 @@ pub enum Message<F: Handles> {
         came: Vec<PublicKey>,
         left: Vec<PublicKey>,
     },
+    Announcement(Box<Announcement>),
+    /// Not text like the others, but bytes: its length must tell nothing.
+    Onion(Packet),
 }
 
 /// A query on its way.
@@ -172,6 +176,8 @@ impl<F: Handles> Message<F> {
             Self::Neighbours { came, left } => {
                 RawMessage::Neighbours { came: Cow::Borrowed(came), left: Cow::Borrowed(left) }
             }
+            Self::Announcement(told) => RawMessage::Announcement(Cow::Borrowed(told)),
+            Self::Onion(packet) => return packet.to_bytes(),
         };
         serde_json::to_vec(&raw).expect("numbers and strings are JSON")
     }
@@ -184,6 +190,8 @@ impl<F: Handles> Message<F> {
             Self::NotFound { id, share } => Message::NotFound { id, share },
             Self::Put(record) => Message::Put(how.change(record)),
             Self::Neighbours { came, left } => Message::Neighbours { came, left },
+            Self::Announcement(told) => Message::Announcement(told),
+            Self::Onion(packet) => Message::Onion(packet),
         }
     }
 }
@@ -195,6 +203,9 @@ impl<R: Reference> Message<R> {
     ///
     /// [`NotMessage`] when it is none.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, NotMessage> {
+        if let Some(packet) = Packet::from_bytes(bytes) {
+            return Ok(Self::Onion(packet));
+        }
         let raw = serde_json::from_slice(bytes).map_err(|error| NotMessage(error.to_string()))?;
         Ok(match raw {
             RawMessage::Auth(message) => Self::Auth(message.into_owned()),
@@ -208,6 +219,7 @@ impl<R: Reference> Message<R> {
             RawMessage::Neighbours { came, left } => {
                 Self::Neighbours { came: came.into_owned(), left: left.into_owned() }
             }
+            RawMessage::Announcement(told) => Self::Announcement(Box::new(told.into_owned())),
         })
     }
 }
@@ -233,6 +245,7 @@ enum RawMessage<'a> {
         #[serde(with = "keys")]
         left: Cow<'a, [PublicKey]>,
     },
+    Announcement(Cow<'a, Announcement>),
 }
 
 /// These bytes are no message.
@@ -285,18 +298,18 @@ pub(super) mod key {
     }
 }
 
-mod keys {
+pub(super) mod keys {
     use super::{Deserialize as _, MAX_KEYS, PublicKey};
     use serde::de::Error as _;
 
-    pub(super) fn serialize<S: serde::Serializer>(
+    pub(in super::super) fn serialize<S: serde::Serializer>(
         keys: &[PublicKey],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(keys.iter().map(ToString::to_string))
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>, K: From<Vec<PublicKey>>>(
+    pub(in super::super) fn deserialize<'de, D: serde::Deserializer<'de>, K: From<Vec<PublicKey>>>(
         deserializer: D,
     ) -> Result<K, D::Error> {
         let texts = Vec::<String>::deserialize(deserializer)?;

@@ -184,7 +184,8 @@ impl<R: Reference> Router<R> {
             Message::Found { id, records, share } => self.handle_found(now, from, id, records, share, out),
             Message::NotFound { id, share } => self.handle_found(now, from, id, Vec::new(), share, out),
             Message::Neighbours { came, left } => self.neighbours.learn(&from, came, &left),
-            Message::Auth(_) => {} // it ends at the gate
+            // They go elsewhere at the gate.
+            Message::Auth(_) | Message::Announcement(_) | Message::Onion(_) => {}
         }
     }
 

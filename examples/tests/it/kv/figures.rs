@@ -7,7 +7,7 @@ use std::{
 
 use crust_examples::kv::{Place, ServiceName, Threading, call_cost};
 
-use super::{CONFIGURATIONS, Node, attacks, scenarios};
+use super::{CONFIGURATIONS, Node, attacks, onion, scenarios};
 
 /// `cargo test --release -p crust-examples --test it -- --ignored --nocapture kv_table`; with `KV_SECONDS=2` it is short, and only what
 /// does not depend on the machine must hold.
@@ -26,6 +26,7 @@ fn kv_table() {
         load(&mut table, configuration, seconds);
         killed(&mut table, configuration);
         hostile(&mut table, configuration);
+        onion_message(&mut table, configuration);
         table.missed
     };
     let mut missed = calls();
@@ -248,6 +249,12 @@ fn hostile(table: &mut Table, configuration: &[&str]) {
     table.row("relayed answer", "refused", "refused", true);
     scenarios::what_its_author_has_not_signed_goes_nowhere(configuration);
     table.row("forged value", "neither stored nor forwarded", "", true);
+}
+
+fn onion_message(table: &mut Table, configuration: &[&str]) {
+    let time = onion::four_nodes_between_see_nothing_but_their_neighbours(configuration);
+    table.times("onion message over 4 nodes, answered in", time, Duration::from_millis(200));
+    table.row("4 captures: text, strangers' addresses", "neither", "neither", true);
 }
 
 /// Of a query, unless a node is told otherwise.

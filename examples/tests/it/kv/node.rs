@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     io::{BufRead as _, BufReader, Read, Write as _},
     process::{Child, ChildStdin, Command, Stdio},
     sync::mpsc::{Receiver, channel},
@@ -115,6 +116,34 @@ impl Node {
         self.say("peers");
         let lines = std::iter::from_fn(|| Some(self.read()).filter(|line| line != "end of peers"));
         lines.collect()
+    }
+
+    /// How many neighbours each node says to have that it has heard of.
+    pub(super) fn nodes(&mut self) -> BTreeMap<String, usize> {
+        self.say("nodes");
+        let lines = std::iter::from_fn(|| Some(self.read()).filter(|line| line != "end of nodes"));
+        let nodes = lines.map(|line| {
+            let words: Vec<&str> = line.split(' ').collect();
+            assert_eq!([words[0], words[2], words[4]], ["node", "has", "neighbours"], "{line}");
+            (words[1].to_owned(), words[3].parse().unwrap())
+        });
+        nodes.collect()
+    }
+
+    pub(super) fn wait_for_nodes(&mut self, wanted: &BTreeMap<String, usize>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let nodes = self.nodes();
+            if nodes == *wanted {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{nodes:?}, and not {wanted:?}");
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub(super) fn key(&self) -> String {
+        self.endpoint.parse::<crust::Endpoint>().unwrap().public_key().to_string()
     }
 
     pub(super) fn wait_for_peers(&mut self, number: usize) {

@@ -223,11 +223,19 @@ fn wrong_words_get_an_error_and_stop_nobody() {
     for (_, configuration) in super::CONFIGURATIONS {
         let mut node = Node::start(configuration);
         let itself = format!("connect {}", node.endpoint);
+        let stranger = crust::Identity::generate().public_key();
         for (line, wanted) in [
             ("dance", "error: commands are: "),
             ("get", "error: commands are: "),
             ("get x sideways", "error: a mode is proxy, asynch, mix or mix=HOPS, not \"sideways\""),
             ("get x hops=many", "error: hops=many: a number up to 255 is wanted"),
+            ("onion", "error: commands are: "),
+            ("onion x y", "error: \"x\" is neither a key nor an endpoint: "),
+            (&format!("onion {} hops=9 x", node.endpoint), "error: hops=9: a number up to 7 is wanted"),
+            (&format!("onion {} x", node.endpoint), "error: that is this node itself"),
+            (&format!("onion {stranger} x"), &format!("error: {stranger} has told nothing of itself here: ")),
+            ("answer x y", "error: x: the number of a message is wanted"),
+            ("answer 7 y", "error: there is no message 7 to answer: "),
             ("connect nowhere", "error: \"nowhere\" is no endpoint: "),
             (&format!("keep {} x", "n".repeat(300)), "error: a name has at most 256 bytes"),
             (&"x".repeat(20_000), "error: a line has at most 16384 bytes"),
@@ -264,7 +272,10 @@ fn wrong_arguments_are_told() {
     for (arguments, wanted) in [
         (&["nonsense"][..], "nonsense: "),
         (&["--threading", "green"], "--threading: a threading is one of threads pool local, not \"green\""),
-        (&["--place", "cellar=own"], "--place: a service is one of gate router store api, not \"cellar\""),
+        (
+            &["--place", "cellar=own"],
+            "--place: a service is one of gate router store api onion, not \"cellar\"",
+        ),
         (&["--place", "store"], "--place: SERVICE=PLACE is wanted"),
         (&["--lifetime", "long"], "--lifetime: a number of milliseconds is wanted, not \"long\""),
         (&["--store"], "--store: something must follow"),
