@@ -1,10 +1,12 @@
+mod further;
+
 use std::{
     fmt,
     sync::{Arc, Weak},
 };
 
 use crate::{
-    ExportError, PublicKey, StreamError,
+    ConnectError, ConnectOptions, ExportError, PublicKey, Stream, StreamError,
     io::quic::{ConnectionRef, Link},
     path::Path,
     stream::RESERVED_LABELS,
@@ -13,7 +15,7 @@ use crate::{
 
 /// A connection over QUIC apart from its streams, to look at its path or to [give it a better one](crate::Rendezvous::improve_connection).
 ///
-/// It does not keep the connection open: that ends with its last stream, whoever holds this.
+/// It does not keep the connection open: that ends some seconds after its last stream at the latest, whoever holds this.
 ///
 /// ```
 /// use transport::{Identity, Listener, Stream, Transport, TransportConfig};
@@ -85,6 +87,34 @@ impl Connection {
     /// What ended the connection, if it is over.
     pub fn is_cut_off(&self) -> Result<bool, StreamError> {
         Ok(self.upgrade()?.is_cut_off())
+    }
+
+    /// Opens one more stream on this connection: one round trip, whatever it took to make the connection. It comes out of the peer's
+    /// `accept`, and is judged as any other. A connection that a [rendezvous](crate::Rendezvous::connect) made stays for some seconds after its
+    /// last stream, five at the side that dialled it, and serves both peers so, whichever of them has dialled.
+    ///
+    /// Of the options, protocol, token, network, time limit and interrupter count. Blocks until the peer has answered, at most
+    /// [`TransportConfig::connect_timeout`](crate::TransportConfig::connect_timeout).
+    ///
+    /// ```
+    /// use transport::{ConnectOptions, Identity, Listener, Stream, Transport, TransportConfig};
+    ///
+    /// let server = Transport::new(Identity::generate(), TransportConfig::default())?;
+    /// let listener = Listener::bind(&server, "quic://127.0.0.1:0")?;
+    /// let client = Transport::new(Identity::generate(), TransportConfig::default())?;
+    /// let first = Stream::direct_connect(&client, listener.endpoints()?.next().expect("it is bound"))?;
+    /// let connection = first.connection().expect("it goes over QUIC");
+    /// let second = connection.connect(&ConnectOptions::new())?;
+    /// assert_eq!(second.connection().as_ref(), Some(&connection));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]: [`Handshake`](ConnectError::Handshake) if the connection is over or the peer takes no streams there, as when it
+    /// listens nowhere; another way may be open all the same.
+    pub fn connect(&self, options: &ConnectOptions) -> Result<Stream, ConnectError> {
+        further::connect(self, options)
     }
 
     /// What [`Stream::export_keying_material`](crate::Stream::export_keying_material) gives of any stream of this connection. Of a

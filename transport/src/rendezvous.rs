@@ -178,7 +178,7 @@ impl Rendezvous {
         rendezvous::improve(&self.half, &theirs.offer, &stream.connection(), options)
     }
 
-    /// The same for a connection, which need not stay open for it: where it ends with its last stream, so does this.
+    /// The same for a connection, which need not stay open for it: where it ends, so does this.
     ///
     /// # Errors
     ///

@@ -11,8 +11,9 @@ use nat_traversal::{
     gen_rendezvous_info,
 };
 use transport::{
-    AcceptError, ConnectOptions, Endpoint, Interrupter, Listener, ListenerSet, Path, Rendezvous,
-    RendezvousError, RendezvousOffer, RendezvousOptions, RendezvousRoad, Scheme, Stream, Transport,
+    AcceptError, Admission, ConnectError, ConnectOptions, Endpoint, Interrupter, Listener, ListenerSet, Path,
+    Refusal, Rendezvous, RendezvousError, RendezvousOffer, RendezvousOptions, RendezvousRoad, Scheme, Stream,
+    Transport,
 };
 
 use crate::support::{PROMPTLY, interrupted, soon, transport};
@@ -96,6 +97,54 @@ fn quic_begins_before_the_peer_is_heard_where_a_third_sees_it() {
         exchange(&first, &second.join().unwrap());
     });
     assert!(peers.iter().all(Peer::saw_nobody));
+}
+
+/// Meets over a hole for QUIC; gives each side's stream.
+fn meet_by_quic(peers: [&Peer; 2]) -> [Stream; 2] {
+    let options = RendezvousOptions::new().tcp(false).listeners(false);
+    let (first_offer, first) = peers[0].prepare(&options);
+    let (second_offer, second) = peers[1].prepare(&options);
+    thread::scope(|scope| {
+        let other =
+            scope.spawn(|| peers[1].set.rendezvous_connect(second, &first_offer, &within(30)).unwrap());
+        let stream = peers[0].set.rendezvous_connect(first, &second_offer, &within(30)).unwrap();
+        [stream, other.join().unwrap()]
+    })
+}
+
+#[test]
+fn a_connection_that_was_met_serves_both_for_further_streams_after_its_first() {
+    let peers = [0, 1].map(|_| Peer::new(&["quic://127.0.0.1:0"]));
+    let streams = meet_by_quic([&peers[0], &peers[1]]);
+    exchange(&streams[0], &streams[1]);
+    let connections = streams.map(|stream| stream.connection().unwrap());
+    // Its streams are gone, and it stays for some seconds.
+    for (here, there) in [(0, 1), (1, 0)] {
+        let further = connections[here].connect(&within(30)).unwrap();
+        let accepted = peers[there].set.accept_deadline(soon()).unwrap();
+        exchange(&further, &accepted);
+        let both = [further, accepted].map(|stream| stream.connection().unwrap());
+        assert!(both == [&connections[here], &connections[there]].map(Clone::clone));
+    }
+    // What is asked for is judged as ever.
+    peers[1].transport.set_admission(Admission::default().block([peers[0].transport.public_key()]));
+    let error = connections[0].connect(&within(30)).unwrap_err();
+    assert!(matches!(error, ConnectError::Refused { reason: Refusal::Key, .. }), "{error}");
+}
+
+#[test]
+fn who_listens_nowhere_takes_no_further_streams_and_says_so() {
+    let peers = [Peer::new(&["quic://0.0.0.0:0"]), Peer::new(&[])];
+    let streams = meet_by_quic([&peers[0], &peers[1]]);
+    let error = streams[0].connection().unwrap().connect(&within(30)).unwrap_err();
+    assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
+    exchange(&streams[0], &streams[1]);
+    let connection = streams[0].connection().unwrap();
+    peers[1].transport.close();
+    let closed = streams[0].wait_path_change(&streams[0].path(), soon());
+    assert!(closed.is_err(), "the connection is over");
+    let error = connection.connect(&within(30)).unwrap_err();
+    assert!(matches!(error, ConnectError::Handshake { .. }), "{error}");
 }
 
 #[test]

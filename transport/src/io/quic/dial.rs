@@ -1,6 +1,6 @@
 use std::{io, sync::Arc, time::Instant};
 
-use super::{QuicIo, link::Touch};
+use super::{Link, QuicIo, link::Touch};
 use crate::{
     io::{clock, dial::DialOrder, lock::Lock as _, slot::Wakes},
     protocol::paths::UdpSource,
@@ -81,6 +81,20 @@ impl QuicIo {
             self.hand_over(shared, &link, &guest, wakes);
         }
         Ok(())
+    }
+
+    /// Begins a dial over that connection and no other; the outcome goes to `order`.
+    pub(crate) fn dial_on(&self, shared: &Arc<Shared>, link: &Arc<Link>, order: DialOrder) -> QuicDial {
+        let ticket = {
+            let mut table = self.table.hold();
+            let ticket = table.next_ticket();
+            table.dial_begins(ticket, link);
+            ticket
+        };
+        let mut wakes = Wakes::default();
+        link.change(shared, &mut wakes, Touch::Flush, |core, _| core.begin_dial(ticket, order));
+        wakes.fire();
+        QuicDial { shared: shared.clone(), ticket }
     }
 
     fn cancel(&self, shared: &Arc<Shared>, ticket: u64) {

@@ -81,6 +81,7 @@ fn judge(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, preface: Prefa
     };
     match verdict {
         Ok((peer, place)) => {
+            core.is_meeting |= matches!(preface.purpose, Purpose::Rendezvous(_));
             core.connection.answer(turn.now, stream, Verdict::Accepted);
             let handle = core.hold_stream(turn.shared, stream);
             turn.left.admitted = true;
@@ -99,7 +100,11 @@ fn place(
     turn: &mut Turn<'_>,
 ) -> Result<Place, Refusal> {
     let shared = turn.shared;
-    let Kind::Incoming { begun } = link.kind() else {
+    let begun = match link.kind() {
+        Kind::Incoming { begun } if !core.is_meeting => Some(begun),
+        _ => None,
+    };
+    let Some(begun) = begun else {
         // The peer does not know which listener of ours it would have dialled; so it must not matter.
         let queue = shared.only_queue();
         return match preface.purpose {
@@ -151,6 +156,11 @@ fn judged(link: &Arc<Link>, core: &mut Core, stream: QuicStreamId, verdict: Verd
     }
     let outcome = match verdict {
         Verdict::Accepted => {
+            if order.is_held() {
+                // What took an introduction and a hole is worth a few seconds without a stream.
+                core.is_meeting = true;
+                core.connection.keep();
+            }
             let handle = core.hold_stream(turn.shared, stream);
             let label = order.preface.label.clone();
             Ok(link.stream(turn.shared, stream, handle, order.expected, label))

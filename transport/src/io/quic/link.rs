@@ -62,6 +62,8 @@ pub(super) struct Core {
     pub(super) opening: BTreeMap<u64, DialOrder>,
     /// Dials that wait for the verdict on it.
     pub(super) judging: BTreeMap<QuicStreamId, (u64, DialOrder)>,
+    /// Its first stream came of a rendezvous: it serves for further streams of the two, whichever of its sockets they come by.
+    pub(super) is_meeting: bool,
     /// Where it stands among the timers.
     armed: Option<Instant>,
     /// What the kernel had no room for.
@@ -110,6 +112,7 @@ impl Link {
             streams: BTreeMap::new(),
             opening: BTreeMap::new(),
             judging: BTreeMap::new(),
+            is_meeting: false,
             armed: None,
             unsent: None,
             owes: false,

@@ -380,6 +380,13 @@ impl QuicConnection {
         }
     }
 
+    /// It stays without streams for a while, though it was made for one.
+    pub(crate) fn keep(&mut self) {
+        if let Role::Dialer { kept, .. } = &mut self.role {
+            *kept = KEPT_BY_DIALER;
+        }
+    }
+
     /// Begins to count the time without streams.
     fn unused(&mut self, now: Instant) {
         let used = !self.streams.is_empty() || !self.waiting.is_empty();
