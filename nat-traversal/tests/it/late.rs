@@ -100,6 +100,53 @@ fn who_begins_after_the_peer_opens_nothing_and_a_way_is_told_when_it_is_heard() 
 }
 
 #[test]
+fn a_way_is_told_when_the_peer_answers_there_though_it_has_not_asked() {
+    for leads in [true, false] {
+        let (start, ours, theirs) = (start(), public("198.51.100.1:1"), public("192.0.2.1:2"));
+        let mut asking = puncher(start, leads, &ours, &theirs).peer_has_begun().tell_heard();
+        let mut asked = puncher(start, !leads, &theirs, &ours);
+        asking.handle_timeout(start);
+        let check = asking.poll_transmit().unwrap();
+        let main = SocketIndex::MAIN;
+        asked.handle_datagram(start, Datagram { socket: main, source: ours[0].addr, bytes: &check.bytes });
+        // The answer arrives, and of all else nothing.
+        let answer = asked.poll_transmit().unwrap();
+        asking
+            .handle_datagram(start, Datagram { socket: main, source: theirs[0].addr, bytes: &answer.bytes });
+        let heard = PunchEvent::Heard { socket: main, peer: theirs[0].addr };
+        assert_eq!((asking.poll_event(), asking.poll_event()), (Some(heard), None), "leads: {leads}");
+        // Once.
+        while let Some(more) = asked.poll_transmit() {
+            asking.handle_datagram(
+                start,
+                Datagram { socket: main, source: theirs[0].addr, bytes: &more.bytes },
+            );
+        }
+        assert_eq!(asking.poll_event(), None);
+    }
+}
+
+#[test]
+fn a_relay_on_the_internet_sends_nothing_to_addresses_of_a_private_network() {
+    let start = start();
+    let theirs = [public("192.168.2.11:4000"), public("192.0.2.1:2")].concat();
+    for (relayed, reached) in [("203.0.113.10:61000", &theirs[1..]), ("10.0.0.3:61000", &theirs[..])] {
+        let relay = SocketIndex(0xff00);
+        let mut puncher = puncher(start, true, &[], &[]).more_to_come();
+        puncher.add_relay(start, relay, relayed.parse().unwrap(), &theirs, start);
+        // Whatever follows repeats what is known.
+        puncher.learn(start, &public("198.51.100.1:1"), &theirs, false);
+        let mut sent = std::collections::BTreeSet::new();
+        for step in 0..40 {
+            puncher.handle_timeout(start + Duration::from_millis(5 * step));
+            let from_relay = std::iter::from_fn(|| puncher.poll_transmit()).filter(|one| one.socket == relay);
+            sent.extend(from_relay.map(|one| one.destination));
+        }
+        assert_eq!(sent, reached.iter().map(|endpoint| endpoint.addr).collect());
+    }
+}
+
+#[test]
 fn a_relay_is_used_at_once_where_nothing_else_can_work() {
     let start = start();
     let later = start + Duration::from_secs(1);

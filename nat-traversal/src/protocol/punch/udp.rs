@@ -176,8 +176,13 @@ impl UdpPuncher {
     fn handle_answer(&mut self, now: Instant, datagram: &Datagram<'_>, id: TransactionId) {
         let way = |path: &Path| path.socket == datagram.socket && path.remote == datagram.source;
         let Some(index) = self.paths.iter().position(way) else { return };
+        let was_heard = self.paths[index].heard;
         if !self.paths[index].answer(now, id) {
             return;
+        }
+        // The peer's own checks may come later, or not at all by this way.
+        if matches!(self.state, State::Checking) && !was_heard {
+            self.tell_way(index);
         }
         match &self.state {
             State::Checking if self.keys.leads => {

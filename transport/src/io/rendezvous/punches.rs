@@ -37,7 +37,7 @@ pub(super) fn add_relays(
 ) {
     for (index, relay) in (FIRST_RELAY..).map(SocketIndex).zip(relays) {
         machine.add_socket(index, relay.socket());
-        machine.machine_mut().add_socket(now, index, theirs, first);
+        machine.machine_mut().add_relay(now, index, relay.socket().local(), theirs, first);
     }
 }
 

@@ -1,12 +1,12 @@
 //! What a puncher is told beside the addresses that it begins with.
 
-use std::time::Instant;
+use std::{net::SocketAddr, time::Instant};
 
 use super::path::Path;
 use super::{MAX_PATHS, OPENING, PunchEvent, State, UdpPuncher};
 use crate::protocol::punch::Obstacle;
 use crate::protocol::punch::plan::{PORTS_PER_ADDRESS, Plan, plan};
-use crate::protocol::{MappedSocketAddr, SocketIndex};
+use crate::protocol::{MappedSocketAddr, SocketIndex, candidate::is_global};
 
 /// What the punch goes by besides its plan.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(super) struct Late {
     heard_left: usize,
     /// Sockets besides our own, and when they begin.
     further: Vec<(SocketIndex, Instant)>,
+    /// Those of them that are on the internet itself.
+    outside: Vec<SocketIndex>,
 }
 
 impl UdpPuncher {
@@ -55,6 +57,25 @@ impl UdpPuncher {
         if matches!(self.state, State::Done) && matches!(self.events.front(), Some(PunchEvent::Hopeless(_))) {
             self.go_on_after_all();
         }
+    }
+
+    /// The same of an address at a relay, `relayed`. Where that is on the internet, addresses that mean something within one network only are
+    /// left out: they would be somebody else's there.
+    pub fn add_relay(
+        &mut self,
+        now: Instant,
+        socket: SocketIndex,
+        relayed: SocketAddr,
+        theirs: &[MappedSocketAddr],
+        first: Instant,
+    ) {
+        if is_global(relayed.ip())
+            && !self.late.outside.contains(&socket)
+            && self.late.outside.len() < MAX_FURTHER
+        {
+            self.late.outside.push(socket);
+        }
+        self.add_socket(now, socket, theirs, first);
     }
 
     /// Has [`PunchEvent::Heard`] told.
@@ -150,7 +171,9 @@ impl UdpPuncher {
     }
 
     fn check_from(&mut self, socket: SocketIndex, theirs: &[MappedSocketAddr], first: Instant) {
-        for to in theirs.iter().map(|endpoint| endpoint.addr) {
+        let is_outside = self.late.outside.contains(&socket);
+        let reached = theirs.iter().map(|endpoint| endpoint.addr);
+        for to in reached.filter(|to| !is_outside || is_global(to.ip())) {
             // Whatever is named from one call to the next.
             let from_there = self.paths.iter().filter(|known| known.socket == socket).count();
             if from_there >= RELAYED_PATHS || self.paths.len() >= MAX_PATHS {
