@@ -11,7 +11,7 @@ use std::{
 use crust::{ConnectOptions, PathKind, ServiceEvent, Stream};
 use nat_lab::Lab;
 
-use crate::world::{World, soon};
+use crate::world::{Carried, World, soon};
 
 /// What became of it.
 pub(crate) struct Left {
@@ -59,7 +59,7 @@ pub(crate) fn leave_the_relay(a: &str, b: &str) -> Left {
 
 /// The same of two who say nothing meanwhile: when it was direct at the dialler, and the bytes that the relay carried until both ends
 /// had left it.
-pub(crate) fn leave_in_silence(a: &str, b: &str) -> (Duration, u64) {
+pub(crate) fn leave_in_silence(a: &str, b: &str) -> (Duration, Carried) {
     let mut world = World::new(a, b);
     world.start_relay();
     let (server, client) = (world.listening("b1"), world.dialling("a1"));

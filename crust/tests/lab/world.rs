@@ -1,6 +1,7 @@
 //! A laboratory with an introducer, and two services in it.
 
 use std::{
+    fmt,
     io::{Read as _, Write as _},
     thread,
     time::{Duration, Instant},
@@ -32,6 +33,36 @@ pub(crate) struct Met {
     pub(crate) scheme: Scheme,
     /// Until it went straight, if it did within the time that was asked for.
     pub(crate) direct: Option<Duration>,
+}
+
+/// Packets, and their bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Packets {
+    pub(crate) number: u64,
+    pub(crate) bytes: u64,
+}
+
+/// What went over the relay, headers of IP and UDP included.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Carried {
+    /// What has a long header of QUIC.
+    pub(crate) handshake: Packets,
+    /// What QUIC said later.
+    pub(crate) rest: Packets,
+    /// Of punches and paths.
+    pub(crate) checks: Packets,
+}
+
+impl Carried {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.handshake.bytes + self.rest.bytes + self.checks.bytes
+    }
+}
+
+impl fmt::Display for Packets {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} in {}", self.bytes, self.number)
+    }
 }
 
 impl World {
@@ -76,24 +107,37 @@ impl World {
     /// Counts from now on what peers send to the relay and get from it, headers of IP and UDP included; see [`carried`](Self::carried).
     pub(crate) fn count_relayed(&self) {
         let [first, last] = RELAY_PORTS;
-        let rules = format!(
-            "add table inet {COUNTING}; add counter inet {COUNTING} carried; \
+        let mut rules = format!(
+            "add table inet {COUNTING}; \
              add chain inet {COUNTING} in {{ type filter hook input priority 0; }}; \
-             add chain inet {COUNTING} out {{ type filter hook output priority 0; }}; \
-             add rule inet {COUNTING} in udp dport {first}-{last} counter name carried; \
-             add rule inet {COUNTING} out udp sport {first}-{last} counter name carried"
+             add chain inet {COUNTING} out {{ type filter hook output priority 0; }}"
         );
+        // The first two bits of a datagram tell a long header of QUIC, with which handshakes are made, from a short one, and both from STUN.
+        for (kind, bits) in KINDS.iter().zip([3, 1, 0]) {
+            let counted = format!("@th,64,2 {bits} counter name {kind}");
+            rules += &format!(
+                "; add counter inet {COUNTING} {kind}; \
+                 add rule inet {COUNTING} in udp dport {first}-{last} {counted}; \
+                 add rule inet {COUNTING} out udp sport {first}-{last} {counted}"
+            );
+        }
         let status = self.lab.node("server").command("nft").arg(rules).status().unwrap();
         assert!(status.success(), "nft counts");
     }
 
-    /// How many bytes the relay has carried since, both ways: at its addresses, where each packet passes once.
-    pub(crate) fn carried(&self) -> u64 {
-        let mut list = self.lab.node("server").command("nft");
-        let told = list.args(["list", "counter", "inet", COUNTING, "carried"]).output().unwrap();
-        let told = String::from_utf8(told.stdout).unwrap();
-        let mut words = told.split_whitespace().skip_while(|word| *word != "bytes").skip(1);
-        words.next().expect("the counter is told").parse().unwrap()
+    /// What the relay has carried since, both ways: at its addresses, where each packet passes once.
+    pub(crate) fn carried(&self) -> Carried {
+        let [handshake, rest, checks] = KINDS.map(|kind| {
+            let mut list = self.lab.node("server").command("nft");
+            let told = list.args(["list", "counter", "inet", COUNTING, kind]).output().unwrap();
+            let told = String::from_utf8(told.stdout).unwrap();
+            let after = |word: &str| {
+                let mut words = told.split_whitespace().skip_while(|one| *one != word).skip(1);
+                words.next().expect("the counter is told").parse().unwrap()
+            };
+            Packets { number: after("packets"), bytes: after("bytes") }
+        });
+        Carried { handshake, rest, checks }
     }
 
     /// The relay dies without a word.
@@ -228,3 +272,4 @@ pub(crate) fn soon() -> Instant {
 /// Where the relay has its addresses: ports that the system gives to nobody else.
 const RELAY_PORTS: [u16; 2] = [61_000, 64_999];
 const COUNTING: &str = "relayed";
+const KINDS: [&str; 3] = ["handshake", "rest", "checks"];
