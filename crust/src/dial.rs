@@ -1,5 +1,7 @@
 //! One call of connect: all roads that the plan knows, on threads that end with the call.
 
+mod known;
+
 use std::{
     thread,
     time::{Duration, Instant},
@@ -26,6 +28,8 @@ use crate::{
     road::Roads,
     shared::Shared,
 };
+
+use known::Known;
 
 /// What one call of connect knows.
 #[derive(Debug)]
@@ -58,11 +62,12 @@ impl Dial<'_> {
     /// Blocks until a road has led there, or none does, or the deadline.
     pub(crate) fn run(&self) -> (Result<Stream, ConnectError>, ConnectTrace) {
         let mut trace = ConnectTrace::new(self.peer);
-        let outcome = match (self.introducers.is_empty(), self.endpoints.is_empty()) {
+        let known = self.known_connection();
+        let outcome = match (&known, self.introducers.is_empty(), self.endpoints.is_empty()) {
             // Nothing to race: no thread is needed.
-            (true, true) => self.sought(self.begun),
-            (true, false) => self.straight(self.begun),
-            _ => self.race(),
+            (None, true, true) => self.sought(self.begun),
+            (None, true, false) => self.straight(self.begun),
+            _ => self.race(known.as_ref()),
         };
         let took = self.since_begun(clock::now());
         trace.routers(self.shared.forwarded.summary());
@@ -78,9 +83,12 @@ impl Dial<'_> {
         }
     }
 
-    fn race(&self) -> Outcome {
+    fn race(&self, known: Option<&Known>) -> Outcome {
         let straight = !self.endpoints.is_empty();
         let mut plan = Plan::new(self.begun, straight, self.was_introduced(), self.introducers.len(), 0);
+        if let Some(known) = known {
+            plan = plan.after_known(self.begun, known.head_start());
+        }
         let (give, outcomes) = unbounded();
         thread::scope(|scope| {
             let mut failed = Vec::new();
@@ -92,7 +100,7 @@ impl Dial<'_> {
                     let give: Sender<(Leg, Outcome)> = give.clone();
                     let started = clock::now();
                     // Whoever has won listens no more, and the stream of who comes second ends here.
-                    let work = move || drop(give.send((leg, self.go(leg, started))));
+                    let work = move || drop(give.send((leg, self.go(leg, known, started))));
                     let spawned = thread::Builder::new().name("crust-dial".into()).spawn_scoped(scope, work);
                     if let Err(error) = spawned {
                         failed.extend(self.skipped(leg, started, &format!("no thread for it: {error}")));
@@ -135,8 +143,9 @@ impl Dial<'_> {
         })
     }
 
-    fn go(&self, leg: Leg, started: Instant) -> Outcome {
+    fn go(&self, leg: Leg, known: Option<&Known>, started: Instant) -> Outcome {
         match leg {
+            Leg::Known => known.map_or_else(|| Err(Vec::new()), |known| self.further(known, started)),
             Leg::Straight => self.straight(started),
             Leg::Sought => self.sought(started),
             Leg::Introduced(index) => self.introduced(&self.introducers[index], started),
@@ -173,14 +182,7 @@ impl Dial<'_> {
 
     fn dial(&self, endpoints: &[NamedEndpoint], started: Instant) -> Outcome {
         let Some(first) = endpoints.first() else { return Err(Vec::new()) };
-        let mut options = DialOptions::new()
-            .protocol(self.label.clone())
-            .network(self.shared.dialling().network.clone())
-            .deadline(self.deadline)
-            .interrupter(self.interrupt.dials());
-        if let Some(token) = self.token {
-            options = options.access_token(token.clone());
-        }
+        let mut options = self.options();
         if self.single {
             options = options.single();
         }
@@ -199,6 +201,18 @@ impl Dial<'_> {
             let waited = clock::now().saturating_duration_since(started);
             Attempt::of_dial(error, first, self.since_begun(started), waited)
         })
+    }
+
+    fn options(&self) -> DialOptions {
+        let options = DialOptions::new()
+            .protocol(self.label.clone())
+            .network(self.shared.dialling().network.clone())
+            .deadline(self.deadline)
+            .interrupter(self.interrupt.dials());
+        match self.token {
+            Some(token) => options.access_token(token.clone()),
+            None => options,
+        }
     }
 
     /// Asks an introducer for the peer, and meets it.
@@ -249,7 +263,9 @@ impl Dial<'_> {
             Ok(_) if self.is_without_udp() => {}
             Ok(stream) => {
                 let took = self.since_begun(now);
-                self.shared.remembered.met(self.network, stream, took, channel.udp_is_silent());
+                let path = stream.path();
+                let taken = (path.kind, path.scheme, path.remote);
+                self.shared.remembered.met(self.network, self.peer, taken, took, channel.udp_is_silent());
             }
             Err(_) => self.shared.remembered.not_met(self.network, self.peer),
         }

@@ -1,11 +1,12 @@
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     path::Path,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use transport::{Endpoint, PathKind, PublicKey, Scheme, Stream};
+use transport::{Endpoint, PathKind, PublicKey, Scheme};
 
 use crate::{
     event::{Events, ServiceEvent},
@@ -70,25 +71,40 @@ impl Remembered {
     }
 
     /// Notes how a peer was met. `udp_silent`: servers were asked by UDP, and none answered.
-    pub(crate) fn met(&self, network: Option<NetworkId>, stream: &Stream, took: Duration, udp_silent: bool) {
-        let (path, peer) = (stream.path(), stream.public_key());
-        let way = match path.kind {
-            PathKind::Lan => Way::Lan,
-            PathKind::Punched => Way::Punched,
-            PathKind::Relayed => Way::Relayed,
-            _ => Way::Direct,
-        };
-        if (way, path.scheme) == (Way::Punched, Scheme::Quic) {
-            let mut holes = self.holes.hold();
-            if holes.len() >= MAX_HOLES && !holes.contains_key(&peer) {
-                holes.pop_first();
-            }
-            holes.insert(peer, (Endpoint::new(path.scheme, path.remote, peer), clock::now() + HOLE));
-        }
+    pub(crate) fn met(
+        &self,
+        network: Option<NetworkId>,
+        peer: PublicKey,
+        (kind, scheme, remote): Taken,
+        took: Duration,
+        udp_silent: bool,
+    ) {
+        self.note_hole(peer, (kind, scheme, remote));
         let Some(network) = network else { return };
         let took = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
-        let met = Met { way, scheme: path.scheme, took, udp_silent };
+        let met = Met { way: way_of(kind), scheme, took, udp_silent };
         self.networks.change(|now, memory| memory.record(now, network, peer, met));
+    }
+
+    /// A connection with a peer goes another way now, which is what counts for the next: how it began took its time.
+    pub(crate) fn moved(&self, network: Option<NetworkId>, peer: PublicKey, to: Taken) {
+        self.note_hole(peer, to);
+        // Whoever was met without us knowing is not known now either.
+        let Some((network, before)) = network.zip(self.how(network, peer)) else { return };
+        let met = Met { way: way_of(to.0), scheme: to.1, udp_silent: false, ..before };
+        self.networks.change(|now, memory| memory.record(now, network, peer, met));
+    }
+
+    fn note_hole(&self, peer: PublicKey, (kind, scheme, remote): Taken) {
+        let mut holes = self.holes.hold();
+        if (kind, scheme) != (PathKind::Punched, Scheme::Quic) {
+            holes.remove(&peer);
+            return;
+        }
+        if holes.len() >= MAX_HOLES && !holes.contains_key(&peer) {
+            holes.pop_first();
+        }
+        holes.insert(peer, (Endpoint::new(scheme, remote, peer), clock::now() + HOLE));
     }
 
     /// What worked works no more.
@@ -105,6 +121,18 @@ impl Remembered {
     /// How a peer was met from this network before.
     pub(crate) fn how(&self, network: Option<NetworkId>, peer: PublicKey) -> Option<Met> {
         self.networks.kept.hold().recall(clock::unix_seconds(), network?, peer)
+    }
+}
+
+/// The way of a connection: by what kind, over what, and where to.
+pub(crate) type Taken = (PathKind, Scheme, SocketAddr);
+
+const fn way_of(kind: PathKind) -> Way {
+    match kind {
+        PathKind::Lan => Way::Lan,
+        PathKind::Punched => Way::Punched,
+        PathKind::Relayed => Way::Relayed,
+        _ => Way::Direct,
     }
 }
 
@@ -141,7 +169,12 @@ impl<T: Kept> Store<T> {
         let kept = self.kept.hold().clone();
         match file.update(now, &kept, change) {
             // What other processes learned meanwhile is of use here too.
-            Ok(whole) => self.kept.hold().merge(now, &whole),
+            Ok(mut whole) => {
+                // And what was noted here meanwhile is the latest of all.
+                let mut kept = self.kept.hold();
+                whole.merge(now, &kept);
+                *kept = whole;
+            }
             Err(error) => {
                 self.events.tell(ServiceEvent::CacheUnusable { reason: crate::error_chain(&error) });
             }
@@ -153,3 +186,48 @@ impl<T: Kept> Store<T> {
 const HOLE: Duration = Duration::from_secs(120);
 /// Peers met within that time.
 const MAX_HOLES: usize = 1_024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOOK: Duration = Duration::from_millis(480);
+
+    fn peer() -> PublicKey {
+        PublicKey::from_bytes([7; 32])
+    }
+
+    fn network() -> Option<NetworkId> {
+        NetworkId::of(["192.168.1.7".parse().unwrap()])
+    }
+
+    fn at(kind: PathKind, text: &str) -> Taken {
+        (kind, Scheme::Quic, text.parse().unwrap())
+    }
+
+    #[test]
+    fn where_a_connection_has_moved_to_is_remembered_instead_of_where_it_began() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("endpoints");
+        let remembered = Remembered::open(Some(&file), &Events::new());
+        let relay = at(PathKind::Relayed, "203.0.113.10:61000");
+        remembered.moved(network(), peer(), relay);
+        assert_eq!(remembered.how(network(), peer()), None, "we have not met it");
+        remembered.met(network(), peer(), relay, TOOK, true);
+        assert_eq!(remembered.how(network(), peer()).unwrap().way, Way::Relayed);
+        assert_eq!(remembered.of(peer()), []);
+
+        let hole = at(PathKind::Punched, "198.51.100.2:4433");
+        remembered.moved(network(), peer(), hole);
+        let direct = Met { way: Way::Punched, scheme: Scheme::Quic, took: 480, udp_silent: false };
+        assert_eq!(remembered.how(network(), peer()), Some(direct));
+        assert_eq!(remembered.of(peer()), [Endpoint::new(Scheme::Quic, hole.2, peer())]);
+        // The next process knows as well, but for the hole, which was this one's.
+        let next = Remembered::open(Some(&file), &Events::new());
+        assert_eq!((next.how(network(), peer()), next.of(peer())), (Some(direct), Vec::new()));
+
+        remembered.moved(network(), peer(), relay);
+        assert_eq!(remembered.how(network(), peer()).unwrap().way, Way::Relayed);
+        assert_eq!(remembered.of(peer()), [], "the hole is closed");
+    }
+}

@@ -104,12 +104,15 @@ pub(crate) enum CacheFileError {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
+    use std::{fmt, thread};
 
     use transport::{Endpoint, PublicKey, Scheme};
 
     use super::*;
-    use crate::protocol::cache::Cache;
+    use crate::protocol::{
+        cache::Cache,
+        network_memory::{Met, NetworkId, NetworkMemory, Way},
+    };
 
     const NOW: u64 = 1_700_000_000;
 
@@ -153,21 +156,40 @@ mod tests {
         assert_eq!(CacheFile::<Cache>::new(&path).read().unwrap().endpoints().count(), 8);
     }
 
-    #[test]
-    fn a_damaged_file_is_replaced_and_one_of_another_version_is_left_alone() {
+    fn network_memory() -> NetworkMemory {
+        let mut memory = NetworkMemory::default();
+        let network = NetworkId::of(["192.168.1.7".parse().unwrap()]).unwrap();
+        let met = Met { way: Way::Punched, scheme: Scheme::Quic, took: 412, udp_silent: false };
+        memory.record(NOW, network, PublicKey::from_bytes([1; 32]), met);
+        memory
+    }
+
+    /// What is damaged is replaced; what another version wrote, earlier or later, is left alone.
+    fn outlives_strange_files<T: Kept + PartialEq + fmt::Debug>(name: &[u8; 8], kept: &T) {
         let folder = tempfile::tempdir().unwrap();
-        let file = CacheFile::<Cache>::new(folder.path().join("endpoints"));
-        for damage in [&b""[..], b"crustend", b"crustend\x01\x00\x01", &[0xff; 100], &[b'x'; 100_000]] {
+        let file = CacheFile::<T>::new(folder.path().join("file"));
+        let whole = kept.encode();
+        let truncated = (0..whole.len()).map(|length| &whole[..length]);
+        for damage in truncated.chain([&[0xff; 100][..], &[b'x'; 100_000], &[&whole[..], b"x"].concat()]) {
             fs::write(file.path(), damage).unwrap();
             assert!(matches!(file.read(), Err(CacheFileError::Flaw { flaw: CacheFlaw::Damaged, .. })));
-            file.update(NOW, &with(1), |_| ()).unwrap();
-            assert_eq!(file.read().unwrap(), with(1));
+            file.update(NOW, kept, |_| ()).unwrap();
+            assert_eq!(file.read().unwrap(), *kept);
         }
-        let later = b"crustend\x02what nobody knows yet";
-        fs::write(file.path(), later).unwrap();
-        let error = file.update(NOW, &with(1), |_| ()).unwrap_err();
-        assert!(error.to_string().contains("version 2"), "{error}");
-        assert_eq!(fs::read(file.path()).unwrap(), later);
+        for version in [0, 2, 255] {
+            let strange = [&name[..], &[version], b"what nobody knows any more, or yet"].concat();
+            fs::write(file.path(), &strange).unwrap();
+            assert!(file.read().is_err());
+            let error = file.update(NOW, kept, |_| ()).unwrap_err();
+            assert!(error.to_string().contains(&format!("version {version}")), "{error}");
+            assert_eq!(fs::read(file.path()).unwrap(), strange);
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_replaced_and_one_of_another_version_is_left_alone() {
+        outlives_strange_files(b"crustend", &with(1));
+        outlives_strange_files(b"crustnet", &network_memory());
     }
 
     #[test]
@@ -179,6 +201,31 @@ mod tests {
         let error = file.update(NOW, &with(1), |_| ()).unwrap_err();
         assert!(error.to_string().contains("endpoints"), "{error}");
         assert!(file.read().is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn in_a_folder_for_reading_only_what_is_there_is_read_and_stays() {
+        use std::os::unix::fs::PermissionsExt as _;
+
+        let folder = tempfile::tempdir().unwrap();
+        let file = CacheFile::<Cache>::new(folder.path().join("endpoints"));
+        file.update(NOW, &with(1), |_| ()).unwrap();
+        fs::remove_file(file.beside("lock")).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+        let updated = file.update(NOW, &with(2), |_| ());
+        assert!(file.read().unwrap().endpoints().any(|known| known == endpoint(1)));
+        // The superuser may write anywhere but into what is no disk.
+        if updated.is_ok() && cfg!(target_os = "linux") {
+            let nowhere = CacheFile::<Cache>::new("/sys/kernel/crust-endpoints");
+            assert!(matches!(nowhere.update(NOW, &with(2), |_| ()), Err(CacheFileError::Write { .. })));
+            assert_eq!(nowhere.read().unwrap(), Cache::default());
+        } else {
+            assert!(matches!(updated, Err(CacheFileError::Write { .. })));
+            assert_eq!(file.read().unwrap(), with(1));
+        }
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(file.update(NOW, &with(2), |_| ()).is_ok(), "and later it may do");
     }
 
     #[cfg(target_os = "linux")]

@@ -21,7 +21,7 @@ pub(crate) trait Kept: Clone + Default {
 
     fn decode(bytes: &[u8]) -> Result<Self, CacheFlaw>;
 
-    /// Takes in what another process wrote.
+    /// Takes in what another knows; where both know something of one second, it is the other's word that counts.
     fn merge(&mut self, now: u64, other: &Self);
 }
 

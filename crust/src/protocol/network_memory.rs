@@ -157,7 +157,7 @@ impl Kept for NetworkMemory {
     fn merge(&mut self, now: u64, other: &Self) {
         for entry in &other.entries {
             match self.entries.iter_mut().find(|known| known.is_about(entry)) {
-                Some(known) if known.when < entry.when => *known = *entry,
+                Some(known) if known.when <= entry.when => *known = *entry,
                 Some(_) => {}
                 None => self.entries.push(*entry),
             }

@@ -1,6 +1,7 @@
 //! Which roads to a peer are tried when, within one deadline.
 //!
 //! ```text
+//! 0 ms      a connection with it that is there already, alone for two of its round trips: all that follows waits for so long
 //! 0 ms      its addresses: the local network's, remembered ones, those of the contact (they race by RFC 8305 among themselves);
 //!           without any, a question to the local network
 //! 10 ms     the first introducer is dialled, or at once without addresses or if that is how the peer was met from here before; the next
@@ -15,6 +16,8 @@ use std::time::{Duration, Instant};
 /// One thing to try.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Leg {
+    /// Over a connection that is there already.
+    Known,
     /// All addresses known.
     Straight,
     /// At an address that somebody on the local network tells.
@@ -58,6 +61,15 @@ impl Plan {
         Self { waiting, running: Vec::new() }
     }
 
+    /// A connection is there already: it is tried first, and alone for so long.
+    pub(crate) fn after_known(mut self, now: Instant, head_start: Duration) -> Self {
+        for (_, at) in &mut self.waiting {
+            *at += head_start;
+        }
+        self.waiting.insert(0, (Leg::Known, now));
+        self
+    }
+
     /// What to start now. Ask until `None`.
     pub(crate) fn poll_start(&mut self, now: Instant) -> Option<Leg> {
         let index = self.waiting.iter().position(|&(_, at)| at <= now)?;
@@ -74,6 +86,9 @@ impl Plan {
     /// A road led nowhere: the next of its kind starts at once, and if nothing is under way, whatever is next.
     pub(crate) fn handle_failure(&mut self, now: Instant, failed: Leg) {
         self.running.retain(|leg| *leg != failed);
+        if failed == Leg::Known {
+            self.begin_at(now);
+        }
         let kind = std::mem::discriminant(&failed);
         let next = self.waiting.iter_mut().find(|(leg, _)| std::mem::discriminant(leg) == kind);
         if let Some((_, at)) = next {
@@ -83,6 +98,15 @@ impl Plan {
             && let Some((_, at)) = self.waiting.iter_mut().min_by_key(|(_, at)| *at)
         {
             *at = now.min(*at);
+        }
+    }
+
+    /// What has not begun begins as if the call began now, if it had to wait for something else.
+    fn begin_at(&mut self, now: Instant) {
+        let first = self.waiting.iter().map(|&(_, at)| at).min();
+        let sooner = first.map_or(Duration::ZERO, |first| first.saturating_duration_since(now));
+        for (_, at) in &mut self.waiting {
+            *at -= sooner;
         }
     }
 
@@ -225,6 +249,21 @@ mod tests {
             [(Leg::Straight, 0), (Leg::Introduced(0), 10), (Leg::Introduced(1), 20), (Leg::Relayed(0), 30)];
         assert_eq!(log, expected);
         assert!(plan.is_lost());
+    }
+
+    #[test]
+    fn a_connection_that_is_there_is_tried_first_and_whatever_follows_waits_for_it_only() {
+        let (start, alone) = (start(), Duration::from_millis(160));
+        let mut plan = Plan::new(start, true, false, 2, 0).after_known(start, alone);
+        let log = run(&mut plan, start, |_| None);
+        let expected =
+            [(Leg::Known, 0), (Leg::Straight, 160), (Leg::Introduced(0), 170), (Leg::Introduced(1), 420)];
+        assert_eq!(log, expected);
+        let mut plan = Plan::new(start, true, false, 2, 0).after_known(start, alone);
+        let log = run(&mut plan, start, |leg| (leg == Leg::Known).then_some(30));
+        let expected =
+            [(Leg::Known, 0), (Leg::Straight, 30), (Leg::Introduced(0), 40), (Leg::Introduced(1), 290)];
+        assert_eq!(log, expected, "it is over, and nobody waits for it any more");
     }
 
     #[test]

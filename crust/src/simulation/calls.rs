@@ -203,7 +203,7 @@ impl Service {
                 self.introduce(purpose, introducer, peer, not_before, until);
             }
             // There is no beacon in this network.
-            Leg::Sought | Leg::Relayed(_) => self.leg_failed(id, leg, "nothing there"),
+            Leg::Known | Leg::Sought | Leg::Relayed(_) => self.leg_failed(id, leg, "nothing there"),
         }
     }
 

@@ -160,6 +160,8 @@ impl Turning {
     pub(super) fn led(&mut self, peer: PublicKey, (attempted, path): Outcome) {
         self.improving.over(clock::now(), peer, attempted);
         if let Some(path) = path {
+            let taken = (path.kind, path.scheme, path.remote);
+            self.shared.remembered.moved(self.shared.network(), peer, taken);
             self.shared.events.tell(ServiceEvent::PathImproved { peer, path });
         }
     }
