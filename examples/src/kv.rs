@@ -103,11 +103,7 @@ fn run_with<R: Reference>(
     drop(inputs); // nobody waits for this thread any more
     let mut output = member.end()?;
     for (peer, traffic) in traffic? {
-        writeln!(
-            output,
-            "traffic {peer} written={} read={} stack_sent={} stack_received={}",
-            traffic.written, traffic.read, traffic.stack_sent, traffic.stack_received
-        )?;
+        writeln!(output, "traffic {peer} {traffic}")?;
     }
     output.flush()
 }

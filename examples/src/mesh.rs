@@ -11,7 +11,7 @@ mod report;
 mod table;
 mod two_threads;
 
-use std::time::Instant;
+use std::{fmt, time::Instant};
 
 use crust::PublicKey;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,16 @@ impl Traffic {
         self.written += written;
         self.stack_sent += stats.sent_bytes;
         self.stack_received += stats.received_bytes;
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { written, read, stack_sent, stack_received } = self;
+        write!(
+            formatter,
+            "written={written} read={read} stack_sent={stack_sent} stack_received={stack_received}"
+        )
     }
 }
 

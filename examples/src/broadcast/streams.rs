@@ -94,8 +94,12 @@ pub fn over_streams(
         controller: Mutex::new(Some(Arc::new(service.controller))),
         contacts: road,
     };
-    run_one_thread_with(&mut mesh, &mut member, Arc::new(road), set, &inputs, Member::handle_input)?;
+    let traffic =
+        run_one_thread_with(&mut mesh, &mut member, Arc::new(road), set, &inputs, Member::handle_input)?;
     eprintln!("{:?}", mesh.counters());
+    for (peer, traffic) in traffic {
+        eprintln!("traffic {peer} {traffic}");
+    }
     member.result.map(drop)
 }
 

@@ -40,7 +40,21 @@ fn nodes_that_know_contacts_talk_over_streams() {
         assert!(threads.iter().all(|number| *number == THREADS_OVER_STREAMS), "{threads:?}");
     }
     for node in nodes {
-        assert!(node.end());
+        let (ended, said) = node.end_and_tell();
+        assert!(ended, "{said}");
+        // What the node says it carried for each of the two others is what the stack says.
+        let counts: Vec<[u64; 4]> = said
+            .lines()
+            .filter(|line| line.starts_with("traffic "))
+            .map(|line| {
+                let numbers = line.split_whitespace().skip(2).map(|word| word.split_once('=').unwrap().1);
+                numbers.map(|number| number.parse().unwrap()).collect::<Vec<_>>().try_into().unwrap()
+            })
+            .collect();
+        assert_eq!(counts.len(), 2, "{said}");
+        for [written, read, sent, received] in counts {
+            assert!(written > 0 && (written, read) == (sent, received), "{said}");
+        }
     }
 }
 
@@ -170,11 +184,16 @@ impl Node {
 
     /// Ends its input and waits for it.
     fn end(self) -> bool {
+        self.end_and_tell().0
+    }
+
+    /// The same, with what it still said.
+    fn end_and_tell(self) -> (bool, String) {
         let Self { mut child, input, mut output, mut errors, .. } = self;
         drop(input);
         let mut rest = String::new();
         output.read_to_string(&mut rest).unwrap();
         errors.read_to_string(&mut rest).unwrap();
-        child.wait().unwrap().success()
+        (child.wait().unwrap().success(), rest)
     }
 }
