@@ -21,8 +21,11 @@
 //! | **Recording**: what was recorded is read when a node falls into wrong hands | Keys of the past are gone, and those for a layer are used once |
 //! | **Flooding** | Neighbours have a quota, queues and memories have bounds, a packet has 8 hops at most and never becomes two |
 //!
+//! Nobody tells the sender where a packet was lost: who answered errors would say where it is, and could be asked. The sender knows it by the time.
+//!
 //! A hop can tell an answer from a message, by the tag that is missing. What is **not** hidden is time: who sees all streams sees packets go in and
-//! come out. Nor is it hidden that this program is used, and by whom. A way all of whose nodes are one person's hides nothing from that person, who can
+//! come out. Who passes on for nobody, having one neighbour only or [hiding](OnionSettings::hidden) those it has, is known by its neighbours as the origin of
+//! what it sends, though not to whom. Nor is it hidden that this program is used, and by whom. A way all of whose nodes are one person's hides nothing from that person, who can
 //! announce as many nodes as he likes.
 
 mod announcement;
@@ -95,7 +98,8 @@ pub struct OnionSettings {
     pub micros: u64,
     /// How long an answer is waited for.
     pub answer_within: Duration,
-    /// Whether to tell nobody who the neighbours are. Such a node sends, and nobody sends to it or over it.
+    /// Whether to tell nobody who the neighbours are. Such a node sends, and nobody sends to it or over it, so that its neighbours know what comes
+    /// from it as its own.
     pub hidden: bool,
 }
 

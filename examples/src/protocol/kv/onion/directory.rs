@@ -78,7 +78,7 @@ impl<'a> Map<'a> {
         says(one, other) && says(other, one)
     }
 
-    /// Draws so many different nodes that lead from one to another, of all such ways. `draw` gives numbers by chance. `None` where there
+    /// Draws so many different nodes that lead from one to another: any such way may come, though not each as often. `draw` gives numbers by chance. `None` where there
     /// is no such way, or none was found in a bearable time.
     pub(super) fn way(
         &self,
