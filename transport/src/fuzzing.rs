@@ -55,7 +55,8 @@ pub fn path_checks(bytes: &[u8]) {
     let mut paths = Paths::new(first, head & 1 == 0, Seed::from(u64::from(*head)));
     paths.connected(CheckKeys::new(&[7; CheckKeys::BYTES], head & 1 == 1));
     let mut now = clock::now();
-    let awaited = Awaited { is_owed: true, round_trip: Duration::from_millis(40) };
+    let awaited =
+        Awaited { is_owed: true, has_stalled: head & 2 == 2, round_trip: Duration::from_millis(40) };
     let mut balance = [0_usize; 256];
     while let [operation, from, length, tail @ ..] = rest {
         let (datagram, tail) = tail.split_at(usize::from(*length).min(tail.len()));

@@ -13,6 +13,8 @@ mod call;
 mod links;
 mod meeting;
 mod node;
+#[cfg(test)]
+mod on_the_way;
 
 pub use meeting::{MeetingId, MeetingOptions, Seen};
 pub use node::{DialId, Node, NodeConfig, NodeEvent, StreamId};

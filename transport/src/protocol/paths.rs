@@ -8,13 +8,16 @@
 //! ```text
 //!  unknown ──datagram──► Checking ──answered──► proven ──► carries, if
 //!  offered ─────────────►    │                               * it was offered here: at once
-//!                            └─ never: left alone            * the peer has left the present way: we accepted, and nothing
-//!                                                              came by that since the check began
+//!                            └─ never: left alone            * the peer has left the present way: we accepted, the answer says
+//!                                                              that the dialer uses this one, and nothing came by the present
+//!                                                              one since the check began
 //!                                                            * the present way is dead: its own check went unanswered
 //! ```
 //!
 //! The dialer of the connection goes where it is told and does not follow as long as its way lives; the acceptor follows.
-//! So two that move at the same time do not chase each other.
+//! So two that move at the same time do not chase each other. That the dialer says which way it uses stands for the packet
+//! numbers of RFC 9000 §9.3, which the engine does not show: a datagram that was overtaken on an old way, or held back by
+//! somebody, has that way checked, and its answer moves nothing.
 
 mod check;
 mod made_up;
@@ -61,6 +64,8 @@ pub(crate) struct Paths {
     /// The first one carries.
     ways: Vec<KnownWay>,
     silence: Silence,
+    /// When a way that was offered was last taken: the dialer may be on its way there.
+    took: Option<Instant>,
     outgoing: VecDeque<(Way, Vec<u8>)>,
     moves: VecDeque<Move>,
 }
@@ -113,6 +118,7 @@ impl Paths {
             random: Random::new(seed),
             ways: vec![first],
             silence: Silence::default(),
+            took: None,
             outgoing: VecDeque::new(),
             moves: VecDeque::new(),
         }
@@ -131,6 +137,13 @@ impl Paths {
     /// The system has no use for our address on the present way any more.
     pub(crate) fn forget_local(&mut self) {
         self.ways[0].way.local = None;
+    }
+
+    /// Addresses of ours are gone, as after a change of network: the system knows what to send from instead.
+    pub(crate) fn forget_locals(&mut self, is_gone: impl Fn(IpAddr) -> bool) {
+        for known in &mut self.ways {
+            known.way.local = known.way.local.filter(|local| !is_gone(*local));
+        }
     }
 
     /// A QUIC datagram of this connection came.
@@ -153,19 +166,20 @@ impl Paths {
     pub(crate) fn handle_check(&mut self, now: Instant, way: Way, bytes: &[u8]) -> bool {
         let Some(keys) = &self.keys else { return false };
         let Some((id, checked)) = keys.decode(bytes) else { return false };
-        let answer = keys.answer(id, way.source.addr);
+        let is_used = !self.follows && self.active().source == way.source;
+        let answer = keys.answer(id, way.source.addr, is_used);
         let Some(index) = self.find_or_add(way) else { return true };
         match checked {
             Checked::Request => {
                 self.ways[index].received(bytes.len());
                 self.send(index, answer);
             }
-            Checked::Answer => self.handle_answer(now, index, id),
+            Checked::Answer { is_used } => self.handle_answer(now, index, id, is_used),
         }
         true
     }
 
-    fn handle_answer(&mut self, now: Instant, index: usize, id: TransactionId) {
+    fn handle_answer(&mut self, now: Instant, index: usize, id: TransactionId, is_used: bool) {
         let known = &mut self.ways[index];
         let asked = known.check.as_ref().and_then(|check| check.asked.iter().find(|(asked, _)| *asked == id));
         let (Some(&(_, asked)), Some(check)) = (asked, &known.check) else { return };
@@ -178,9 +192,13 @@ impl Paths {
             self.silence.ended();
             return;
         }
-        let left = self.ways[0].heard.is_none_or(|heard| heard < begun);
+        let left = is_used && self.ways[0].heard.is_none_or(|heard| heard < begun);
+        let settles = self.took.is_some_and(|took| now < took + SETTLING);
         let dead = self.ways[0].is_dead || self.silence.is_cut_off();
-        if self.ways[index].offered || self.follows && left || dead {
+        if self.ways[index].offered {
+            self.took = Some(now);
+            self.move_to(index);
+        } else if self.follows && left && !settles || dead {
             self.move_to(index);
         }
     }
@@ -188,7 +206,10 @@ impl Paths {
     /// Tries a way that was found out here, and takes it if it works.
     pub(crate) fn offer(&mut self, now: Instant, way: Way) {
         if self.ways[0].way.source == way.source {
-            return;
+            // It is the way that carries, if it does: one of ours has moved back, say, or the hole was closed meanwhile.
+            self.ways[0].way.local = way.local;
+            self.ways[0].next_check = None;
+            return self.begin_check(now, 0);
         }
         let Some(index) = self.find_or_add(way) else { return };
         self.ways[index].offered = true;
@@ -211,6 +232,9 @@ impl Paths {
 
     fn find_or_add(&mut self, way: Way) -> Option<usize> {
         if let Some(index) = self.ways.iter().position(|known| known.way.source == way.source) {
+            let known = &mut self.ways[index].way;
+            // Where the peer reached us last is where we are.
+            known.local = way.local.or(known.local);
             return Some(index);
         }
         // A connection within this host has datagrams larger than any network carries.
@@ -321,7 +345,8 @@ impl Paths {
             // A move changes places; a place looked at twice has nothing due the second time.
             self.go_on(now, index);
         }
-        if self.keys.is_some() && self.silence.look(now, awaited) {
+        let is_silent = self.silence.look(now, awaited);
+        if self.keys.is_some() && (is_silent || awaited.has_stalled) {
             self.ways[0].round_trip = Some(awaited.round_trip);
             for index in 0..self.ways.len() {
                 self.begin_check(now, index);
@@ -397,6 +422,8 @@ const SHORTEST_WAIT: Duration = Duration::from_millis(20);
 const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// Between the beginnings of two checks of one way.
 const CHECK_GAP: Duration = Duration::from_millis(250);
+/// So long a dialer may take to what its acceptor has taken already: two that punch find their hole within a round trip or two.
+const SETTLING: Duration = Duration::from_secs(1);
 /// So many requests by the present way without an answer, one after the other, are not mere loss.
 const LOST_REQUESTS: usize = 2;
 

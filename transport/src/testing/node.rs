@@ -239,6 +239,13 @@ impl Node {
         self.streams.iter().filter(move |(_, held)| held.peer == peer).map(|(id, _)| *id)
     }
 
+    /// Whether the peer of a stream does not answer any more, as [`Connection::is_cut_off`](crate::Connection::is_cut_off) tells.
+    #[must_use]
+    pub fn is_cut_off(&self, stream: StreamId) -> bool {
+        let link = self.streams.get(&stream).and_then(|held| self.links.get(held.link));
+        link.is_some_and(|link| link.paths.is_cut_off())
+    }
+
     /// Asks a TURN server for an address.
     pub fn ask_for_relay(&mut self, now: Instant, server: SocketAddr, credentials: TurnCredentials) {
         self.now = now;

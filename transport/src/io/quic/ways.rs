@@ -79,6 +79,7 @@ impl Ways {
     pub(super) fn handle_check(&mut self, now: Instant, socket: &Arc<UdpSocket>, way: Way, bytes: &[u8]) {
         if self.paths.handle_check(now, way, bytes) {
             self.hold_socket(socket);
+            self.local = self.paths.active().local;
         }
     }
 
@@ -86,6 +87,7 @@ impl Ways {
     pub(super) fn offer(&mut self, now: Instant, socket: &Arc<UdpSocket>, remote: SocketAddr) {
         let source = UdpSource { socket: socket.number(), addr: remote };
         self.paths.offer(now, Way { source, local: None });
+        self.local = self.paths.active().local;
         self.hold_socket(socket);
     }
 
@@ -179,10 +181,8 @@ impl Ways {
         }
         let is_gone = |local: IpAddr| !addresses.contains(&local.to_canonical());
         let moved = self.local.is_some_and(is_gone);
-        if moved {
-            self.local = None;
-            self.paths.forget_local();
-        }
+        self.paths.forget_locals(is_gone);
+        self.local = self.paths.active().local;
         // The peer is to see at once where we are.
         connection.path_changed(now, !moved);
         self.paths.check_all(now);

@@ -156,7 +156,7 @@ impl Search<'_> {
         let is_offered = self.offered.contains(&self.connection.way());
         let has_moved = self.takes_others && path.changes != self.changes && self.wanted.contains(path.kind);
         let is_well = !self.connection.is_cut_off();
-        (is_offered || is_well && (has_moved || self.was_cut_off)).then_some(path)
+        (is_well && (is_offered || has_moved || self.was_cut_off)).then_some(path)
     }
 
     fn take_news(&mut self, now: Instant) {

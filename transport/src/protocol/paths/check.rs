@@ -25,7 +25,10 @@ pub(crate) struct CheckKeys {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Checked {
     Request,
-    Answer,
+    Answer {
+        /// The dialer's datagrams take the way by which the request came.
+        is_used: bool,
+    },
 }
 
 impl CheckKeys {
@@ -57,12 +60,15 @@ impl CheckKeys {
             .fingerprint()
     }
 
-    pub(super) fn answer(&self, id: TransactionId, source: SocketAddr) -> Vec<u8> {
-        MessageBuilder::new(Class::Success, Method::BINDING, id)
+    /// `is_used`: whether our own datagrams take the way by which the request came; a dialer says so.
+    pub(super) fn answer(&self, id: TransactionId, source: SocketAddr, is_used: bool) -> Vec<u8> {
+        let mut answer = MessageBuilder::new(Class::Success, Method::BINDING, id)
             .attribute(attribute::USERNAME, &self.tag.0)
-            .mapped_address(source)
-            .integrity(&key(&self.ours))
-            .fingerprint()
+            .mapped_address(source);
+        if is_used {
+            answer = answer.attribute(attribute::USE_CANDIDATE, &[]);
+        }
+        answer.integrity(&key(&self.ours)).fingerprint()
     }
 
     /// Reads a message; `None` if it is not the peer's.
@@ -70,7 +76,7 @@ impl CheckKeys {
         let message = Message::decode(bytes).ok()?;
         let checked = match message.class() {
             Class::Request => Checked::Request,
-            Class::Success => Checked::Answer,
+            Class::Success => Checked::Answer { is_used: message.find(attribute::USE_CANDIDATE).is_some() },
             Class::Indication | Class::Error => return None,
         };
         let ours = message.method() == Method::BINDING
@@ -129,7 +135,7 @@ mod tests {
         let (dialer, acceptor) = keys();
         let id = TransactionId([7; 12]);
         let source = "198.51.100.2:4000".parse().unwrap();
-        for bytes in [dialer.request(id), dialer.answer(id, source)] {
+        for bytes in [dialer.request(id), dialer.answer(id, source, false), dialer.answer(id, source, true)] {
             assert!(acceptor.decode(&bytes).is_some());
             assert_eq!(dialer.decode(&bytes), None, "thrown back at us");
             // Behind the integrity stands the fingerprint, which may be left out.
@@ -138,6 +144,16 @@ mod tests {
                 forged[index] ^= 1;
                 assert_eq!(acceptor.decode(&forged), None, "byte {index}");
             }
+        }
+    }
+
+    #[test]
+    fn an_answer_says_whether_its_sender_uses_the_way() {
+        let (dialer, acceptor) = keys();
+        let (id, source) = (TransactionId([7; 12]), "198.51.100.2:4000".parse().unwrap());
+        for is_used in [false, true] {
+            let answer = dialer.answer(id, source, is_used);
+            assert_eq!(acceptor.decode(&answer), Some((id, Checked::Answer { is_used })));
         }
     }
 

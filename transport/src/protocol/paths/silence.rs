@@ -7,6 +7,9 @@
 //!    │                             │ nobody owes us an answer           │ after a quarter of the silence         │
 //!    └─────────────────────────────┴─────────── something came ─────────┴────────────────────────────────────────┘
 //! ```
+//!
+//! Who only receives waits for no answer: where data that came steadily stops coming, the connection says so, and the ways are looked
+//! at at once ([`Awaited::has_stalled`]).
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +33,9 @@ pub(super) struct Silence {
 pub(crate) struct Awaited {
     /// Whether the peer owes one: what only acknowledges is not answered.
     pub(crate) is_owed: bool,
-    /// How long one takes.
+    /// Whether data has just stopped to come, for longer than it paused lately.
+    pub(crate) has_stalled: bool,
+    /// How long an answer takes.
     pub(crate) round_trip: Duration,
 }
 
@@ -76,7 +81,7 @@ impl Silence {
         }
         self.looked = Some(now);
         let silent = now.saturating_duration_since(since);
-        self.next = Some(now + (silent / 4).clamp(FIRST_LOOK, LONGEST_PAUSE));
+        self.next = Some(now + (silent / 4).clamp(SHORTEST_PAUSE, LONGEST_PAUSE));
         true
     }
 
@@ -100,8 +105,10 @@ impl Silence {
     }
 }
 
-/// Longer than most round trips, and short enough that a person hardly notices. Also the shortest pause between two looks.
-const FIRST_LOOK: Duration = Duration::from_millis(500);
+/// Longer than most round trips, and short enough that a person hardly notices.
+const FIRST_LOOK: Duration = Duration::from_millis(300);
+/// Between two looks: as long as a check asks, nearly.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
 /// A path with a longer round trip is looked at before it can have answered.
 const LONGEST_PATIENCE: Duration = Duration::from_secs(3);
 /// Where a peer may be silent for hours.
@@ -111,7 +118,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
-    const OWED: Awaited = Awaited { is_owed: true, round_trip: Duration::from_millis(40) };
+    const OWED: Awaited =
+        Awaited { is_owed: true, has_stalled: false, round_trip: Duration::from_millis(40) };
 
     #[expect(clippy::disallowed_methods, reason = "a test has to count from somewhere")]
     fn start() -> Instant {
@@ -131,7 +139,7 @@ mod tests {
         }
         assert_eq!(looks[0], FIRST_LOOK);
         for pair in looks.windows(2) {
-            assert!(pair[1] - pair[0] <= (pair[0] / 4).max(FIRST_LOOK), "{looks:?}");
+            assert!(pair[1] - pair[0] <= (pair[0] / 4).max(SHORTEST_PAUSE), "{looks:?}");
         }
         let within_half_a_minute = looks.iter().filter(|at| at.as_secs() < 30).count();
         assert!((12..=20).contains(&within_half_a_minute) && looks.len() < 60, "{looks:?}");
@@ -153,7 +161,7 @@ mod tests {
         let start = start();
         let mut silence = Silence::default();
         silence.sent(start);
-        let awaited = Awaited { is_owed: true, round_trip: Duration::from_millis(700) };
+        let awaited = Awaited { round_trip: Duration::from_millis(700), ..OWED };
         assert!(!silence.look(start + FIRST_LOOK, awaited));
         assert_eq!(silence.timer(), Some(start + Duration::from_millis(2_100)));
         assert!(silence.look(start + Duration::from_millis(2_100), awaited));

@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub(crate) use event::{ConnectionEnd, ConnectionFigures, Outgoing, QuicEvent};
+use silence::Pauses;
 
 /// One connection with one peer, and its streams.
 ///
@@ -54,6 +55,7 @@ pub(crate) struct QuicConnection {
     max_streams: u32,
     most_streams: u32,
     last_heard: Instant,
+    pauses: Pauses,
     credit: Credit,
     tail: Tail,
     gather: Gather,
@@ -134,6 +136,7 @@ impl QuicConnection {
             max_streams: FIRST_STREAMS.min(limits.streams_per_connection),
             most_streams: limits.streams_per_connection,
             last_heard: now,
+            pauses: Pauses::new(now),
             credit: Credit::default(),
             tail: Tail::default(),
             gather: Gather::new(settings.may_gather),
@@ -151,6 +154,7 @@ impl QuicConnection {
 
     /// Takes what the endpoint routed here.
     pub(crate) fn handle_input(&mut self, now: Instant, input: ToConnection) {
+        self.pauses.ended(now, now.saturating_duration_since(self.last_heard));
         self.last_heard = now;
         self.may_be_blocked = true;
         self.gather.datagram_came(now);

@@ -2,7 +2,7 @@ use std::time::Instant;
 
 use quinn_proto::{Dir, StreamEvent, StreamId, VarInt};
 
-use super::{DONE, QuicConnection, QuicEvent, TOO_SLOW, silence::STALLED};
+use super::{DONE, QuicConnection, QuicEvent, TOO_SLOW};
 use crate::{
     StreamError,
     protocol::{
@@ -27,7 +27,7 @@ impl QuicConnection {
             }
             StreamEvent::Available { .. } => self.open_waiting(),
             StreamEvent::Readable { id } => {
-                self.timers.stalled.get_or_insert(now + STALLED);
+                self.data_came(now);
                 self.readable(id);
             }
             StreamEvent::Writable { id } => {

@@ -100,7 +100,7 @@ fn whose_data_stopped_coming_shows_once_where_it_is() {
     let mut pair = Pair::new(Link::default());
     let (ours, theirs, stream) = pair.connect();
     pair.acceptor.connection(theirs).write(stream, b"some").unwrap();
-    pair.run(MS * 500, |_| false);
+    pair.run(MS * 200, |_| false);
     let mut buffer = [0; 8];
     assert_eq!(pair.dialer.connection(ours).read(stream, &mut buffer), Ok(4));
     let silent_from = pair.now;
