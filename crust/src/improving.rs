@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use transport::{
     AccessToken, ConnectOptions as DialOptions, Connection, Path, PathKind, ProtocolLabel, Rendezvous,
+    RendezvousError,
 };
 
 use crate::{
@@ -12,7 +13,7 @@ use crate::{
     introduced::Introduction,
     io::{
         clock,
-        introduce::{Interrupt, Request},
+        introduce::{Interrupt, IntroductionError, Request},
     },
     protocol::introduction::ConnectionMark,
     road::{Road, Roads},
@@ -102,14 +103,21 @@ impl Detour {
             interrupt,
         };
         let introduction = Introduction { request, roads, improves: Some(mark) };
-        introduction.meet(introducer, rendezvous, |rendezvous, theirs| {
+        let led = introduction.meet(introducer, rendezvous, |rendezvous, theirs| {
             let options = DialOptions::new().timeout(PUNCHING).interrupter(interrupt.dials());
             if rescues {
                 rendezvous.rescue_connection(&self.connection, theirs, &options)
             } else {
                 rendezvous.improve_connection(&self.connection, theirs, &options)
             }
-        })
+        });
+        match led {
+            // Either side may have moved meanwhile; nothing was found out of how they can meet now.
+            Err(AttemptError::Rendezvous(RendezvousError::Interrupted)) if rescues => {
+                Err(IntroductionError::Interrupted.into())
+            }
+            led => led,
+        }
     }
 }
 

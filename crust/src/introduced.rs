@@ -64,6 +64,10 @@ impl Introduction<'_> {
                 while let Ok(more) = hearing.next(deadline) {
                     channel.receive(&more);
                 }
+                // It has moved meanwhile, say: what we look for is not there any more.
+                if self.request.rescues.is_some() && hearing.is_declined() {
+                    interrupt.interrupt();
+                }
             };
             thread::Builder::new()
                 .name("crust-hear".into())

@@ -1,5 +1,6 @@
 use std::{
     collections::BTreeMap,
+    net::SocketAddr,
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
@@ -29,6 +30,10 @@ struct State {
     /// How often the servers were changed.
     changes: u64,
     held: Option<Arc<Relay>>,
+    /// What is held may be dead: peers are told of it still, and another is asked for.
+    is_in_doubt: bool,
+    /// When that was last thought.
+    doubted: Option<Instant>,
     /// Somebody asks for one.
     is_asked: bool,
     /// How often it was asked for in vain.
@@ -42,12 +47,8 @@ impl Relaying {
 
     /// Uses these from now on; meetings under way keep what they have.
     pub(crate) fn set(&self, servers: Vec<TurnServer>) {
-        let mut state = self.state.hold();
-        state.servers = servers;
-        state.changes += 1;
-        let old = state.held.take();
-        drop(state);
-        drop(old);
+        self.state.hold().servers = servers;
+        self.forget();
     }
 
     /// An introducer's relay may be used: by these ways, with these credentials, which take the place of older ones.
@@ -59,14 +60,37 @@ impl Relaying {
     pub(crate) fn forget(&self) {
         let mut state = self.state.hold();
         state.changes += 1;
+        state.is_in_doubt = false;
         let old = state.held.take();
         // The server is told, outside the lock.
         drop(state);
         drop(old);
     }
 
+    /// A connection over a relay is cut off; `ours` is its address here. If that is the one we hold, it is forgotten. If the relay was the
+    /// peer's, ours may be of the same server, and dead as well, which nothing would have told us: the next meeting tells the peer of it and
+    /// asks for another all the same.
+    pub(crate) fn doubt(&self, now: Instant, ours: SocketAddr) {
+        let mut state = self.state.hold();
+        let Some(held) = &state.held else { return };
+        if held.addr() == ours {
+            drop(state);
+            return self.forget();
+        }
+        // A peer that says so again and again does not have one asked for each time.
+        if state.doubted.is_none_or(|doubted| doubted + SELDOM <= now) {
+            (state.is_in_doubt, state.doubted) = (true, Some(now));
+        }
+    }
+
     pub(crate) fn has_servers(&self) -> bool {
         !self.state.hold().servers().is_empty()
+    }
+
+    /// Whether one is to be asked for.
+    pub(crate) fn is_wanted(&self) -> bool {
+        let state = self.state.hold();
+        state.trusted().is_none() && !state.servers().is_empty()
     }
 
     /// The address, if there is one already.
@@ -74,7 +98,7 @@ impl Relaying {
         self.state.hold().usable()
     }
 
-    /// The address, asked for if there is none, or no longer: at the first server, and a quarter of a second later at the next,
+    /// The address, asked for if there is none, or no longer, or it is in doubt: at the first server, and a quarter of a second later at the next,
     /// as one that does not answer, such as where UDP is blocked, must not keep the peer waiting; whoever answers first is
     /// taken. Blocks for some round trips, at most three seconds; an interruption of `ends`, which serves for this call only, ends it.
     pub(crate) fn relay(
@@ -89,9 +113,9 @@ impl Relaying {
         }
         let rounds = state.rounds;
         loop {
-            let usable = state.usable();
-            if usable.is_some() || ends.is_interrupted() || state.rounds != rounds {
-                return usable;
+            let trusted = state.trusted();
+            if trusted.is_some() || ends.is_interrupted() || state.rounds != rounds {
+                return trusted;
             }
             if !state.is_asked {
                 break;
@@ -105,11 +129,17 @@ impl Relaying {
         let mut state = self.state.hold();
         state.is_asked = false;
         // Who was interrupted says nothing about the servers: the next one who waits asks for itself.
-        state.rounds += u64::from(found.is_none() && !ends.is_interrupted());
-        if state.changes == changes {
-            state.held.clone_from(&found);
+        let is_in_vain = found.is_none() && !ends.is_interrupted();
+        state.rounds += u64::from(is_in_vain);
+        // No other is to be had for now.
+        state.is_in_doubt &= !is_in_vain;
+        let mut old = None;
+        if state.changes == changes && found.is_some() {
+            old = std::mem::replace(&mut state.held, found.clone());
+            state.is_in_doubt = false;
         }
         drop(state);
+        drop(old);
         self.changed.notify_all();
         found
     }
@@ -128,6 +158,10 @@ impl State {
 
     fn usable(&self) -> Option<Arc<Relay>> {
         self.held.clone().filter(|relay| relay.failure().is_none())
+    }
+
+    fn trusted(&self) -> Option<Arc<Relay>> {
+        self.usable().filter(|_| !self.is_in_doubt)
     }
 }
 
@@ -185,5 +219,7 @@ fn ask(servers: &[TurnServer], transport: &Transport, events: &Events, ends: &In
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two servers: two round trips of a continent, in which TURN over UDP answers.
 const PACE: Duration = Duration::from_millis(250);
+/// Between two doubts, which cost an allocation each: longer than a peer is looked for after one.
+const SELDOM: Duration = Duration::from_secs(20);
 /// Asked at a time, each on a thread.
 const MAX_SERVERS: usize = 8;

@@ -176,8 +176,7 @@ impl Shared {
     ) {
         thread::scope(|scope| {
             #[cfg(feature = "turn")]
-            if roads.contains(Road::Relayed) && self.relaying.has_servers() && self.relaying.held().is_none()
-            {
+            if roads.contains(Road::Relayed) && self.relaying.is_wanted() {
                 let relay = || {
                     let found = self.relaying.relay(&self.transport, &self.events, &ends.relaying);
                     if found.is_some_and(|relay| channel.add_relay(&relay).is_some()) {
@@ -244,14 +243,14 @@ impl Shared {
         self.lan.nudge();
     }
 
-    /// A connection is cut off: if it goes over our address at a relay, the next address is asked for anew.
+    /// A connection is cut off: if it goes over a relay, an address at one is asked for anew.
     #[cfg_attr(not(feature = "turn"), expect(unused_variables, reason = "there are no relays"))]
     pub(crate) fn doubt_relay(&self, connection: &Connection) {
         #[cfg(feature = "turn")]
         if let Ok(path) = connection.path()
-            && self.relaying.held().is_some_and(|relay| relay.addr() == path.local)
+            && path.kind == transport::PathKind::Relayed
         {
-            self.relaying.forget();
+            self.relaying.doubt(clock::now(), path.local);
         }
     }
 

@@ -211,7 +211,7 @@ impl Request<'_> {
         let secret = entropy::ephemeral();
         let (knocking, knock) = Knocking::new(secret, transport.public_key(), self.peer, wish, sign);
         let calling = Calling::new(self.peer, knocking);
-        let mut line = Line { stream, frames: Frames::default(), calling };
+        let mut line = Line { stream, frames: Frames::default(), calling, is_declined: false };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
         loop {
             match line.next(self.deadline).map_err(|error| self.unless_interrupted(error))? {
@@ -265,6 +265,11 @@ impl Hearing {
             }
         }
     }
+
+    /// Whether the peer has said that nothing comes of it.
+    pub(crate) const fn is_declined(&self) -> bool {
+        self.0.is_declined
+    }
 }
 
 /// Frames to and from an introducer.
@@ -272,6 +277,7 @@ struct Line {
     stream: Stream,
     frames: Frames,
     calling: Calling,
+    is_declined: bool,
 }
 
 impl Line {
@@ -290,7 +296,10 @@ impl Line {
                     Err(NoCall::Later(error)) => {
                         tracing::debug!(%error, "what the peer said later is of no use");
                     }
-                    Err(over) => return Err(over.into()),
+                    Err(over) => {
+                        self.is_declined |= over == NoCall::Ended(EndReason::Declined);
+                        return Err(over.into());
+                    }
                 }
             }
             let left = deadline.saturating_duration_since(clock::now());

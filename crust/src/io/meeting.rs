@@ -4,8 +4,8 @@ use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 
 use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
-    ConnectOptions, Connection, ProtocolLabel, PublicKey, Refusal, Rendezvous, RendezvousChannel,
-    RendezvousError, RendezvousOffer, StreamKey,
+    ConnectOptions, Connection, Interrupter, ProtocolLabel, PublicKey, Refusal, Rendezvous,
+    RendezvousChannel, RendezvousError, RendezvousOffer, StreamKey,
 };
 
 use super::{
@@ -43,6 +43,8 @@ pub(super) enum Heard {
     Note(Vec<u8>),
     /// The introducer sees the peer come from there.
     Vouched(IpAddr),
+    /// This host has come into another network: what the peer was told of it leads nowhere now.
+    Moved,
 }
 
 /// What a peer that was admitted may have.
@@ -62,6 +64,8 @@ enum Failure {
     Refused(Refusal),
     #[error("it said nothing after our answer")]
     Silence,
+    #[error("this host has come into another network meanwhile")]
+    Moved,
     #[error("what it says of where it is cannot be used: {0}")]
     Note(#[from] NoteError),
     #[error("{}", crate::error_chain(.0))]
@@ -137,11 +141,14 @@ impl Meeting {
             told.map_err(RendezvousError::Socket)?;
             let (theirs, improves) = answering.handle_note(&self.first_note(&channel)?)?;
             let (notes, channel, is_over) = (&self.notes, &channel, &is_over);
+            let interrupter = Interrupter::default();
+            let stop = interrupter.clone();
             let hear = move || {
                 hear(notes, is_over, |heard| {
                     match heard {
                         Heard::Note(note) => channel.receive(&answering.handle_note(&note)?.0),
                         Heard::Vouched(ip) => channel.vouch(ip),
+                        Heard::Moved => stop.interrupt(),
                     }
                     Ok(())
                 });
@@ -150,12 +157,22 @@ impl Meeting {
                 .name("crust-hear".into())
                 .spawn_scoped(scope, hear)
                 .map_err(RendezvousError::Socket)?;
-            match (wish, improves) {
-                (Wish::Rescue(connection), _) => self.rescue(&connection, rendezvous, &theirs),
-                (Wish::Stream(_), Some(mark)) => self.improve(dialer, mark, rendezvous, &theirs),
-                (Wish::Stream(label), None) => self.take(dialer, rendezvous, &theirs, label),
-            }
+            self.meet_for((wish, improves), dialer, rendezvous, (&theirs, &interrupter))
         })
+    }
+
+    fn meet_for(
+        &self,
+        wish: (Wish, Option<ConnectionMark>),
+        dialer: PublicKey,
+        rendezvous: Rendezvous,
+        (theirs, interrupter): (&RendezvousOffer, &Interrupter),
+    ) -> Result<(), Failure> {
+        match wish {
+            (Wish::Rescue(connection), _) => self.rescue(&connection, rendezvous, theirs, interrupter),
+            (Wish::Stream(_), Some(mark)) => self.improve(dialer, mark, rendezvous, (theirs, interrupter)),
+            (Wish::Stream(label), None) => self.take(dialer, rendezvous, theirs, label),
+        }
     }
 
     /// What the peer may have: a stream, or another path for a connection that is there already.
@@ -179,6 +196,7 @@ impl Meeting {
             match self.notes.recv_deadline(deadline).map_err(|_| Failure::Silence)? {
                 Heard::Note(note) => return Ok(note),
                 Heard::Vouched(ip) => channel.vouch(ip),
+                Heard::Moved => return Err(Failure::Moved),
             }
         }
     }
@@ -211,7 +229,7 @@ impl Meeting {
         peer: PublicKey,
         mark: ConnectionMark,
         rendezvous: Rendezvous,
-        theirs: &RendezvousOffer,
+        (theirs, interrupter): (&RendezvousOffer, &Interrupter),
     ) -> Result<(), Failure> {
         // Whoever is to meet us at relays only learns no other address of ours.
         if !self.shared.dialling().roads.contains(Road::Punched) {
@@ -220,7 +238,7 @@ impl Meeting {
         let transport = &self.shared.transport;
         let mut connections = transport.connections(peer).into_iter();
         let connection = connections.find(|one| mark_of(one) == Some(mark)).ok_or(Failure::NotConnected)?;
-        let options = ConnectOptions::new().timeout(MEETING);
+        let options = ConnectOptions::new().timeout(MEETING).interrupter(interrupter);
         let improved = rendezvous.improve_connection(&connection, theirs, &options);
         let path = improved.map_err(Failure::NotImproved)?;
         self.shared.events.tell(ServiceEvent::PathImproved { peer, path });
@@ -233,8 +251,9 @@ impl Meeting {
         connection: &Connection,
         rendezvous: Rendezvous,
         theirs: &RendezvousOffer,
+        interrupter: &Interrupter,
     ) -> Result<(), Failure> {
-        let options = ConnectOptions::new().timeout(MEETING);
+        let options = ConnectOptions::new().timeout(MEETING).interrupter(interrupter);
         let rescued = rendezvous.rescue_connection(connection, theirs, &options);
         let path = rescued.map_err(Failure::NotImproved)?;
         self.shared.events.tell(ServiceEvent::PathImproved { peer: connection.public_key(), path });

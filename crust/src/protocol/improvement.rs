@@ -8,7 +8,9 @@
 //!    └────────────────────────┘ not introduced: after a quarter of a second, a half … 60 s
 //! ```
 //!
-//! A connection that is cut off does not wait for long, whatever was tried before.
+//! A connection that is cut off does not wait for long, whatever was tried before, and not for an attempt to leave its relay either, which is
+//! about a path that is dead now. Where nobody introduces us to its peer, that is tried again after a quarter of the time for which it has been
+//! cut off, so that an outage costs little more than it lasts.
 
 use std::time::{Duration, Instant};
 
@@ -23,6 +25,8 @@ pub(crate) struct Improvement {
     strangers: u32,
     /// When the last attempt was over.
     ended: Option<Instant>,
+    /// Since when one is cut off.
+    cut_off: Option<Instant>,
 }
 
 /// What came of an attempt.
@@ -44,16 +48,27 @@ enum State {
     Running {
         /// By then it is over, even if nobody told us.
         until: Instant,
-        /// The network has changed meanwhile.
-        stale: bool,
+        /// It is for one that is cut off.
+        rescues: bool,
+        /// What it is about has changed meanwhile.
+        stale: Option<Stale>,
     },
+}
+
+/// Why an attempt that is under way leads nowhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stale {
+    /// This host is in another network.
+    Network,
+    /// The path that was to become a better one is dead.
+    CutOff,
 }
 
 impl Improvement {
     /// One that is due at once.
     pub(crate) fn new(now: Instant) -> Self {
         let state = State::Waiting { until: now };
-        Self { state, budget: PunchBudget::default(), strangers: 0, ended: None }
+        Self { state, budget: PunchBudget::default(), strangers: 0, ended: None, cut_off: None }
     }
 
     /// Whether the next attempt is due.
@@ -61,20 +76,31 @@ impl Improvement {
         matches!(self.state, State::Waiting { until } if until <= now)
     }
 
-    /// An attempt begins.
+    /// An attempt to leave a relay begins.
     pub(crate) fn start(&mut self, now: Instant) {
-        self.state = State::Running { until: now + LONGEST_ATTEMPT, stale: false };
+        self.state = State::Running { until: now + LONGEST_ATTEMPT, rescues: false, stale: None };
+    }
+
+    /// One for a connection that is cut off begins.
+    pub(crate) fn start_rescue(&mut self, now: Instant) {
+        self.state = State::Running { until: now + LONGEST_ATTEMPT, rescues: true, stale: None };
     }
 
     /// The attempt is over.
     pub(crate) fn handle_end(&mut self, now: Instant, attempted: Attempted) {
-        let is_stale = matches!(self.state, State::Running { stale: true, .. });
+        let stale = match self.state {
+            State::Running { stale, .. } => stale,
+            State::Waiting { .. } => None,
+        };
         self.ended = Some(now);
         match attempted {
-            _ if is_stale => self.begin_anew(now),
+            _ if stale == Some(Stale::Network) => self.begin_anew(now),
             Attempted::Led => self.begin_anew(now),
+            _ if stale == Some(Stale::CutOff) => self.state = State::Waiting { until: now },
             Attempted::NotIntroduced => {
                 let wait = (FIRST_STRANGER * (1 << self.strangers.min(8))).min(LONGEST_STRANGER);
+                let silent = self.cut_off.map(|since| now.saturating_duration_since(since) / 4);
+                let wait = silent.map_or(wait, |quarter| wait.min(quarter).max(FIRST_STRANGER));
                 self.strangers = self.strangers.saturating_add(1);
                 self.state = State::Waiting { until: now + wait };
             }
@@ -87,22 +113,36 @@ impl Improvement {
     }
 
     fn begin_anew(&mut self, now: Instant) {
-        *self = Self { ended: self.ended, ..Self::new(now) };
+        *self = Self { ended: self.ended, cut_off: self.cut_off, ..Self::new(now) };
     }
 
-    /// A connection is cut off: the next attempt is due, but not right after the last.
-    pub(crate) fn handle_cut_off(&mut self, now: Instant) {
-        if let State::Waiting { until } = &mut self.state {
-            let soon = self.ended.map_or(now, |ended| now.max(ended + BETWEEN));
-            *until = soon.min(*until);
+    /// A connection is cut off: the next attempt is due, but not right after the last. Tells whether one is under way that is to be ended.
+    pub(crate) fn handle_cut_off(&mut self, now: Instant) -> bool {
+        self.cut_off = Some(now);
+        match &mut self.state {
+            State::Waiting { until } => {
+                let soon = self.ended.map_or(now, |ended| now.max(ended + BETWEEN));
+                *until = soon.min(*until);
+                false
+            }
+            State::Running { rescues: true, .. } => false,
+            State::Running { stale, .. } => {
+                stale.get_or_insert(Stale::CutOff);
+                true
+            }
         }
+    }
+
+    /// None is cut off any more.
+    pub(crate) fn handle_answered_again(&mut self) {
+        self.cut_off = None;
     }
 
     /// This host has come into another network, which may be a better one.
     pub(crate) fn handle_network_change(&mut self, now: Instant) {
         match &mut self.state {
             State::Waiting { .. } => self.begin_anew(now),
-            State::Running { stale, .. } => *stale = true,
+            State::Running { stale, .. } => *stale = Some(Stale::Network),
         }
     }
 
@@ -257,9 +297,42 @@ mod tests {
         assert_eq!(improvement.poll_timeout(), now + BETWEEN, "not right after the last");
         improvement.handle_cut_off(now + BETWEEN * 60);
         assert_eq!(improvement.poll_timeout(), now + BETWEEN, "and not put off");
-        // One under way is not disturbed.
-        improvement.start(now);
-        improvement.handle_cut_off(now);
-        assert!(improvement.is_running());
+    }
+
+    #[test]
+    fn who_is_cut_off_does_not_wait_for_an_attempt_to_leave_the_relay() {
+        let start = start();
+        let mut improvement = Improvement::new(start);
+        improvement.start(start);
+        let now = start + Duration::from_secs(2);
+        assert!(improvement.handle_cut_off(now), "that one is to be ended");
+        assert!(improvement.is_running() && !improvement.is_due(now));
+        improvement.handle_end(now, Attempted::NotMet);
+        assert!(improvement.is_due(now));
+        // A rescue that is under way is not disturbed.
+        improvement.start_rescue(now);
+        assert!(!improvement.handle_cut_off(now));
+        improvement.handle_end(now, Attempted::NotMet);
+        assert!(!improvement.is_due(now) && improvement.poll_timeout() <= now + Duration::from_secs(1));
+    }
+
+    #[test]
+    fn whose_introducer_is_away_meanwhile_asks_within_a_quarter_of_the_outage() {
+        let start = start();
+        let mut improvement = Improvement::new(start);
+        improvement.handle_cut_off(start);
+        let (mut now, mut waits) = (start, Vec::new());
+        while now < start + Duration::from_secs(30) {
+            improvement.start_rescue(now);
+            improvement.handle_end(now, Attempted::NotIntroduced);
+            waits.push((now - start, improvement.poll_timeout() - now));
+            now = improvement.poll_timeout();
+        }
+        assert!(waits.iter().all(|(after, wait)| *wait <= FIRST_STRANGER.max(*after / 4)), "{waits:?}");
+        assert!((10..=25).contains(&waits.len()), "{waits:?}");
+        improvement.handle_answered_again();
+        improvement.start_rescue(now);
+        improvement.handle_end(now, Attempted::NotIntroduced);
+        assert_eq!(improvement.poll_timeout() - now, LONGEST_STRANGER);
     }
 }

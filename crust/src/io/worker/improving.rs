@@ -47,7 +47,12 @@ impl Detours {
         let was_cut_off = self.is_cut_off;
         self.is_cut_off = self.open.iter().any(Detour::is_cut_off);
         if self.is_cut_off && !was_cut_off {
-            self.improvement.handle_cut_off(now);
+            let ends = self.improvement.handle_cut_off(now);
+            if let Some(running) = self.running.as_ref().filter(|_| ends) {
+                running.interrupt();
+            }
+        } else if was_cut_off && !self.is_cut_off {
+            self.improvement.handle_answered_again();
         }
     }
 
@@ -128,8 +133,13 @@ impl Improving {
         }
         let is_due = |detours: &&mut Detours| detours.is_wanted && detours.improvement.is_due(now);
         let due = self.peers.values_mut().find(is_due)?;
-        let detour = due.open.iter().find(|detour| detour.is_wanted())?.clone();
-        due.improvement.start(now);
+        let cut_off = due.open.iter().find(|detour| detour.is_cut_off());
+        let detour = cut_off.or_else(|| due.open.iter().find(|detour| detour.is_wanted()))?.clone();
+        if cut_off.is_some() {
+            due.improvement.start_rescue(now);
+        } else {
+            due.improvement.start(now);
+        }
         let interrupt = Arc::new(Interrupt::default());
         due.running = Some(interrupt.clone());
         Some((detour, interrupt))

@@ -3,13 +3,20 @@
 use std::{net::IpAddr, time::Instant};
 
 use super::{Role, Turning};
-use crate::{io::clock, protocol::introducer::frame::Frame};
+use crate::{
+    io::{clock, meeting::Heard},
+    protocol::introducer::frame::Frame,
+};
 
 impl Turning {
     /// Asks anew for what the last network gave.
     pub(super) fn handle_network_change(&mut self, addresses: &[IpAddr]) {
         let now = clock::now();
         self.improving.handle_network_change(now);
+        for meeting in self.ringing.values() {
+            // One that has no room has notes to read first, and then a deadline.
+            let _ = meeting.try_send(Heard::Moved);
+        }
         self.forward_ports_here(now, addresses);
         for index in 0..self.attachments.len() {
             self.ask_again(index, now);
