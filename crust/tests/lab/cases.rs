@@ -12,9 +12,7 @@ use crust::{Config, ConnectOptions, Lan, Road, Scheme, Service, ServiceEvent};
 use nat_lab::{Lab, Topology};
 
 use crate::{
-    again, figures, forwarding, idle, leaving,
-    moving::{self, Mover, Sender},
-    outage, relaying,
+    again, figures, forwarding, idle, leaving, moving, outage, relaying, transfers,
     world::{Carried, Met, World, soon},
 };
 
@@ -29,11 +27,11 @@ const CASES: [Case; 17] = [
     ("what_cannot_meet_meets_over_a_relay", what_cannot_meet_meets_over_a_relay),
     ("a_relayed_stream_moves_to_a_direct_path_and_loses_nothing", a_relayed_stream_moves),
     ("an_introducer_that_comes_back_is_found_again", an_introducer_that_comes_back),
-    ("a_transfer_goes_on_in_another_network", a_transfer_goes_on_in_another_network),
-    ("a_transfer_goes_on_between_homes_whoever_moves", a_transfer_goes_on_between_homes),
-    ("a_transfer_outlives_a_router_that_forgets", a_transfer_outlives_a_router_that_forgets),
-    ("a_transfer_outlives_its_relay", a_transfer_outlives_its_relay),
-    ("a_transfer_outlives_an_outage_shorter_than_dead_after", a_transfer_outlives_an_outage),
+    ("a_transfer_goes_on_in_another_network", transfers::a_transfer_goes_on_in_another_network),
+    ("a_transfer_goes_on_between_homes_whoever_moves", transfers::a_transfer_goes_on_between_homes),
+    ("a_transfer_outlives_a_router_that_forgets", transfers::a_transfer_outlives_a_router_that_forgets),
+    ("a_transfer_outlives_its_relay", transfers::a_transfer_outlives_its_relay),
+    ("a_transfer_outlives_an_outage_shorter_than_dead_after", transfers::a_transfer_outlives_an_outage),
     ("a_longer_outage_ends_both_ends_and_a_call_soon_succeeds", a_longer_outage_ends_both_ends),
     ("a_tcp_stream_ends_with_its_network_and_the_next_is_quick", a_tcp_stream_ends_with_its_network),
     ("who_moves_is_attached_again_and_met", who_moves_is_attached_again),
@@ -61,7 +59,7 @@ pub(crate) fn main() -> ExitCode {
 /// Prints a table; tells whether there is one of that name.
 fn print(what: &str, rest: &[&str]) -> bool {
     let has = |wanted| rest.contains(&wanted);
-    if has("trace") {
+    if has("trace") && what != "moves" {
         let level = tracing_subscriber::filter::LevelFilter::DEBUG;
         tracing_subscriber::fmt().with_max_level(level).with_thread_names(true).init();
     }
@@ -72,7 +70,10 @@ fn print(what: &str, rest: &[&str]) -> bool {
             print_idle(Duration::from_secs(rest.first().map_or(120, |seconds| seconds.parse().unwrap())))
         }
         "again" => again::print(trials),
-        "moves" => print_moves(trials),
+        "moves" => {
+            let words: Vec<&str> = rest.iter().skip(1).copied().filter(|word| *word != "trace").collect();
+            transfers::print(trials, &words, has("trace"));
+        }
         "leaves" => {
             let pairs: Vec<_> = pairs.iter().filter_map(|pair| pair.split_once(':')).collect();
             print_leaves(trials, if pairs.is_empty() { &LEAVING } else { &pairs });
@@ -187,49 +188,6 @@ fn an_introducer_that_comes_back() {
     world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
 }
 
-fn a_transfer_goes_on_in_another_network() {
-    for sender in [Sender::Dialler, Sender::Acceptor] {
-        let gap = moving::gap_of_a_move(sender);
-        println!("  {sender:?} sends: nothing came for {:.0} ms", millis(gap));
-        assert!(gap < AWAKE, "{sender:?}: {gap:?}");
-    }
-}
-
-fn a_transfer_goes_on_between_homes() {
-    for (mover, sender) in [
-        (Mover::Dialler, Sender::Acceptor),
-        (Mover::Acceptor, Sender::Acceptor),
-        (Mover::Both, Sender::Dialler),
-    ] {
-        let gap = moving::gap_between_homes(mover, sender);
-        println!("  {mover:?} moves, {sender:?} sends: nothing came for {:.0} ms", millis(gap));
-        assert!(gap < AWAKE, "{mover:?}, {sender:?}: {gap:?}");
-    }
-}
-
-fn a_transfer_outlives_a_router_that_forgets() {
-    for (acceptor, sender) in
-        [("server", Sender::Acceptor), ("b1", Sender::Acceptor), ("b1", Sender::Dialler)]
-    {
-        let gap = moving::gap_of_a_rebinding(acceptor, sender);
-        println!("  with {acceptor}, {sender:?} sends: nothing came for {:.0} ms", millis(gap));
-        assert!(gap < AWAKE, "{acceptor}, {sender:?}: {gap:?}");
-    }
-}
-
-fn a_transfer_outlives_its_relay() {
-    let gap = moving::gap_of_a_relay_that_dies(Sender::Acceptor);
-    println!("  nothing came for {:.0} ms", millis(gap));
-    assert!(gap < AWAKE, "{gap:?}");
-}
-
-fn a_transfer_outlives_an_outage() {
-    let outage = Duration::from_secs(3);
-    let gap = outage::gap_of_an_outage(outage);
-    println!("  nothing came for {:.0} ms, of which the outage {:.0} ms", millis(gap), millis(outage));
-    assert!(gap < AWAKE, "{gap:?}");
-}
-
 fn a_longer_outage_ends_both_ends() {
     let (ended, again) = outage::end_by_an_outage();
     let [first, second] = ended.map(millis);
@@ -258,28 +216,6 @@ fn who_moves_is_attached_again() {
 
 pub(crate) fn millis(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
-}
-
-/// How long transfers stand still when the dialler goes over to another network, so many times each.
-fn print_moves(trials: usize) {
-    println!("what happens | who sends | times | data flows again p50, p95");
-    println!("--- | --- | --- | ---");
-    let print = |what: &str, sender: Sender, gap: &dyn Fn() -> Duration| {
-        let mut gaps: Vec<Duration> = (0..trials).map(|_| gap()).collect();
-        gaps.sort();
-        let quantile = |q: usize| millis(gaps[(gaps.len() * q / 100).min(gaps.len() - 1)]);
-        println!("{what} | {sender:?} | {trials} | {:.0} ms, {:.0} ms", quantile(50), quantile(95));
-    };
-    for sender in [Sender::Dialler, Sender::Acceptor] {
-        print("dialler of a public host moves", sender, &|| moving::gap_of_a_move(sender));
-        for mover in [Mover::Dialler, Mover::Acceptor, Mover::Both] {
-            let what = format!("{mover:?} moves, between homes");
-            print(&what, sender, &|| moving::gap_between_homes(mover, sender));
-        }
-        print("router forgets, public host", sender, &|| moving::gap_of_a_rebinding("server", sender));
-        print("router forgets, between homes", sender, &|| moving::gap_of_a_rebinding("b1", sender));
-        print("relay dies", sender, &|| moving::gap_of_a_relay_that_dies(sender));
-    }
 }
 
 /// How long after they came up streams leave the relay that they had to begin on, and what it carries if nobody says anything, so many
@@ -352,8 +288,6 @@ fn patient() -> ConnectOptions {
 /// A relayed stream is direct within so many milliseconds, 95 of 100, and the relay carries so many bytes meanwhile.
 const LEFT_MS: f64 = 2_000.0;
 const CARRIED: u64 = 4_096;
-/// Far from the promised 3 s, for machines whose cores are all busy; the streams themselves would be lost after 30 s.
-const AWAKE: Duration = Duration::from_secs(25);
 /// Pairs for which holes can be punched once the networks let them.
 const LEAVING: [(&str, &str); 4] =
     [("easy", "easy"), ("easyrand", "easyrand"), ("easy", "cgnat"), ("easy", "hard")];

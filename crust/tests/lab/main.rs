@@ -3,7 +3,8 @@
 //! Without arguments a short list of cases runs; `figures [TRIALS] [relayed] [trace] [PAIR…]` prints the table of how many pairs of
 //! NATs meet, how fast, by which road, and whether they are direct in the end: with a relay on the public host, with the log, and only pairs such
 //! as `easy:hard`; `again [TRIALS]` how much sooner a pair that knows each other meets; `leaves [TRIALS] [PAIR…]` how soon streams leave
-//! the relay that they had to begin on, and what it carried until then.
+//! the relay that they had to begin on, and what it carried until then; `moves [RUNS] [trace] [WORD…]` how long transfers stand still when hosts
+//! move, routers forget and relays die: only what the words name, and with `trace` one after the other, with the log of those that took long.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ mod moving;
 mod outage;
 #[cfg(target_os = "linux")]
 mod relaying;
+#[cfg(target_os = "linux")]
+mod transfers;
 #[cfg(target_os = "linux")]
 mod world;
 

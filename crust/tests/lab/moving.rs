@@ -15,7 +15,16 @@ use nat_lab::{Lab, Link, Site, Topology, parse_nats};
 
 use crate::world::{World, soon};
 
-/// Who sends while the dialler moves.
+/// What a transfer cost in whose midst something happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transfer {
+    /// The longest time in which nothing came.
+    pub(crate) gap: Duration,
+    /// Bytes that were sent and did not arrive, or arrived out of order.
+    pub(crate) lost: u64,
+}
+
+/// Who sends while something happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Sender {
     Dialler,
@@ -66,6 +75,7 @@ fn plug_in(lab: &Lab, (host, router, _): Way) {
 /// Takes a host over: the first address and its interface go, then the other ones come.
 fn move_over(lab: &Lab, (host, _, home): Way) {
     let host = lab.node(host).namespace();
+    ip(&format!("-n {host} addr flush dev eth0"));
     ip(&format!("-n {host} link set eth0 down"));
     ip(&format!("-n {host} addr add 192.168.{home}.77/24 dev eth1"));
     ip(&format!("-n {host} route add default via 192.168.{home}.1"));
@@ -76,30 +86,75 @@ fn ip(line: &str) {
     assert!(status.success(), "ip {line}");
 }
 
-/// The longest time in which nothing came, while one side sends and the dialler of a public host moves.
-pub(crate) fn gap_of_a_move(sender: Sender) -> Duration {
+/// One side sends and the dialler of a public host moves.
+pub(crate) fn move_from_a_public_host(sender: Sender) -> Transfer {
     let world = homes("easy");
     let (server, client) = (world.listening("server"), world.dialling("a1"));
     let streams = connect(&world, ("a1", &client), ("server", &server), Scheme::Quic);
-    let gap = transfer(sender, &streams, || move_over(&world.lab, WAYS[0]));
+    let cost = transfer(sender, &streams, || move_over(&world.lab, WAYS[0]));
     await_move(&client, WAYS[0]);
-    gap
+    cost
 }
 
 /// The same between two homes, neither of which lets anybody in; one of the two moves, or both do.
-pub(crate) fn gap_between_homes(mover: Mover, sender: Sender) -> Duration {
+pub(crate) fn move_between_homes(mover: Mover, sender: Sender) -> Transfer {
+    let mut world = homes("easy");
+    let client = world.dialling("a1");
+    move_from(&mut world, &client, mover, sender, |_| ())
+}
+
+/// The same where an introducer calls the dialler too, so that an acceptor that moves can ask for it.
+pub(crate) fn move_of_two_that_are_attached(mover: Mover, sender: Sender) -> Transfer {
+    let mut world = homes("easy");
+    let client = world.listening("a1");
+    move_from(&mut world, &client, mover, sender, |_| ())
+}
+
+/// The acceptor moves while the dialler, which has moved, looks for it.
+pub(crate) fn move_one_after_the_other(sender: Sender) -> Transfer {
     let world = homes("easy");
     let (server, client) = (world.listening("b1"), world.dialling("a1"));
     let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
+    transfer(sender, &streams, || {
+        move_over(&world.lab, WAYS[0]);
+        // The knock, or the punch, is under way by then.
+        thread::sleep(Duration::from_millis(600));
+        move_over(&world.lab, WAYS[1]);
+    })
+}
+
+/// Both move, and their only introducer is away for a second.
+pub(crate) fn move_while_the_introducer_restarts(sender: Sender) -> Transfer {
+    let mut world = homes("easy");
+    let client = world.dialling("a1");
+    move_from(&mut world, &client, Mover::Both, sender, |world| {
+        world.stop_introducer();
+        thread::sleep(Duration::from_secs(1));
+        world.start_introducer();
+    })
+}
+
+fn move_from(
+    world: &mut World,
+    client: &Service,
+    mover: Mover,
+    sender: Sender,
+    meanwhile: impl FnOnce(&mut World),
+) -> Transfer {
+    let server = world.listening("b1");
+    let streams = connect(world, ("a1", client), ("b1", &server), Scheme::Quic);
     assert_eq!(streams.each_ref().map(|stream| stream.path().kind), [PathKind::Punched; 2]);
-    let gap = transfer(sender, &streams, || mover.moves().iter().for_each(|way| move_over(&world.lab, *way)));
-    for way in mover.moves() {
+    let cost = transfer(sender, &streams, || {
+        mover.moves().iter().for_each(|way| move_over(&world.lab, *way));
+        meanwhile(world);
+    });
+    for way in mover.moves().iter().filter(|_| cost.lost == 0) {
         // As the other side sees it.
-        let (mover, other) = if way.0 == "a1" { (&client, &streams[1]) } else { (&server, &streams[0]) };
+        let (mover, other) = if way.0 == "a1" { (client, &streams[1]) } else { (&server, &streams[0]) };
         await_move(mover, *way);
         assert_eq!(other.path().remote.ip(), world.lab.node(way.1).address());
     }
-    gap
+    cost
 }
 
 fn await_move(service: &Service, (_, _, home): Way) {
@@ -108,20 +163,31 @@ fn await_move(service: &Service, (_, _, home): Way) {
     while !moved(&service.controller.events().recv_deadline(soon()).expect("the service notices")) {}
 }
 
-/// The same where the dialler's router forgets its mappings, and gives a new port to what goes out from then on.
-pub(crate) fn gap_of_a_rebinding(acceptor: &str, sender: Sender) -> Duration {
+/// Two of whom one is `a1` with a router that forgets its mappings, and gives a new port to what goes out from then on.
+pub(crate) fn rebinding_of_the_dialler(acceptor: &str, sender: Sender) -> Transfer {
     let world = homes("easy");
     let (server, client) = (world.listening(acceptor), world.dialling("a1"));
     let streams = connect(&world, ("a1", &client), (acceptor, &server), Scheme::Quic);
     let before = streams[1].path().remote;
-    let gap = transfer(sender, &streams, || forget(&world.lab));
+    let cost = transfer(sender, &streams, || forget(&world.lab, "ra"));
     assert_ne!(streams[1].path().remote, before, "the acceptor sees another port");
-    gap
+    cost
 }
 
-/// Has the first home's router forget what is under way, and map to other ports from then on.
-fn forget(lab: &Lab) {
-    let router = lab.node("ra");
+/// The same of the acceptor's router.
+pub(crate) fn rebinding_of_the_acceptor(sender: Sender) -> Transfer {
+    let world = homes("easy");
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
+    let before = streams[0].path().remote;
+    let cost = transfer(sender, &streams, || forget(&world.lab, "rb"));
+    assert_ne!(streams[0].path().remote, before, "the dialler sees another port");
+    cost
+}
+
+/// Has a home's router forget what is under way, and map to other ports from then on.
+fn forget(lab: &Lab, router: &str) {
+    let router = lab.node(router);
     let to = format!("{}:50000-50999", router.address());
     let rule = ["insert", "rule", "inet", "natlab", "outwards", "oifname", "wan", "meta", "l4proto", "udp"];
     let status = router.command("nft").args(rule).args(["snat", "ip", "to", &to]).status().unwrap();
@@ -129,8 +195,9 @@ fn forget(lab: &Lab) {
     router.forget_flows().unwrap();
 }
 
-/// The same where two that can meet at relays only lose the one that they use; another is there.
-pub(crate) fn gap_of_a_relay_that_dies(sender: Sender) -> Duration {
+/// Two that can meet at relays only lose the one that they use; another is there, lent to the acceptor. The relay may be one that
+/// either asked for: whoever is the first.
+pub(crate) fn death_of_a_relay(sender: Sender) -> Transfer {
     let mut world = World::new("hard", "hard");
     world.start_relay();
     world.lend_another_relay();
@@ -138,21 +205,20 @@ pub(crate) fn gap_of_a_relay_that_dies(sender: Sender) -> Duration {
     let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
     let before = streams.each_ref().map(|stream| stream.path());
     assert!(before.iter().all(|path| Road::from(path.kind) == Road::Relayed), "{before:?}");
-    let gap = transfer(sender, &streams, || world.stop_relay());
+    let cost = transfer(sender, &streams, || world.stop_relay());
     for (stream, before) in streams.iter().zip(before) {
         let path = stream.path();
         assert!(path.kind == PathKind::Relayed && path.changes > before.changes, "{path:?} after {before:?}");
     }
-    gap
+    cost
 }
 
-/// The longest time in which nothing came, while one side sends and something happens in the midst of it. What was sent has
-/// arrived, and in order.
+/// One side sends and something happens in the midst of it.
 pub(crate) fn transfer(
     sender: Sender,
     [dialled, accepted]: &[Stream; 2],
     trouble: impl FnOnce(),
-) -> Duration {
+) -> Transfer {
     let (writer, reader) = match sender {
         Sender::Dialler => (dialled, accepted),
         Sender::Acceptor => (accepted, dialled),
@@ -198,32 +264,43 @@ pub(crate) fn connect(
 
 fn write_blocks(mut stream: &Stream) {
     for number in 0..BLOCKS {
-        stream.write_all(&block(number)).unwrap();
+        if stream.write_all(&block(number)).is_err() {
+            // The reader says what is missing.
+            return;
+        }
         // A sender with a pace of its own, so that a gap shows.
         thread::sleep(PACE);
     }
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let _ = stream.shutdown(std::net::Shutdown::Write);
     // Its end must not overtake what it wrote.
     stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let _ = stream.read(&mut [0]);
 }
 
-fn read_blocks(mut stream: &Stream, under_way: &mpsc::Sender<()>) -> Duration {
+fn read_blocks(mut stream: &Stream, under_way: &mpsc::Sender<()>) -> Transfer {
     stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
-    let (mut last, mut longest) = (Instant::now(), Duration::ZERO);
-    for number in 0..BLOCKS {
+    let (mut last, mut gap) = (Instant::now(), Duration::ZERO);
+    let mut number = 0;
+    while number < BLOCKS {
         let mut got = [0; BLOCK_BYTES];
-        stream.read_exact(&mut got).unwrap();
-        assert!(got == block(number), "block {number} is another one");
-        longest = longest.max(last.elapsed());
+        let came = stream.read_exact(&mut got);
+        gap = gap.max(last.elapsed());
+        if came.is_err() || got != block(number) {
+            break;
+        }
         last = Instant::now();
+        number += 1;
         if number == BLOCKS / 4 {
             under_way.send(()).unwrap();
         }
     }
-    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "nothing comes after the last block");
-    stream.shutdown(std::net::Shutdown::Write).unwrap();
-    longest
+    let mut lost = (BLOCKS - number) * BLOCK_BYTES as u64;
+    if lost == 0 {
+        // Nothing comes after the last block.
+        lost = stream.read(&mut [0]).map_or(0, |more| more as u64);
+    }
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    Transfer { gap, lost }
 }
 
 fn block(number: u64) -> [u8; BLOCK_BYTES] {

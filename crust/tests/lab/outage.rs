@@ -12,20 +12,20 @@ use crust::{ConnectOptions, Scheme, Stream, StreamError};
 use nat_lab::Lab;
 
 use crate::{
-    moving::{Sender, connect, transfer},
+    moving::{Sender, Transfer, connect, transfer},
     world::World,
 };
 
 /// What a peer may be silent for, in these tests.
 const DEAD_AFTER: Duration = Duration::from_secs(6);
 
-/// Two homes between which nothing passes for as long, in the midst of a transfer; the longest time in which nothing came.
-pub(crate) fn gap_of_an_outage(time: Duration) -> Duration {
+/// Two homes between which nothing passes for as long, in the midst of a transfer.
+pub(crate) fn outage(time: Duration, sender: Sender) -> Transfer {
     assert!(time < DEAD_AFTER);
     let world = World::new("easy", "easy").dead_after(DEAD_AFTER);
     let (server, client) = (world.listening("b1"), world.dialling("a1"));
     let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
-    transfer(Sender::Dialler, &streams, || {
+    transfer(sender, &streams, || {
         cut(&world.lab, "add");
         thread::sleep(time);
         cut(&world.lab, "del");
