@@ -69,9 +69,9 @@ impl ConnectOptions {
     /// first and whichever of the two was reached, and neither `accept` sees it. Default: each call has a stream of its own,
     /// whose other end comes out of the peer's `accept`.
     ///
-    /// It waits for the peer's call until its deadline. By [`Road::Lan`] and [`Road::Direct`] alone: each of the two must know
-    /// or find an address of the other, of which one must answer; no introducer is asked. One such call at a time to one peer with
-    /// one label, the next one a second after its end. Whom one calls so is admitted, whatever the lists and tokens say.
+    /// It waits for the peer's call until its deadline, by all roads: each of the two must know or find an address of the other, of which one
+    /// must answer, or know an introducer to which the other is attached, of which one must be. One such call at a time to one peer with one
+    /// label, the next one a second after its end. Whom one calls so is admitted, whatever the lists and tokens say.
     #[must_use]
     pub fn single(mut self) -> Self {
         self.single = true;

@@ -15,7 +15,7 @@ use crate::{
     AcceptingEndpoints, ConnectError, ConnectOptions, ConnectTrace, Contact, Destination,
     EndpointCacheIterator, Introducer, LanError, LanWarning, Rendezvous, Road, ServiceEvent, StartError,
     UdpRendezvousInfo,
-    dial::{Dial, in_order},
+    dial::{Dial, Single, in_order},
     io::{
         clock,
         introduce::Interrupt,
@@ -158,7 +158,7 @@ impl ServiceController {
         let schemes = options.schemes.as_deref().unwrap_or(&dialling.schemes);
         let roads = options.roads.unwrap_or(Roads::ALL).and(dialling.roads);
         let begun = clock::now();
-        let introduces = !options.single && (roads.contains(Road::Punched) || roads.contains(Road::Relayed));
+        let introduces = roads.contains(Road::Punched) || roads.contains(Road::Relayed);
         let own = self.shared.introducers();
         let strangers = own.into_iter().filter(|ours| {
             peer.introducers().iter().all(|theirs| theirs.key() != ours.key())
@@ -176,7 +176,9 @@ impl ServiceController {
             introducers: introducers.collect(),
             schemes,
             roads,
-            single: options.single,
+            single: options.single.then(|| {
+                Single::new(&self.shared, peer.public_key(), options.protocol.clone(), (roads, schemes))
+            }),
             network,
             before: self.shared.remembered.how(network, peer.public_key()),
             begun,

@@ -1,8 +1,12 @@
 //! One call of connect: all roads that the plan knows, on threads that end with the call.
 
 mod known;
+mod single;
+
+pub(crate) use single::{Single, Singles};
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -46,7 +50,7 @@ pub(crate) struct Dial<'c> {
     /// What may be tried.
     pub(crate) roads: Roads,
     /// The peer calls too, for the same stream.
-    pub(crate) single: bool,
+    pub(crate) single: Option<Arc<Single>>,
     /// Where we are, and how the peer was met from there before.
     pub(crate) network: Option<NetworkId>,
     pub(crate) before: Option<Met>,
@@ -63,10 +67,12 @@ impl Dial<'_> {
     pub(crate) fn run(&self) -> (Result<Stream, ConnectError>, ConnectTrace) {
         let mut trace = ConnectTrace::new(self.peer);
         let known = self.known_connection();
-        let outcome = match (&known, self.introducers.is_empty(), self.endpoints.is_empty()) {
+        let nothing = (self.introducers.is_empty(), self.endpoints.is_empty());
+        let outcome = match (&self.single, &known, nothing) {
+            (Some(single), ..) => single::call(self, single),
             // Nothing to race: no thread is needed.
-            (None, true, true) => self.sought(self.begun),
-            (None, true, false) => self.straight(self.begun),
+            (None, None, (true, true)) => self.sought(self.begun),
+            (None, None, (true, false)) => self.straight(self.begun),
             _ => self.race(known.as_ref()),
         };
         let took = self.since_begun(clock::now());
@@ -78,7 +84,8 @@ impl Dial<'_> {
             }
             Err(attempts) => {
                 trace.lost(&attempts, self.roads, took);
-                (Err(ConnectError::new(self.peer, attempts, trace.clone())), trace)
+                let error = ConnectError::new(self.peer, attempts, trace.clone());
+                (Err(error.closed(self.shared.lan.is_closed())), trace)
             }
         }
     }
@@ -163,15 +170,18 @@ impl Dial<'_> {
         if !self.roads.contains(Road::Lan) {
             return Err(Vec::new());
         }
-        // Who calls too may still be on its way.
-        let until = if self.single { self.deadline } else { self.deadline.min(started + LOOKING) };
-        let found = self.shared.lan.find(self.peer, until, || self.interrupt.dials().is_interrupted());
-        let found = found.unwrap_or_else(|error| {
-            tracing::debug!(peer = %self.peer, %error, "not found on the local network");
-            Vec::new()
-        });
+        let found = self.look(self.deadline.min(started + LOOKING));
         let found: Vec<NamedEndpoint> = found.into_iter().map(NamedEndpoint::from).collect();
         self.dial(&in_order(&found, self.schemes), started)
+    }
+
+    /// Where the local network says that the peer is. Blocks until it has answered, at most until then.
+    fn look(&self, until: Instant) -> Vec<Endpoint> {
+        let found = self.shared.lan.find(self.peer, until, || self.interrupt.dials().is_interrupted());
+        found.unwrap_or_else(|error| {
+            tracing::debug!(peer = %self.peer, %error, "not found on the local network");
+            Vec::new()
+        })
     }
 
     /// Ends what is under way.
@@ -182,19 +192,12 @@ impl Dial<'_> {
 
     fn dial(&self, endpoints: &[NamedEndpoint], started: Instant) -> Outcome {
         let Some(first) = endpoints.first() else { return Err(Vec::new()) };
-        let mut options = self.options();
-        if self.single {
-            options = options.single();
-        }
-        let dialled = Stream::connect_with(&self.shared.transport, endpoints, &options);
+        let dialled = Stream::connect_with(&self.shared.transport, endpoints, &self.options());
         if let Ok(stream) = &dialled {
             let path = stream.path();
-            let remote = Endpoint::new(path.scheme, path.remote, self.peer);
-            // Where the peer dialled us from is no listener.
-            let came = self.single && !endpoints.contains(&remote.into());
             // A hole is none for others, nor for later.
-            if path.kind != PathKind::Punched && !came {
-                self.shared.remembered.record(remote);
+            if path.kind != PathKind::Punched {
+                self.shared.remembered.record(Endpoint::new(path.scheme, path.remote, self.peer));
             }
         }
         dialled.map_err(|error| {
@@ -239,6 +242,7 @@ impl Dial<'_> {
             label: &self.label,
             without_udp: self.is_without_udp(),
             rescues: None,
+            single: self.single.as_deref(),
             not_before: self.begun + head_start,
             deadline: self.deadline,
             interrupt: &self.interrupt,
@@ -354,7 +358,8 @@ impl Dial<'_> {
             token: self.token.cloned(),
             label: self.label.clone(),
             roads: self.roads,
-            dialled: true,
+            // Of two who call each other one is enough.
+            dialled: self.single.as_ref().is_none_or(|single| single.asks_again()),
         })
     }
 

@@ -66,6 +66,7 @@ pub struct ConnectError {
     trace: Box<ConnectTrace>,
     /// The peer is who dials.
     myself: bool,
+    is_closed: bool,
 }
 
 /// One road, and why it led nowhere.
@@ -157,7 +158,7 @@ impl Attempt {
 
 impl ConnectError {
     pub(crate) fn new(peer: PublicKey, attempts: Vec<Attempt>, trace: ConnectTrace) -> Self {
-        Self { peer, attempts, trace: Box::new(trace), myself: false }
+        Self { peer, attempts, trace: Box::new(trace), myself: false, is_closed: false }
     }
 
     /// Nobody has to be asked whether that is ourselves.
@@ -165,6 +166,11 @@ impl ConnectError {
         let mut trace = ConnectTrace::new(key);
         trace.advise("that is this peer's own key: one of the two needs another");
         Self { myself: true, ..Self::new(key, Vec::new(), trace) }
+    }
+
+    /// The service was shut down meanwhile.
+    pub(crate) fn closed(self, is_closed: bool) -> Self {
+        Self { is_closed, ..self }
     }
 
     /// Whom it was about.
@@ -220,6 +226,9 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attempts.len() {
             _ if self.myself => write!(formatter, "{} is this peer's own key", self.peer),
+            _ if self.is_closed => {
+                write!(formatter, "the call to {} ended as this service is shut down", self.peer)
+            }
             0 => write!(formatter, "no road to {} is known, or none that may be used", self.peer),
             tried => write!(formatter, "no road to {} ({tried} tried)", self.peer),
         }
@@ -228,7 +237,7 @@ impl fmt::Display for ConnectError {
 
 impl Error for ConnectError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.telling().map(|attempt| &*attempt.error as &(dyn Error + 'static))
+        self.telling().filter(|_| !self.is_closed).map(|attempt| &*attempt.error as &(dyn Error + 'static))
     }
 }
 

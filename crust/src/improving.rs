@@ -88,6 +88,7 @@ impl Detour {
             shared.doubt_relay(&self.connection);
         }
         let options = shared.meeting(roads).tcp(false).listeners(false);
+        tracing::trace!(peer = %self.connection.public_key(), rescues, "looking for another path");
         let rendezvous = Rendezvous::open(&shared.transport, &options)?;
         let begun = clock::now();
         let request = Request {
@@ -98,6 +99,7 @@ impl Detour {
             // Over TCP nothing is to be improved.
             without_udp: false,
             rescues: rescues.then_some(mark),
+            single: None,
             not_before: begun,
             deadline: begun + PATIENCE,
             interrupt,

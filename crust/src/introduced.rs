@@ -45,8 +45,12 @@ impl Introduction<'_> {
                 .spawn_scoped(scope, || shared.learn(&channel, self.roads, &ends, &|| outlet.tell()))
                 .map_err(RendezvousError::Socket)?;
             let call = self.request.knock(introducer)?;
-            if !interrupt.claim(deadline) {
-                let reason = "the peer had answered by another introducer".to_owned();
+            let counts = match self.request.single {
+                Some(single) => single.is_found(),
+                None => interrupt.claim(deadline),
+            };
+            if !counts {
+                let reason = "the peer is met by another introduction".to_owned();
                 return Err(AttemptError::Skipped { reason });
             }
             let (speaking, answer, mut hearing) = call.split()?;
@@ -73,7 +77,12 @@ impl Introduction<'_> {
                 .name("crust-hear".into())
                 .spawn_scoped(scope, heard)
                 .map_err(RendezvousError::Socket)?;
-            Ok(meet(rendezvous, &theirs).inspect_err(|_| interrupt.not_met())?)
+            let met = meet(rendezvous, &theirs);
+            // A call with `single` goes on, and asks again in its own time.
+            if met.is_err() && self.request.single.is_none() {
+                interrupt.not_met();
+            }
+            Ok(met?)
         })
     }
 }

@@ -177,6 +177,7 @@ fn ask(servers: &[TurnServer], transport: &Transport, events: &Events, ends: &In
                 let server = waiting.next();
                 next = server.map(|_| clock::now() + PACE);
                 if let Some(server) = server {
+                    tracing::trace!(%server, "asking a relay for an address");
                     let give = give.clone();
                     let work = move || {
                         let outcome = Relay::allocate_until(transport, server, ends, until);

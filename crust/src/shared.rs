@@ -21,6 +21,7 @@ use crate::relaying::Relaying;
 use crate::{
     Introducer, Road, ServiceEvent,
     controller::Dialling,
+    dial::Singles,
     event::Events,
     forwarded::Forwarded,
     gate::Gate,
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     /// Told whenever the list of introducers changes.
     introduced: Condvar,
     punches: Mutex<BTreeMap<PublicKey, PunchBudget>>,
+    /// Calls that their peers make too.
+    pub(crate) singles: Singles,
     // Dropped last: its drop waits for streams that are still ending.
     pub(crate) transport: Transport,
 }
@@ -122,6 +125,7 @@ impl Shared {
             introducers: Mutex::default(),
             introduced: Condvar::new(),
             punches: Mutex::default(),
+            singles: Singles::default(),
             transport: parts.transport,
         }
     }

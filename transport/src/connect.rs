@@ -11,19 +11,20 @@ use crate::{
     Interrupter, Scheme, Stream, Transport,
     admission::Refusal,
     connect_options::ConnectOptions,
-    endpoint::{NamedEndpoint, ToEndpoints},
+    endpoint::{Endpoint, NamedEndpoint, ToEndpoints},
     error::{ConnectAttempt, ConnectError},
+    identity::PublicKey,
     io::{
         clock,
         crank::Waited,
         dial::{Dial, DialError, DialOrder, Outcomes},
-        rendezvous::connect_single,
+        rendezvous::{Further, connect_single},
     },
     protocol::{
         preface::{Preface, Purpose},
         race::{Race, interleave},
     },
-    rendezvous::{RendezvousError, RendezvousRoad},
+    rendezvous::{Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad},
     transport::Shared,
 };
 
@@ -55,7 +56,12 @@ impl Stream {
     ) -> Result<Self, ConnectError> {
         let call = Call::new(transport.shared(), options, false);
         let endpoints = to.to_endpoints()?;
-        if options.single { call.run_single(endpoints) } else { call.run(endpoints) }
+        if !options.single {
+            return call.run(endpoints);
+        }
+        let Some(first) = endpoints.first() else { return Err(ConnectError::NoEndpoint) };
+        let peer = first.public_key();
+        call.run_single(peer, endpoints, &Further::default())
     }
 
     /// Like [`Stream::connect_with`], but returns a round trip sooner, before the peer has judged: the key of the peer is
@@ -78,6 +84,102 @@ impl Stream {
         Call::new(transport.shared(), options, true).run(to.to_endpoints()?)
     }
 }
+
+impl SingleCall {
+    /// Makes a call that has not begun yet. Does not block.
+    #[must_use]
+    pub fn new(transport: &Transport, peer: PublicKey) -> Self {
+        Self { transport: transport.clone(), peer, further: Arc::default() }
+    }
+
+    /// Whom it calls.
+    #[must_use]
+    pub const fn public_key(&self) -> PublicKey {
+        self.peer
+    }
+
+    /// Calls, as [`Stream::connect_with`] does with [`ConnectOptions::single`]; where the peer listens need not be known. Blocks until the
+    /// peer calls as well and one way has worked, at most until the deadline of the options.
+    ///
+    /// # Errors
+    ///
+    /// As there; [`ConnectError::NoEndpoint`] if no endpoint was given and nothing came of what others have added.
+    pub fn connect(
+        &self,
+        endpoints: Vec<NamedEndpoint>,
+        options: &ConnectOptions,
+    ) -> Result<Stream, ConnectError> {
+        Call::new(self.transport.shared(), options, false).run_single(self.peer, endpoints, &self.further)
+    }
+
+    /// Has the call dial there as well. Endpoints of other peers are left out.
+    pub fn add(&self, endpoints: impl IntoIterator<Item = Endpoint>) {
+        let its = endpoints.into_iter().filter(|endpoint| endpoint.public_key() == self.peer);
+        self.further.add_listeners(its.map(|endpoint| (endpoint.scheme(), endpoint.addr())));
+    }
+
+    /// Has the call meet the peer as it says in `theirs`, while the peer does the same with the offer of `ours`. Blocks until the call is
+    /// over, however that is, at most as long as the options say, of which only deadline and interrupter are used.
+    ///
+    /// # Errors
+    ///
+    /// [`RendezvousError::Offer`] if it is another peer's, [`RendezvousError::Full`] if the call has too many of them, and
+    /// [`RendezvousError::Interrupted`] at the deadline as well.
+    pub fn introduce(
+        &self,
+        ours: &Rendezvous,
+        theirs: &RendezvousOffer,
+        options: &ConnectOptions,
+    ) -> Result<(), RendezvousError> {
+        if theirs.public_key() != self.peer {
+            return Err(RendezvousError::Offer);
+        }
+        let usual = self.transport.shared().config.connect_timeout;
+        let deadline = options.deadline_of(clock::now(), usual);
+        self.further.introduce(ours.half(), &theirs.offer, options.interrupter.as_ref(), deadline)
+    }
+}
+
+/// A call that two peers make of each other, with one stream for both: [`ConnectOptions::single`] where ways to the peer are found while it
+/// is under way, such as by somebody who introduces the two. However many are added, and by whichever side: the two calls return the ends
+/// of exactly one stream.
+///
+/// ```
+/// use std::{io::{Read, Write}, thread};
+/// use transport::{ConnectOptions, Identity, Listener, SingleCall, Transport, TransportConfig};
+///
+/// let transport = || Transport::new(Identity::generate(), TransportConfig::default());
+/// let (one, other) = (transport()?, transport()?);
+/// let listener = Listener::bind(&other, "quic://127.0.0.1:0")?;
+/// let (mine, yours) =
+///     (SingleCall::new(&one, other.public_key()), SingleCall::new(&other, one.public_key()));
+/// let options = ConnectOptions::new();
+/// thread::scope(|scope| {
+///     scope.spawn(|| yours.connect(Vec::new(), &options).unwrap().write_all(b"hello").unwrap());
+///     // Found later.
+///     scope.spawn(|| mine.add(listener.endpoints().unwrap()));
+///     let mut text = String::new();
+///     mine.connect(Vec::new(), &options)?.read_to_string(&mut text)?;
+///     assert_eq!(text, "hello");
+///     Ok::<(), Box<dyn std::error::Error>>(())
+/// })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct SingleCall {
+    transport: Transport,
+    peer: PublicKey,
+    further: Arc<Further>,
+}
+
+/// Whether they are one call.
+impl PartialEq for SingleCall {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.further, &other.further)
+    }
+}
+
+impl Eq for SingleCall {}
 
 /// One call of connect.
 struct Call<'t> {
@@ -152,19 +254,30 @@ impl<'t> Call<'t> {
     }
 
     /// Both dial, and have one stream.
-    fn run_single(&self, endpoints: Vec<NamedEndpoint>) -> Result<Stream, ConnectError> {
-        if endpoints.is_empty() {
-            return Err(ConnectError::NoEndpoint);
-        }
-        let (candidates, failed) = self.resolve(endpoints)?;
-        let Some(endpoint) = candidates.first().map(|first| first.endpoint.clone()) else {
+    fn run_single(
+        &self,
+        peer: PublicKey,
+        endpoints: Vec<NamedEndpoint>,
+        further: &Further,
+    ) -> Result<Stream, ConnectError> {
+        let nowhere = endpoints.is_empty();
+        let (mut candidates, failed) = self.resolve(endpoints)?;
+        candidates.retain(|candidate| candidate.endpoint.public_key() == peer);
+        if candidates.is_empty() && !nowhere {
             return Err(summary(failed));
-        };
-        let peer = endpoint.public_key();
-        let same = candidates.iter().filter(|other| other.endpoint.public_key() == peer);
-        let listeners: Vec<_> = same.map(|other| (other.endpoint.scheme(), other.addr)).collect();
-        let met = connect_single(self.shared, peer, &listeners, self.options, self.begun, self.deadline);
-        met.map_err(|error| self.not_met(endpoint, &candidates, error))
+        }
+        let listeners: Vec<_> =
+            candidates.iter().map(|other| (other.endpoint.scheme(), other.addr)).collect();
+        let (shared, options) = (self.shared, self.options);
+        let met = connect_single(shared, (peer, &listeners), further, options, self.begun, self.deadline);
+        met.map_err(|error| match candidates.first().map(|first| first.endpoint.clone()) {
+            Some(endpoint) => self.not_met(endpoint, &candidates, error),
+            None => match error {
+                RendezvousError::Interrupted => ConnectError::Interrupted,
+                RendezvousError::Closed => ConnectError::Closed,
+                _ => ConnectError::NoEndpoint,
+            },
+        })
     }
 
     fn not_met(
@@ -270,6 +383,7 @@ impl<'t> Call<'t> {
     }
 
     fn start(&self, index: usize, candidate: &mut Candidate) -> io::Result<()> {
+        tracing::trace!(endpoint = %candidate.endpoint, addr = %candidate.addr, "dialling");
         candidate.begun = Some(clock::now());
         let order = DialOrder {
             attempt: index,

@@ -37,6 +37,7 @@ pub use admission::{
 };
 pub use chore::Chore;
 pub use config::{Driver, Limits, TransportConfig};
+pub use connect::SingleCall;
 pub use connect_options::ConnectOptions;
 pub use connection::Connection;
 pub use endpoint::{

@@ -209,6 +209,10 @@ impl Rendezvous {
         rendezvous::rescue(&self.half, &theirs.offer, &connection, options)
     }
 
+    pub(crate) const fn half(&self) -> &Arc<Half> {
+        &self.half
+    }
+
     /// Whether servers were asked by UDP and none answered, or none before one did over TCP, as where UDP is blocked.
     #[must_use]
     pub fn udp_is_silent(&self) -> bool {

@@ -26,7 +26,7 @@ impl Dial<'_> {
     pub(super) fn known_connection(&self) -> Option<Known> {
         // Addresses are dialled: whoever names them, and nobody who would introduce us, is to get there.
         let may_be_met = !self.introducers.is_empty() || self.endpoints.is_empty();
-        if self.single || !may_be_met || !self.schemes.contains(&Scheme::Quic) {
+        if self.single.is_some() || !may_be_met || !self.schemes.contains(&Scheme::Quic) {
             return None;
         }
         let all = self.shared.transport.connections(self.peer).into_iter();

@@ -14,6 +14,7 @@ use transport::{
 use super::{clock, entropy, lock::Lock as _};
 use crate::{
     Introducer,
+    dial::Single,
     gate::refusal_of,
     protocol::{
         introducer::frame::{EndReason, Frame, FrameError, Frames},
@@ -34,6 +35,8 @@ pub(crate) struct Request<'c> {
     pub(crate) without_udp: bool,
     /// A connection that is cut off, if it is for that.
     pub(crate) rescues: Option<ConnectionMark>,
+    /// The peer calls too, for the same stream.
+    pub(crate) single: Option<&'c Single>,
     /// The introducer is dialled at once, and asked for the peer not before.
     pub(crate) not_before: Instant,
     pub(crate) deadline: Instant,
@@ -105,7 +108,7 @@ impl Interrupt {
     }
 
     /// Blocks until then, unless somebody [hurries](Interrupt::hurry) or interrupts.
-    fn hold_back(&self, until: Instant) {
+    pub(crate) fn hold_back(&self, until: Instant) {
         let mut hurried = self.hurried.hold();
         while !*hurried {
             let left = until.saturating_duration_since(clock::now());
@@ -207,15 +210,20 @@ impl Request<'_> {
             token: self.token,
             network: &dialling.network,
             rescues: self.rescues.as_ref(),
+            single: self.single.is_some(),
         };
         let secret = entropy::ephemeral();
         let (knocking, knock) = Knocking::new(secret, transport.public_key(), self.peer, wish, sign);
         let calling = Calling::new(self.peer, knocking);
         let mut line = Line { stream, frames: Frames::default(), calling, is_declined: false };
         line.send(&Frame::Knock { call: CALL, key: self.peer, knock })?;
+        tracing::trace!(peer = %self.peer, "knocked at an introducer");
         loop {
             match line.next(self.deadline).map_err(|error| self.unless_interrupted(error))? {
-                Said::Answer(answer) => return Ok(Call { line, answer }),
+                Said::Answer(answer) => {
+                    tracing::trace!(peer = %self.peer, "the peer has answered");
+                    return Ok(Call { line, answer });
+                }
                 Said::More(_) => {}
             }
         }
@@ -388,6 +396,7 @@ mod tests {
             label: &ProtocolLabel::default(),
             without_udp: false,
             rescues: None,
+            single: None,
             not_before: now,
             deadline: now + Duration::from_secs(30),
             interrupt: &interrupt,

@@ -163,6 +163,7 @@ impl LanBeacon {
             }
             if !asked {
                 drop(table);
+                tracing::trace!(peer = %key, "asking the local network");
                 self.search();
                 asked = true;
                 table = lock(&self.heard.table);
@@ -198,6 +199,11 @@ impl LanBeacon {
 
     pub(crate) const fn receiver(&self) -> &Receiver<Endpoint> {
         &self.endpoints
+    }
+
+    /// Whether it is, for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.heard.table).closed
     }
 
     /// Says goodbye and ends every wait.

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc, thread, time::Duration};
 use crossbeam::channel::{Receiver, bounded, select};
 use transport::{
     ConnectOptions, Connection, Interrupter, ProtocolLabel, PublicKey, Refusal, Rendezvous,
-    RendezvousChannel, RendezvousError, RendezvousOffer, StreamKey,
+    RendezvousChannel, RendezvousError, RendezvousOffer, RendezvousOptions, StreamKey,
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     Road,
+    dial::Single,
     event::ServiceEvent,
     gate::code_of,
     improving::{Detour, mark_of},
@@ -22,6 +23,7 @@ use crate::{
         introducer::frame::{EndReason, Frame},
         introduction::{Answering, ConnectionMark, Flaw, Knock, NoteError, Particulars},
     },
+    road::Roads,
     shared::{Learning, Shared},
 };
 
@@ -53,6 +55,15 @@ enum Wish {
     Stream(ProtocolLabel),
     /// A path for this connection, and nothing else.
     Rescue(Connection),
+    /// To be met by a call of ours to it.
+    Single(Arc<Single>),
+}
+
+/// Why a peer that knocks is not answered that it may come.
+enum Unwanted {
+    Refused(Refusal),
+    /// It is to be met by a call of ours, and there is none, or by another introduction.
+    NotCalling,
 }
 
 /// Why nothing came of it.
@@ -74,6 +85,8 @@ enum Failure {
     NotImproved(RendezvousError),
     #[error("holes are not to be punched here")]
     NotPunched,
+    #[error("no call of ours waits to be introduced to it")]
+    NotCalling,
     #[error("the connection that was to take a better path is not there")]
     NotConnected,
 }
@@ -84,8 +97,13 @@ impl Meeting {
         let reason = match self.meet(knock, &mut peer) {
             Ok(()) => EndReason::Done,
             // The connection goes on as it was.
-            Err(failure @ (Failure::NotImproved(_) | Failure::NotPunched | Failure::NotConnected)) => {
-                tracing::debug!(?peer, %failure, "a connection stays on its relay");
+            Err(
+                failure @ (Failure::NotImproved(_)
+                | Failure::NotPunched
+                | Failure::NotConnected
+                | Failure::NotCalling),
+            ) => {
+                tracing::debug!(?peer, %failure, "nothing came of an introduction");
                 EndReason::Declined
             }
             Err(failure) => {
@@ -101,18 +119,16 @@ impl Meeting {
         let shared = &self.shared;
         let knock = Knock::read(knock, shared.transport.public_key())?;
         *peer = Some(knock.dialer());
+        tracing::trace!(peer = %knock.dialer(), "a peer knocks");
         let sign = |text: &[u8]| shared.transport.sign(text);
         let wish = match self.admit(&knock) {
             Ok(wish) => wish,
-            Err(refusal) => {
-                let refused = Particulars::refused(code_of(refusal));
-                let (_, answer) = knock.answer(entropy::ephemeral(), &refused, sign)?;
-                self.note(answer);
-                return Err(Failure::Refused(refusal));
-            }
+            // It asks again.
+            Err(Unwanted::NotCalling) => return Err(Failure::NotCalling),
+            Err(Unwanted::Refused(refusal)) => return Err(self.turn_away(knock, refusal)),
         };
-        let roads = shared.dialling().roads;
-        let rendezvous = shared.listeners.open_rendezvous(&shared.meeting(roads).second(true))?;
+        let (roads, options) = self.how_to_meet(&wish);
+        let rendezvous = shared.listeners.open_rendezvous(&options.second(true))?;
         let channel = rendezvous.channel();
         let (ends, outlet) = (Learning::default(), Outlet::new(&channel));
         let (over, is_over) = bounded(0);
@@ -139,7 +155,8 @@ impl Meeting {
                 Ok(())
             });
             told.map_err(RendezvousError::Socket)?;
-            let (theirs, improves) = answering.handle_note(&self.first_note(&channel)?)?;
+            let (theirs, improves) = answering.handle_note(&self.first_note(&channel, &wish)?)?;
+            tracing::trace!(peer = %dialer, "a peer that knocked tells where it is");
             let (notes, channel, is_over) = (&self.notes, &channel, &is_over);
             let interrupter = Interrupter::default();
             let stop = interrupter.clone();
@@ -157,27 +174,67 @@ impl Meeting {
                 .name("crust-hear".into())
                 .spawn_scoped(scope, hear)
                 .map_err(RendezvousError::Socket)?;
-            self.meet_for((wish, improves), dialer, rendezvous, (&theirs, &interrupter))
+            self.serve((wish, improves), rendezvous, (&theirs, &interrupter))
         })
     }
 
-    fn meet_for(
+    fn turn_away(&self, knock: Knock, refusal: Refusal) -> Failure {
+        let refused = Particulars::refused(code_of(refusal));
+        match knock.answer(entropy::ephemeral(), &refused, |text| self.shared.transport.sign(text)) {
+            Ok((_, answer)) => {
+                self.note(answer);
+                Failure::Refused(refusal)
+            }
+            Err(flaw) => flaw.into(),
+        }
+    }
+
+    fn how_to_meet(&self, wish: &Wish) -> (Roads, RendezvousOptions) {
+        let shared = &self.shared;
+        match wish {
+            Wish::Single(single) => (single.roads(), single.options(shared)),
+            Wish::Stream(_) | Wish::Rescue(_) => {
+                let roads = shared.dialling().roads;
+                (roads, shared.meeting(roads))
+            }
+        }
+    }
+
+    /// Both know where the other is.
+    fn serve(
         &self,
         wish: (Wish, Option<ConnectionMark>),
-        dialer: PublicKey,
         rendezvous: Rendezvous,
         (theirs, interrupter): (&RendezvousOffer, &Interrupter),
     ) -> Result<(), Failure> {
+        let dialer = theirs.public_key();
         match wish {
             (Wish::Rescue(connection), _) => self.rescue(&connection, rendezvous, theirs, interrupter),
+            (Wish::Single(single), _) => {
+                let options = ConnectOptions::new().timeout(MEETING).interrupter(interrupter);
+                match single.call().introduce(&rendezvous, theirs, &options) {
+                    // Our call goes on without it.
+                    Err(RendezvousError::Interrupted) => Err(Failure::NotCalling),
+                    done => Ok(done?),
+                }
+            }
             (Wish::Stream(_), Some(mark)) => self.improve(dialer, mark, rendezvous, (theirs, interrupter)),
             (Wish::Stream(label), None) => self.take(dialer, rendezvous, theirs, label),
         }
     }
 
     /// What the peer may have: a stream, or another path for a connection that is there already.
-    fn admit(&self, knock: &Knock) -> Result<Wish, Refusal> {
+    fn admit(&self, knock: &Knock) -> Result<Wish, Unwanted> {
         let shared = &self.shared;
+        if knock.is_single() {
+            if !knock.is_of(&shared.gate().network) {
+                return Err(Unwanted::Refused(Refusal::Network));
+            }
+            // Who calls it admits it.
+            let is_wanted = |label: &ProtocolLabel| knock.wants([label]).is_some();
+            let single = shared.singles.find(knock.dialer(), is_wanted).filter(|single| single.is_sought());
+            return single.map(Wish::Single).ok_or(Unwanted::NotCalling);
+        }
         if knock.is_a_rescue() {
             let mut connections = shared.transport.connections(knock.dialer()).into_iter();
             let is_meant = |one: &Connection| mark_of(one).is_some_and(|mark| knock.rescues(&mark));
@@ -186,14 +243,19 @@ impl Meeting {
                 return Ok(Wish::Rescue(connection));
             }
         }
-        shared.gate().judge(knock).map(Wish::Stream)
+        shared.gate().judge(knock).map(Wish::Stream).map_err(Unwanted::Refused)
     }
 
     /// What the dialer says first.
-    fn first_note(&self, channel: &RendezvousChannel) -> Result<Vec<u8>, Failure> {
+    fn first_note(&self, channel: &RendezvousChannel, wish: &Wish) -> Result<Vec<u8>, Failure> {
         let deadline = clock::now() + PATIENCE;
+        let silent = || match wish {
+            // It is met by another introduction.
+            Wish::Single(_) => Failure::NotCalling,
+            Wish::Stream(_) | Wish::Rescue(_) => Failure::Silence,
+        };
         loop {
-            match self.notes.recv_deadline(deadline).map_err(|_| Failure::Silence)? {
+            match self.notes.recv_deadline(deadline).map_err(|_| silent())? {
                 Heard::Note(note) => return Ok(note),
                 Heard::Vouched(ip) => channel.vouch(ip),
                 Heard::Moved => return Err(Failure::Moved),

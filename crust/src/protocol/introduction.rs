@@ -44,6 +44,8 @@ pub(crate) struct Wish<'w> {
     pub(crate) network: &'w NetworkName,
     /// A connection that is there already and is cut off, which admits it for that one's sake alone.
     pub(crate) rescues: Option<&'w ConnectionMark>,
+    /// It is to be one stream for a call of the receiver's as well.
+    pub(crate) single: bool,
 }
 
 impl Knocking {
@@ -72,7 +74,10 @@ impl Knocking {
             let proof = hmac::sign(&connection_key(mark), &names.connection_text());
             particulars::push(&mut records, CONNECTION_PROOF, proof.as_ref());
         }
-        let length = u16::try_from(records.len()).expect("four records are short");
+        if wish.single {
+            particulars::push(&mut records, SINGLE, &[]);
+        }
+        let length = u16::try_from(records.len()).expect("five records are short");
         knock.extend_from_slice(&length.to_be_bytes());
         knock.extend_from_slice(&records);
         let signature = sign(&names.knock_text(&knock));
@@ -106,6 +111,7 @@ pub(crate) struct Knock {
     mark: Option<[u8; 32]>,
     network: Option<[u8; 32]>,
     connection: Option<[u8; 32]>,
+    single: bool,
 }
 
 impl Knock {
@@ -133,6 +139,7 @@ impl Knock {
             return Err(Flaw::Forged);
         }
         let (mut proof, mut mark, mut network, mut connection) = (None, None, None, None);
+        let mut single = false;
         for record in particulars::records(records) {
             let (kind, value) = record?;
             let digest = || value.try_into().map_err(|_| Flaw::Malformed);
@@ -141,10 +148,11 @@ impl Knock {
                 LABEL_MARK => mark = Some(digest()?),
                 NETWORK_MARK => network = Some(digest()?),
                 CONNECTION_PROOF => connection = Some(digest()?),
+                SINGLE => single = true,
                 _ => {}
             }
         }
-        Ok(Self { names, proof, mark, network, connection })
+        Ok(Self { names, proof, mark, network, connection, single })
     }
 
     /// Who knocks.
@@ -161,6 +169,11 @@ impl Knock {
     /// Whether the dialer knocks for a connection that is there already and cut off, whichever that is.
     pub(crate) const fn is_a_rescue(&self) -> bool {
         self.connection.is_some()
+    }
+
+    /// Whether the dialer expects us to call it as well, and to have one stream with it.
+    pub(crate) const fn is_single(&self) -> bool {
+        self.single
     }
 
     /// Whether it is this one, as its other end alone can say.
@@ -398,6 +411,7 @@ const TOKEN_PROOF: u8 = 1;
 const LABEL_MARK: u8 = 2;
 const NETWORK_MARK: u8 = 3;
 const CONNECTION_PROOF: u8 = 4;
+const SINGLE: u8 = 5;
 /// Half as much again as this version writes: room for records of later ones.
 pub(crate) const MAX_KNOCK_BYTES: usize = 384;
 /// What `transport` says of a peer, other records, and the seal.

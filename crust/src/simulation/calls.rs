@@ -247,7 +247,8 @@ impl Service {
                 let (ours, secret) = (self.node.public_key(), entropy::ephemeral());
                 let sign = |text: &[u8]| node.sign(text);
                 let (label, network) = (ProtocolLabel::default(), NetworkName::default());
-                let wish = Wish { label: &label, token: None, network: &network, rescues: None };
+                let wish =
+                    Wish { label: &label, token: None, network: &network, rescues: None, single: false };
                 let (knocking, knock) = Knocking::new(secret, ours, peer, wish, sign);
                 let calling = Box::new(Calling::new(peer, knocking));
                 self.send(stream, &Frame::Knock { call: CALL, key: peer, knock });

@@ -1,6 +1,7 @@
 //! A meeting with a peer: every way at once, the first that works ends the rest.
 
 mod connect;
+mod further;
 mod gather;
 mod half;
 mod improve;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 
 pub(crate) use self::{
     connect::{connect, connect_from},
+    further::Further,
     gather::gather,
     half::Half,
     improve::{improve, rescue},

@@ -18,8 +18,10 @@
 //!
 //! Numbers are in network order. The version stands first and alone, so that every later form can be refused by name.
 
+use ring::digest::{Context, SHA256};
+
 use super::wire::{Reader, WireError};
-use crate::{AccessToken, NetworkName, ProtocolLabel};
+use crate::{AccessToken, NetworkName, ProtocolLabel, PublicKey};
 
 /// What the dialer asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +46,20 @@ pub(crate) enum Purpose {
 /// Names one rendezvous; 16 bytes, so that it cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct RendezvousTag(pub(crate) [u8; 16]);
+
+impl RendezvousTag {
+    /// Of two calls with `single`: the same for both. It is no secret: a stream with it is taken from that peer only.
+    pub(crate) fn of_two_calls(ours: PublicKey, theirs: PublicKey, label: &ProtocolLabel) -> Self {
+        let mut context = Context::new(&SHA256);
+        context.update(b"crust single 1");
+        context.update(ours.min(theirs).as_bytes());
+        context.update(ours.max(theirs).as_bytes());
+        context.update(label.as_str().as_bytes());
+        let mut tag = Self([0; 16]);
+        tag.0.copy_from_slice(&context.finish().as_ref()[..16]);
+        tag
+    }
+}
 
 impl Preface {
     /// Writes the preface; every value fits its field by construction.

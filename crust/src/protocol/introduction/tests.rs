@@ -24,7 +24,7 @@ impl Peer {
         receiver: &Self,
         token: Option<&AccessToken>,
     ) -> (Knocking, Vec<u8>) {
-        self.knock_for(receiver, Wish { label: &chat(), token, network, rescues: None })
+        self.knock_for(receiver, Wish { label: &chat(), token, network, rescues: None, single: false })
     }
 
     fn knock_for(&self, receiver: &Self, wish: Wish<'_>) -> (Knocking, Vec<u8>) {

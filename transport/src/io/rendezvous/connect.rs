@@ -1,24 +1,24 @@
+mod introduced;
 mod relayed;
 mod udp;
 
 use std::{
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     sync::{Arc, Mutex},
     thread,
     time::Instant,
 };
 
-use nat_traversal::{
-    LateAddresses, MappedSocketAddr, MappingConfig, MappingContext, PunchError, protocol::UdpPuncher,
-    tcp_punch_hole_with,
-};
+use nat_traversal::{MappingConfig, MappingContext, PunchError, protocol::UdpPuncher};
 
+pub(super) use introduced::Ground;
 pub(crate) use udp::connect_from;
 
+use self::{introduced::Introduced, relayed::Held};
 use super::{
     Hold,
-    half::{Half, PunchSocket},
-    punches::without_addresses,
+    further::{Further, IntroductionNumber},
+    half::Half,
     road_of,
     traces::{EndPunches, Expected, TcpFinds, describe},
 };
@@ -70,49 +70,27 @@ pub(crate) fn connect(
     let finds = TcpFinds { slot: slot.clone(), found: Mutex::default() };
     thread::scope(|scope| {
         // However this ends, so do they.
-        let _ending = EndPunches(&context);
+        let _ending = EndPunches(context.interrupter());
+        let ground = Ground { scope, context: &context, finds: &finds };
         let doors = doors(begun, &theirs.listeners);
         let mut call = Call::new(shared, &slot, &expected, doors, begun, deadline, options);
-        (call.half, call.theirs) = (Some(half), Some(theirs.clone()));
-        (call.more, call.dialable) = (true, ours.is_dialable);
+        call.dialable = ours.is_dialable;
         call.doors.retain(|door| half.ways.contains(PathKind::of(door.remote, false)));
-        for (open, info) in ours.holes {
-            let hole = open.hole;
-            let Some(told) = &theirs.holes[hole as usize] else { continue };
-            let socket = match open.socket {
-                PunchSocket::Udp(hold) => {
-                    let how = (open.is_direct, ours.second && !theirs.second);
-                    call.begin_udp(hole, info, told, hold, how)?;
-                    continue;
-                }
-                PunchSocket::Tcp(socket) => socket,
-            };
-            let (late, told) = (LateAddresses::new(), without_addresses(told));
-            call.late.push((hole, late.clone()));
-            let (context, finds) = (&context, &finds);
-            let punch = move || {
-                finds.report(hole, tcp_punch_hole_with(socket, info, &told, &late, context, deadline));
-            };
-            match thread::Builder::new().name("transport-punch".into()).spawn_scoped(scope, punch) {
-                Ok(_) => call.tcp_punches += 1,
-                Err(error) => call.fail(RendezvousRoad::TcpPunch { v6: hole == Hole::TcpV6 }, begun, &error),
-            }
-        }
-        call.run(&finds)
+        call.introduce(ground, IntroductionNumber::default(), half, (ours.holes, ours.second), theirs)?;
+        call.run(&finds, Some(ground))
     })
 }
 
 /// One call, on the caller's thread.
 pub(super) struct Call<'c> {
-    /// `None` where nothing is told but what was at the beginning.
-    half: Option<&'c Arc<Half>>,
+    /// None where nothing is told but what was at the beginning.
+    introductions: Vec<Introduced>,
+    /// Where others put what they find meanwhile.
+    pub(super) further: Option<&'c Further>,
     shared: &'c Arc<Shared>,
     slot: &'c Arc<Slot>,
     expected: &'c Expected<'c>,
     options: &'c ConnectOptions,
-    /// What the peer has told so far, where there was an offer, and we.
-    theirs: Option<Offer>,
-    ours: Vec<(Hole, Vec<MappedSocketAddr>)>,
     peer: PublicKey,
     leads: bool,
     begun: Instant,
@@ -120,12 +98,8 @@ pub(super) struct Call<'c> {
     outcomes: Arc<Outcomes>,
     punches: Vec<Punch>,
     tcp_punches: usize,
-    /// Ours, in the order of their numbers.
-    relays: Vec<Hold>,
-    /// What the punches for TCP are told.
-    late: Vec<(Hole, LateAddresses)>,
     /// Ways over relays that are held back.
-    held: Vec<(Arc<UdpSocket>, SocketAddr)>,
+    held: Vec<Held>,
     /// Where the peer listens.
     doors: Vec<Door>,
     attempts: Vec<Attempt>,
@@ -138,11 +112,11 @@ pub(super) struct Call<'c> {
     pub(super) dialable: bool,
     /// There is a hole for QUIC on which the peer may ask.
     may_be_asked: bool,
-    /// One of the two may learn more.
-    more: bool,
 }
 
 struct Punch {
+    /// Whose news it is told.
+    introduced: Option<IntroductionNumber>,
     hole: Hole,
     machine: SharedMachine<UdpPuncher>,
     /// QUIC may begin before the peer is heard.
@@ -175,13 +149,12 @@ impl<'c> Call<'c> {
         options: &'c ConnectOptions,
     ) -> Self {
         Self {
-            half: None,
+            introductions: Vec::new(),
+            further: None,
             shared,
             slot,
             expected,
             options,
-            theirs: None,
-            ours: Vec::new(),
             peer: expected.peer,
             leads: expected.leads,
             begun,
@@ -189,8 +162,6 @@ impl<'c> Call<'c> {
             outcomes: Outcomes::new(slot.clone()),
             punches: Vec::new(),
             tcp_punches: 0,
-            relays: Vec::new(),
-            late: Vec::new(),
             held: Vec::new(),
             doors,
             attempts: Vec::new(),
@@ -199,15 +170,20 @@ impl<'c> Call<'c> {
             failures: Vec::new(),
             dialable: false,
             may_be_asked: false,
-            more: false,
         }
     }
 
-    pub(super) fn run(&mut self, finds: &TcpFinds) -> Result<Stream, RendezvousError> {
+    /// Blocks until there is a stream. `ground`: where what is found meanwhile can be punched for TCP.
+    pub(super) fn run(
+        &mut self,
+        finds: &TcpFinds,
+        ground: Option<Ground<'_, '_>>,
+    ) -> Result<Stream, RendezvousError> {
         let expected = self.expected;
         let _watch = expected.queue.watch(self.slot);
         loop {
             let now = clock::now();
+            self.take_further(now, ground);
             self.take_news(now);
             for index in 0..self.doors.len() {
                 if self.doors[index].due.is_some_and(|due| due <= now) {
@@ -287,6 +263,7 @@ impl<'c> Call<'c> {
         else {
             return;
         };
+        tracing::trace!(?road, leads = self.leads, "dialling a peer that is met");
         let attempt = self.attempts.len();
         let order = DialOrder {
             attempt,
@@ -373,7 +350,7 @@ impl<'c> Call<'c> {
     fn is_hopeless(&self) -> bool {
         let dialling = self.attempts.iter().any(|attempt| attempt.dial.is_some());
         let will_dial = self.doors.iter().any(|door| door.due.is_some());
-        !self.more
+        !self.introductions.iter().any(Introduced::may_learn_more)
             && !dialling
             && !will_dial
             && !self.may_be_asked

@@ -44,7 +44,7 @@ pub(crate) fn gather(
     }
     let open = Open { count: Mutex::new(tcp.len()), slot: &slot };
     thread::scope(|scope| {
-        let _ending = EndPunches(&part);
+        let _ending = EndPunches(part.interrupter());
         for (hole, socket) in tcp {
             let (part, open) = (&part, &open);
             let map = move || {

@@ -1,20 +1,22 @@
 //! Both peers dial, and the two calls return the ends of one stream: a meeting whose tag is known beforehand.
 
 use std::{
+    io,
     net::SocketAddr,
     sync::{Arc, Mutex},
+    thread,
     time::Instant,
 };
 
-use ring::digest::{Context, SHA256};
+use nat_traversal::{MappingConfig, MappingContext};
 
 use super::{
-    connect::Call,
-    traces::{Expected, TcpFinds},
+    connect::{Call, Ground},
+    further::Further,
+    traces::{EndPunches, Expected, TcpFinds},
 };
 use crate::{
     Scheme, Stream,
-    admission::ProtocolLabel,
     connect_options::ConnectOptions,
     identity::PublicKey,
     io::{clock, crank::Waited, lock::Lock as _, slot::Slot},
@@ -23,11 +25,11 @@ use crate::{
     transport::Shared,
 };
 
-/// Dials the peer where it listens until it does the same, or the deadline.
+/// Dials the peer where it listens, and tries what is found meanwhile, until it does the same, or the deadline.
 pub(crate) fn connect_single(
     shared: &Arc<Shared>,
-    peer: PublicKey,
-    listeners: &[(Scheme, SocketAddr)],
+    (peer, listeners): (PublicKey, &[(Scheme, SocketAddr)]),
+    further: &Further,
     options: &ConnectOptions,
     begun: Instant,
     deadline: Instant,
@@ -37,15 +39,21 @@ pub(crate) fn connect_single(
     }
     let slot = shared.crank.slot();
     let _watch = options.interrupter.as_ref().map(|interrupter| interrupter.watch(&slot));
-    let tag = tag(shared.public_key, peer, &options.label);
+    let _under_way = further.begin(&slot);
+    let tag = RendezvousTag::of_two_calls(shared.public_key, peer, &options.label);
     rest(shared, &slot, tag, options, deadline)?;
     let expected = Expected::single(shared, tag, peer, options, deadline)?;
     let finds = TcpFinds { slot: slot.clone(), found: Mutex::default() };
-    let doors = doors(begun, listeners);
-    let mut call = Call::new(shared, &slot, &expected, doors, begun, deadline, options);
-    // By its own dial to a listener of ours, if there is one; else ours will do.
-    call.dialable = true;
-    call.run(&finds)
+    let context = MappingContext::new(MappingConfig::new()).map_err(io::Error::other)?;
+    thread::scope(|scope| {
+        let _ending = EndPunches(context.interrupter());
+        let doors = doors(begun, listeners);
+        let mut call = Call::new(shared, &slot, &expected, doors, begun, deadline, options);
+        // By its own dial to a listener of ours, if there is one; else ours will do.
+        call.dialable = true;
+        call.further = Some(further);
+        call.run(&finds, Some(Ground { scope, context: &context, finds: &finds }))
+    })
 }
 
 /// Lets what the last call of the two left on the way arrive first, lest it be taken for this one's: the tag is the same.
@@ -66,16 +74,4 @@ fn rest(
             return Err(RendezvousError::Closed);
         }
     }
-}
-
-/// The same for both. It is no secret: a stream with it is taken from that peer only.
-fn tag(ours: PublicKey, theirs: PublicKey, label: &ProtocolLabel) -> RendezvousTag {
-    let mut context = Context::new(&SHA256);
-    context.update(b"crust single 1");
-    context.update(ours.min(theirs).as_bytes());
-    context.update(ours.max(theirs).as_bytes());
-    context.update(label.as_str().as_bytes());
-    let mut tag = RendezvousTag([0; 16]);
-    tag.0.copy_from_slice(&context.finish().as_ref()[..16]);
-    tag
 }

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use nat_traversal::{MappingContext, PunchError, protocol::PunchKeys};
+use nat_traversal::{Interrupter, PunchError, protocol::PunchKeys};
 
 use crate::{
     connect_options::ConnectOptions,
@@ -23,11 +23,11 @@ use crate::{
 };
 
 /// Ends the punches of one call.
-pub(super) struct EndPunches<'c>(pub(super) &'c MappingContext);
+pub(super) struct EndPunches(pub(super) Interrupter);
 
-impl Drop for EndPunches<'_> {
+impl Drop for EndPunches {
     fn drop(&mut self) {
-        self.0.interrupter().interrupt();
+        self.0.interrupt();
     }
 }
 

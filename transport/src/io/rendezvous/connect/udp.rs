@@ -20,6 +20,7 @@ use crate::{
         clock, entropy,
         rendezvous::{
             Hold,
+            further::IntroductionNumber,
             half::News,
             punches::{add_relays, begin_punch, reachable},
             road_of,
@@ -30,7 +31,7 @@ use crate::{
     protocol::{
         doors::new_doors,
         offer::Hole,
-        precedence::{ANSWER, blind_targets},
+        precedence::{ANSWER, Told, blind_targets},
     },
     rendezvous::{RendezvousError, RendezvousRoad},
     transport::Shared,
@@ -64,77 +65,86 @@ pub(crate) fn connect_from(
     let seed = Seed::from_bytes(entropy::bytes());
     let puncher = UdpPuncher::new(begun, &endpoints, theirs.endpoints(), keys, seed);
     let puncher = puncher.options(&options.punch);
-    call.punch(hole, &hold, puncher, false);
+    call.punch((None, hole), &hold, puncher, false);
     call.holds.push(hold);
-    call.run(&TcpFinds { slot: slot.clone(), found: Mutex::default() })
+    call.run(&TcpFinds { slot: slot.clone(), found: Mutex::default() }, None)
 }
 
 impl Call<'_> {
     pub(super) fn begin_udp(
         &mut self,
-        hole: Hole,
+        (introduced, hole): (IntroductionNumber, Hole),
         info: PrivRendezvousInfo,
         told: &PubRendezvousInfo,
         hold: Hold,
         how: (bool, bool),
     ) -> Result<(), RendezvousError> {
-        let puncher = begin_punch(self.begun, info, told, how, &self.options.punch)?;
+        let puncher = begin_punch(clock::now(), info, told, how, &self.options.punch)?;
         let (is_direct, peer_has_begun) = how;
-        self.punch(hole, &hold, puncher, self.leads && is_direct && peer_has_begun);
+        let blindly = self.leads && is_direct && peer_has_begun;
+        self.punch((Some(introduced), hole), &hold, puncher, blindly);
         self.holds.push(hold);
         Ok(())
     }
 
     /// Takes in what either side has learned since.
     pub(super) fn take_news(&mut self, now: Instant) {
-        let (Some(half), Some(told)) = (self.half, &mut self.theirs) else { return };
-        let Some(News { ours, theirs, relays, vouched, more }) = half.news() else { return };
+        for index in 0..self.introductions.len() {
+            self.take_news_of(now, index);
+        }
+    }
+
+    fn take_news_of(&mut self, now: Instant, index: usize) {
+        let introduced = &mut self.introductions[index];
+        let Some(News { ours, theirs, relays, vouched, more }) = introduced.half.news() else { return };
+        let ways = introduced.half.ways;
         if let Some(theirs) = theirs {
-            if told.is_continued_by(&theirs) {
-                let doors = new_doors(now, told, &theirs).into_iter();
-                self.doors.extend(doors.filter(|door| half.ways.contains(PathKind::of(door.remote, false))));
-                *told = theirs;
+            if introduced.theirs.is_continued_by(&theirs) {
+                let doors = new_doors(now, &introduced.theirs, &theirs).into_iter();
+                self.doors.extend(doors.filter(|door| ways.contains(PathKind::of(door.remote, false))));
+                introduced.theirs = theirs;
             } else {
                 tracing::debug!("what the peer said later does not belong to what it said first");
             }
         }
-        self.more = more || told.more;
-        self.relays.extend(relays);
-        self.ours = ours;
-        let relays_from = self.relays_from();
-        let Some(told) = &self.theirs else { return };
-        let known = |of: Hole| self.ours.iter().find(|(hole, _)| *hole == of).map_or(&[][..], |(_, all)| all);
-        for Punch { hole, machine, .. } in &mut self.punches {
-            let theirs = told.endpoints(*hole);
+        introduced.more = more || introduced.theirs.more;
+        introduced.relays.extend(relays);
+        introduced.ours = ours;
+        let introduced = &self.introductions[index];
+        let its = self.punches.iter_mut().filter(|punch| punch.introduced == Some(introduced.number));
+        for Punch { hole, machine, .. } in its {
+            let Told { ours, theirs } = introduced.told(*hole);
             if *hole == Hole::UdpV4 {
-                add_relays(machine, now, &self.relays, theirs, relays_from);
+                add_relays(machine, now, &introduced.relays, theirs, introduced.relays_from());
             }
-            machine.machine_mut().learn(now, known(*hole), &reachable(theirs, half.ways), self.more);
+            machine.machine_mut().learn(now, ours, &reachable(theirs, ways), introduced.more);
             vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
         }
-        for (hole, late) in &self.late {
-            late.tell(known(*hole), told.endpoints(*hole), self.more);
+        for (hole, late) in &introduced.late {
+            let Told { ours, theirs } = introduced.told(*hole);
+            late.tell(ours, theirs, introduced.more);
         }
-        self.begin_blindly(now, &vouched);
+        self.begin_blindly(now, index, &vouched);
     }
 
     /// Begins QUIC where the peer's NAT is open to us without doubt, so that the first packet of the handshake need not wait for one of
     /// the peer's.
-    fn begin_blindly(&mut self, now: Instant, vouched: &[IpAddr]) {
-        let Some((half, told)) = self.half.zip(self.theirs.as_ref()) else { return };
-        let relay_at_once = self.relay_at_once();
+    fn begin_blindly(&mut self, now: Instant, index: usize, vouched: &[IpAddr]) {
+        let introduced = &self.introductions[index];
+        let number = introduced.number;
         let mut ways = Vec::new();
-        for Punch { hole, machine, .. } in self.punches.iter().filter(|punch| punch.blindly) {
+        let blindly = self.punches.iter().filter(|punch| punch.blindly && punch.introduced == Some(number));
+        for Punch { hole, machine, .. } in blindly {
             let Some(socket) = machine.socket(SocketIndex::MAIN) else { continue };
-            let ours = self.ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
-            let theirs = reachable(told.endpoints(*hole), half.ways);
-            let targets = blind_targets(ours, &theirs, vouched, relay_at_once).into_iter();
+            let Told { ours, theirs } = introduced.told(*hole);
+            let theirs = reachable(theirs, introduced.half.ways);
+            let targets = blind_targets(ours, &theirs, vouched, introduced.relay_at_once()).into_iter();
             ways.extend(targets.map(|remote| (socket.clone(), remote)));
         }
         for (socket, remote) in ways {
             let was_begun = self.attempts.iter().any(|attempt| attempt.is_by(&socket, remote));
             let blind = self.attempts.iter().filter(|attempt| attempt.is_blind).count();
-            if !was_begun && blind < MAX_BLIND && !self.hold_back(now, &socket, remote) {
+            if !was_begun && blind < MAX_BLIND && !self.hold_back(now, Some(number), &socket, remote) {
                 self.begin_on(socket, remote);
                 self.attempts.iter_mut().next_back().expect("it was begun").is_blind = true;
             }
@@ -169,6 +179,7 @@ impl Call<'_> {
         let mut index = 0;
         while index < self.punches.len() {
             let punch = &mut self.punches[index];
+            let introduced = punch.introduced;
             let Some(event) = punch.machine.turn(now) else {
                 index += 1;
                 continue;
@@ -176,7 +187,7 @@ impl Call<'_> {
             match event {
                 PunchEvent::Heard { socket, peer } => {
                     if let Some(socket) = punch.machine.socket(socket).cloned() {
-                        self.way_found(now, socket, peer, false);
+                        self.way_found(now, introduced, socket, peer, false);
                     }
                 }
                 PunchEvent::Punched { socket, peer } => {
@@ -184,7 +195,7 @@ impl Call<'_> {
                     // The leader asks; it comes to the follower, on this very socket.
                     self.may_be_asked |= !self.leads;
                     if let Some(socket) = machine.socket(socket).cloned() {
-                        self.way_found(now, socket, peer, true);
+                        self.way_found(now, introduced, socket, peer, true);
                     }
                 }
                 PunchEvent::Hopeless(obstacle) => {
@@ -199,6 +210,7 @@ impl Call<'_> {
     pub(super) fn way_found(
         &mut self,
         now: Instant,
+        introduced: Option<IntroductionNumber>,
         socket: Arc<UdpSocket>,
         remote: SocketAddr,
         is_proved: bool,
@@ -211,7 +223,7 @@ impl Call<'_> {
             }
             return;
         }
-        if !(self.leads && self.hold_back(now, &socket, remote)) {
+        if !(self.leads && self.hold_back(now, introduced, &socket, remote)) {
             self.begin_on(socket, remote);
         }
     }
@@ -227,10 +239,16 @@ impl Call<'_> {
         }
     }
 
-    fn punch(&mut self, hole: Hole, hold: &Hold, puncher: UdpPuncher, blindly: bool) {
+    fn punch(
+        &mut self,
+        (introduced, hole): (Option<IntroductionNumber>, Hole),
+        hold: &Hold,
+        puncher: UdpPuncher,
+        blindly: bool,
+    ) {
         let puncher = if self.leads { puncher.tell_heard() } else { puncher };
         let machine = SharedMachine::new(self.shared, self.slot, hold.socket(), puncher);
-        self.punches.push(Punch { hole, machine, blindly });
+        self.punches.push(Punch { introduced, hole, machine, blindly });
     }
 }
 
