@@ -265,9 +265,12 @@ impl Shared {
             Purpose::Rendezvous(tag) => self.meet(tag, peer, preface),
             Purpose::Direct => self.judge_direct(peer, preface, queue),
         };
-        if let Err(reason) = &verdict {
-            tracing::debug!(%peer, %reason, "a stream was refused");
-            self.counters.hold().count_refusal(*reason);
+        match &verdict {
+            Ok(_) => tracing::trace!(%peer, "a stream is accepted"),
+            Err(reason) => {
+                tracing::debug!(%peer, %reason, "a stream was refused");
+                self.counters.hold().count_refusal(*reason);
+            }
         }
         verdict
     }
@@ -431,6 +434,11 @@ impl Shared {
         for (token, source) in sources {
             match source {
                 Source::Ending(ending) => endings.push((token, ending)),
+                // Told after the connections over it have said farewell; else the relay keeps the address for ten minutes.
+                Source::Udp(socket) if socket.is_relay() => {
+                    socket.unwatch(&self.registry);
+                    self.sources.hold().remove(token);
+                }
                 _ => drop(self.sources.hold().remove(token)),
             }
         }

@@ -3,6 +3,7 @@
 
 mod faults;
 mod forwarding;
+mod home_router;
 mod introducing;
 mod lan;
 mod local_network;

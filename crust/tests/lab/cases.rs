@@ -12,14 +12,14 @@ use crust::{Config, ConnectOptions, Lan, Road, Scheme, Service, ServiceEvent};
 use nat_lab::{Lab, Topology};
 
 use crate::{
-    again, figures, forwarding, idle, leaving, moving, outage, relaying, transfers,
+    again, drops, figures, forwarding, idle, leaving, moving, outage, relaying, single, transfers,
     world::{Carried, Met, World, soon},
 };
 
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 19] = [
     ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
@@ -36,6 +36,8 @@ const CASES: [Case; 17] = [
     ("a_tcp_stream_ends_with_its_network_and_the_next_is_quick", a_tcp_stream_ends_with_its_network),
     ("who_moves_is_attached_again_and_met", who_moves_is_attached_again),
     ("a_relay_that_restarts_is_asked_for_an_address_anew", a_relay_that_restarts),
+    ("who_ends_while_a_better_path_is_looked_for_leaves_nothing", drops::while_a_better_path_is_looked_for),
+    ("two_that_call_each_other_have_one_stream", two_that_call_each_other),
     ("routers_forward_ports_to_a_service", forwarding::ports_are_forwarded),
 ];
 
@@ -132,6 +134,34 @@ fn what_cannot_meet_meets_over_a_relay() {
     let met = world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
     assert_eq!((met.road, met.scheme), (Road::Relayed, Scheme::Quic), "{met:?}");
     println!("  {met:?}");
+}
+
+fn two_that_call_each_other() {
+    for (a, b, has_relay, roads, scheme) in [
+        ("easy", "easy", false, &[Road::Punched][..], None),
+        ("hard", "hard", true, &[Road::Relayed], Some(Scheme::Quic)),
+        ("udpblock", "easy", false, &[Road::Punched], Some(Scheme::Tcp)),
+    ] {
+        let mut world = World::new(a, b);
+        if has_relay {
+            world.start_relay();
+        }
+        // Only one of two that cannot meet otherwise need have a relay.
+        let services = [
+            world.listening("a1"),
+            if has_relay { world.without_relay("b1") } else { world.listening("b1") },
+        ];
+        for later in [Duration::ZERO, Duration::from_secs(2)] {
+            let (took, path) = single::call_each_other(&world, &services, later);
+            println!(
+                "  {a}:{b}, the second {} ms later: {:.0} ms, {path:?}",
+                later.as_millis(),
+                millis(took)
+            );
+            assert!(roads.contains(&path.kind.into()), "{a}:{b}: {path:?}");
+            assert!(scheme.is_none_or(|scheme| scheme == path.scheme), "{a}:{b}: {path:?}");
+        }
+    }
 }
 
 fn a_relayed_stream_moves() {

@@ -76,7 +76,7 @@ pub(crate) fn leave_in_silence(a: &str, b: &str) -> (Duration, Carried) {
 }
 
 /// Has each home's router throw away what is for the other home, or do so no more.
-fn part(lab: &Lab, verb: &str) {
+pub(crate) fn part(lab: &Lab, verb: &str) {
     for (router, other) in [("ra", OTHER_OF_A), ("rb", OTHER_OF_B)] {
         let namespace = lab.node(router).namespace().to_owned();
         let line = format!("-n {namespace} route {verb} blackhole {other}");

@@ -14,9 +14,14 @@ mod again;
 #[cfg(target_os = "linux")]
 mod cases;
 #[cfg(target_os = "linux")]
+mod drops;
+#[cfg(target_os = "linux")]
 mod figures;
 #[cfg(target_os = "linux")]
 mod forwarding;
+#[cfg(target_os = "linux")]
+#[path = "../drops/held.rs"]
+mod held;
 #[cfg(target_os = "linux")]
 mod idle;
 #[cfg(target_os = "linux")]
@@ -26,7 +31,16 @@ mod moving;
 #[cfg(target_os = "linux")]
 mod outage;
 #[cfg(target_os = "linux")]
+#[path = "../drops/play.rs"]
+#[expect(dead_code, reason = "some of it is for the other program")]
+mod play;
+#[cfg(target_os = "linux")]
+#[path = "../drops/recorder.rs"]
+mod recorder;
+#[cfg(target_os = "linux")]
 mod relaying;
+#[cfg(target_os = "linux")]
+mod single;
 #[cfg(target_os = "linux")]
 mod transfers;
 #[cfg(target_os = "linux")]
@@ -42,3 +56,7 @@ fn main() -> ExitCode {
     println!("NOT RUN: services behind NATs: network namespaces are Linux's");
     ExitCode::SUCCESS
 }
+
+/// Far beyond what anything takes that drops are about, on a machine whose cores are all busy.
+#[cfg(target_os = "linux")]
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);

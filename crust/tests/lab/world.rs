@@ -140,6 +140,23 @@ impl World {
         Carried { handshake, rest, checks }
     }
 
+    /// Waits until the relay lends no address any more, as services give theirs back in the background.
+    pub(crate) fn wait_until_nothing_is_relayed(&self) {
+        let lent = || {
+            let told = self.lab.node("server").command("ss").args(["-H", "-u", "-a", "-n"]).output().unwrap();
+            let told = String::from_utf8(told.stdout).unwrap();
+            let ports = told
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok());
+            ports.filter(|port: &u16| (RELAY_PORTS[0]..=RELAY_PORTS[1]).contains(port)).count()
+        };
+        let until = soon();
+        while lent() > 0 {
+            assert!(Instant::now() < until, "{} addresses are lent", lent());
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// The relay dies without a word.
     pub(crate) fn stop_relay(&mut self) {
         self.coturn = None;
@@ -181,7 +198,16 @@ impl World {
 
     /// A service that listens, known to the introducer.
     pub(crate) fn listening(&self, host: &str) -> Service {
-        let config = Config::new().lan(Lan::Off).introducers(self.places.clone()).relays(self.relays());
+        self.attached(host, Config::new().relays(self.relays()))
+    }
+
+    /// The same, which knows of no relay.
+    pub(crate) fn without_relay(&self, host: &str) -> Service {
+        self.attached(host, Config::new())
+    }
+
+    fn attached(&self, host: &str, config: Config) -> Service {
+        let config = config.lan(Lan::Off).introducers(self.places.clone());
         let service = self.start(host, config);
         assert!(service.controller.wait_attached(soon()), "{host} is attached");
         service
