@@ -320,7 +320,8 @@ impl Config {
         self
     }
 
-    /// Where an introducer answers STUN. Default: 0, a port chosen by the system.
+    /// Where an introducer answers STUN: at this port and the next. Default: 0, the two ports after that of its first listener, so that it is
+    /// found there again after a restart; if they are taken, two chosen by the system.
     #[must_use]
     pub fn stun_port(mut self, port: u16) -> Self {
         self.stun_port = port;

@@ -147,6 +147,14 @@ fn bind_beside(transport: &Transport, listeners: &ListenerSet, place: ListenEndp
     }
 }
 
+/// A STUN server beside the listener at `local`. Who was told of it looks for it at the same port after a restart, so that unless one is set it is
+/// the next to the listener's, if that is free.
+fn bind_stun(local: SocketAddr, port: u16) -> Result<HolePunchServer, nat_traversal::ServerError> {
+    let bind = |port| HolePunchServer::bind_pair(SocketAddr::new(local.ip(), port));
+    let next = local.port().checked_add(1).filter(|_| port == 0);
+    next.and_then(|next| bind(next).ok()).map_or_else(|| bind(port), Ok)
+}
+
 /// What an introducer needs: the streams of those who ask, and a STUN server beside its listeners.
 fn introduce(
     transport: &Transport,
@@ -157,8 +165,7 @@ fn introduce(
     let listener = LabelListener::new(transport, INTRODUCE.clone(), Admission::default())
         .expect("nobody else of this service takes this label");
     let local = listeners.local_endpoints().first().map(ListenEndpoint::addr);
-    let stun =
-        local.map(|local| HolePunchServer::bind_pair(SocketAddr::new(local.ip(), stun_port))).transpose()?;
+    let stun = local.map(|local| bind_stun(local, stun_port)).transpose()?;
     let port = stun.as_ref().and_then(|stun| stun.addresses().first()).map_or(0, |at| at.addr.port());
     #[cfg(feature = "turn")]
     let lending = match local {

@@ -32,7 +32,7 @@ pub(crate) enum Command {
         after_help = "Example:\n  crust serve --listen quic://0.0.0.0:4433 --listen tcp://0.0.0.0:4433"
     )]
     Serve {
-        /// The port at which it tells others their addresses (STUN); 0 lets the system choose
+        /// The port at which it tells others their addresses (STUN); 0: the next to that of its first listener
         #[arg(long, value_name = "PORT", default_value_t = 0)]
         stun_port: u16,
         #[command(flatten)]

@@ -254,7 +254,7 @@ const SETTINGS: &[Setting] = &[
     },
     Setting {
         name: "stun_port",
-        meaning: "Where an introducer answers STUN; 0 lets the system choose.",
+        meaning: "Where an introducer answers STUN; 0: the ports after that of its first listener.",
         read: |config, value| {
             config.stun_port =
                 u16::try_from(integer(value, 0, 65_535)?).expect("within the bounds just checked");

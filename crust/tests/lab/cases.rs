@@ -19,7 +19,7 @@ use crate::{
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 19] = [
+const CASES: [Case; 20] = [
     ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
@@ -29,6 +29,10 @@ const CASES: [Case; 19] = [
     ("an_introducer_that_comes_back_is_found_again", an_introducer_that_comes_back),
     ("a_transfer_goes_on_in_another_network", transfers::a_transfer_goes_on_in_another_network),
     ("a_transfer_goes_on_between_homes_whoever_moves", transfers::a_transfer_goes_on_between_homes),
+    (
+        "a_transfer_goes_on_while_both_move_and_their_introducer_restarts",
+        transfers::a_transfer_goes_on_while_its_introducer_restarts,
+    ),
     ("a_transfer_outlives_a_router_that_forgets", transfers::a_transfer_outlives_a_router_that_forgets),
     ("a_transfer_outlives_its_relay", transfers::a_transfer_outlives_its_relay),
     ("a_transfer_outlives_an_outage_shorter_than_dead_after", transfers::a_transfer_outlives_an_outage),

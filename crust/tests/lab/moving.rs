@@ -129,7 +129,7 @@ pub(crate) fn move_while_the_introducer_restarts(sender: Sender) -> Transfer {
     let client = world.dialling("a1");
     move_from(&mut world, &client, Mover::Both, sender, |world| {
         world.stop_introducer();
-        thread::sleep(Duration::from_secs(1));
+        thread::sleep(RESTART);
         world.start_introducer();
     })
 }
@@ -332,6 +332,8 @@ pub(crate) fn attached_again_after_a_move() -> Duration {
     took
 }
 
+/// How long an introducer is away.
+pub(crate) const RESTART: Duration = Duration::from_secs(1);
 const BLOCK_BYTES: usize = 1_024;
 const BLOCKS: u64 = 800;
 const PACE: Duration = Duration::from_millis(5);
