@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use nat_traversal::MappedSocketAddr;
 use nat_traversal::protocol::{
     Datagram, Machine, Obstacle, PunchEvent, PunchKeys, Seed, SocketIndex, Transmit, UdpPuncher,
 };
 use nat_traversal::testing::{Link, Nat, Running};
+use nat_traversal::{AddrKind, MappedSocketAddr, PortRule};
 
 use crate::world::{Site, World};
 
@@ -133,7 +133,7 @@ fn a_relay_on_the_internet_sends_nothing_to_addresses_of_a_private_network() {
     for (relayed, reached) in [("203.0.113.10:61000", &theirs[1..]), ("10.0.0.3:61000", &theirs[..])] {
         let relay = SocketIndex(0xff00);
         let mut puncher = puncher(start, true, &[], &[]).more_to_come();
-        puncher.add_relay(start, relay, relayed.parse().unwrap(), &theirs, start);
+        puncher.add_relay(start, (relay, relayed.parse().unwrap()), &theirs, start, Duration::ZERO);
         // Whatever follows repeats what is known.
         puncher.learn(start, &public("198.51.100.1:1"), &theirs, false);
         let mut sent = std::collections::BTreeSet::new();
@@ -144,6 +144,29 @@ fn a_relay_on_the_internet_sends_nothing_to_addresses_of_a_private_network() {
         }
         assert_eq!(sent, reached.iter().map(|endpoint| endpoint.addr).collect());
     }
+}
+
+#[test]
+fn a_way_over_two_relays_is_tried_last() {
+    let (start, relay, later) = (start(), SocketIndex(0xff00), Duration::from_millis(250));
+    let seen = MappedSocketAddr::reflexive("192.0.2.1:2".parse().unwrap(), PortRule::Stable);
+    let at = "203.0.113.11:61000".parse().unwrap();
+    let theirs = [
+        MappedSocketAddr { addr: at, kind: AddrKind::Relayed, nat_restricted: true, ports: PortRule::Stable },
+        seen,
+    ];
+    let mut puncher = puncher(start, true, &[], &[]).more_to_come();
+    puncher.add_relay(start, (relay, "203.0.113.10:61000".parse().unwrap()), &theirs, start, later);
+    puncher.learn(start, &public("198.51.100.1:1"), &theirs, false);
+    let mut first = std::collections::BTreeMap::new();
+    for step in 0..80 {
+        let after = Duration::from_millis(5 * step);
+        puncher.handle_timeout(start + after);
+        for one in std::iter::from_fn(|| puncher.poll_transmit()).filter(|one| one.socket == relay) {
+            first.entry(one.destination).or_insert(after);
+        }
+    }
+    assert!(first[&seen.addr] < later && first[&at] >= later, "{first:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nat_traversal::{
-    AddrKind, MappedSocketAddr, PrivRendezvousInfo, PubRendezvousInfo, PunchError, PunchOptions,
+    AddrKind, MappedSocketAddr, PortRule, PrivRendezvousInfo, PubRendezvousInfo, PunchError, PunchOptions,
     protocol::{Seed, UdpPuncher},
 };
 
@@ -43,5 +43,34 @@ pub(crate) fn reachable(theirs: &[MappedSocketAddr], ways: PathKinds) -> Vec<Map
     theirs.iter().filter(is_wanted).copied().collect()
 }
 
+/// How much later a way over two relays is tried than other relayed ones: not where it may be what is needed, as where the NATs of both draw
+/// ports, of which a relay then hears too late, or where one of the two gets nothing out by UDP.
+pub(crate) fn between_relays(ours: &[MappedSocketAddr], theirs: &[MappedSocketAddr]) -> Duration {
+    let is_steady = |side: &[MappedSocketAddr]| {
+        let mut seen = side.iter().filter(|one| one.kind == AddrKind::Reflexive).peekable();
+        seen.peek().is_some() && seen.all(|one| matches!(one.ports, PortRule::Stable | PortRule::Unknown))
+    };
+    if is_steady(ours) && is_steady(theirs) { BETWEEN_RELAYS } else { Duration::ZERO }
+}
+
+/// The delay of RFC 8305 between attempts of one kind.
+const BETWEEN_RELAYS: Duration = Duration::from_millis(250);
 /// What is direct gets so much time before a relay is tried.
 pub(crate) const RELAYS_AFTER: Duration = Duration::from_millis(300);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_over_two_relays_waits_only_where_both_are_seen_and_keep_their_ports() {
+        let host = MappedSocketAddr::host("192.168.1.2:4000".parse().unwrap());
+        let seen = |ports| MappedSocketAddr::reflexive("198.51.100.7:5000".parse().unwrap(), ports);
+        let steady = [host, seen(PortRule::Stable)];
+        assert_eq!(between_relays(&steady, &steady), BETWEEN_RELAYS);
+        for other in [&[][..], &[host], &[host, seen(PortRule::Random)], &[seen(PortRule::Sequential(1))]] {
+            assert_eq!(between_relays(&steady, other), Duration::ZERO);
+            assert_eq!(between_relays(other, &steady), Duration::ZERO);
+        }
+    }
+}

@@ -170,11 +170,11 @@ impl Search<'_> {
         self.more = more || self.theirs.more;
         for (hole, machine) in &mut self.punches {
             let theirs = self.theirs.endpoints(*hole);
+            let ours = ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
             if *hole == Hole::UdpV4 {
-                add_relays(machine, now, &self.relays, theirs, self.begun + RELAYS_AFTER);
+                add_relays(machine, now, &self.relays, (ours, theirs), self.begun + RELAYS_AFTER);
             }
             let theirs = reachable(theirs, self.wanted);
-            let ours = ours.iter().find(|(of, _)| of == hole).map_or(&[][..], |(_, all)| all);
             machine.machine_mut().learn(now, ours, &theirs, self.more);
             vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
         }

@@ -11,7 +11,7 @@ use super::Hold;
 pub(super) use crate::protocol::punching::{reachable, without_addresses};
 use crate::{
     io::{entropy, udp::SharedMachine},
-    protocol::punching,
+    protocol::punching::{self, between_relays},
     rendezvous::RendezvousError,
 };
 
@@ -32,12 +32,14 @@ pub(super) fn add_relays(
     machine: &mut SharedMachine<UdpPuncher>,
     now: Instant,
     relays: &[Hold],
-    theirs: &[MappedSocketAddr],
+    (ours, theirs): (&[MappedSocketAddr], &[MappedSocketAddr]),
     first: Instant,
 ) {
+    let to_relays = between_relays(ours, theirs);
     for (index, relay) in (FIRST_RELAY..).map(SocketIndex).zip(relays) {
         machine.add_socket(index, relay.socket());
-        machine.machine_mut().add_relay(now, index, relay.socket().local(), theirs, first);
+        let at = (index, relay.socket().local());
+        machine.machine_mut().add_relay(now, at, theirs, first, to_relays);
     }
 }
 

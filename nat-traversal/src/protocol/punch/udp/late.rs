@@ -1,12 +1,15 @@
 //! What a puncher is told beside the addresses that it begins with.
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use super::path::Path;
 use super::{MAX_PATHS, OPENING, PunchEvent, State, UdpPuncher};
 use crate::protocol::punch::Obstacle;
 use crate::protocol::punch::plan::{PORTS_PER_ADDRESS, Plan, plan};
-use crate::protocol::{MappedSocketAddr, SocketIndex, candidate::is_global};
+use crate::protocol::{AddrKind, MappedSocketAddr, SocketIndex, candidate::is_global};
 
 /// What the punch goes by besides its plan.
 #[derive(Debug, Default)]
@@ -19,10 +22,18 @@ pub(super) struct Late {
     only_further: bool,
     /// Ways that are still told when the peer is heard there.
     heard_left: usize,
-    /// Sockets besides our own, and when they begin.
-    further: Vec<(SocketIndex, Instant)>,
-    /// Those of them that are on the internet itself.
-    outside: Vec<SocketIndex>,
+    /// Sockets besides our own.
+    further: Vec<Further>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Further {
+    socket: SocketIndex,
+    /// When it begins, and how much later with the peer's relays.
+    first: Instant,
+    to_relays: Duration,
+    /// It is on the internet itself.
+    is_outside: bool,
 }
 
 impl UdpPuncher {
@@ -44,38 +55,40 @@ impl UdpPuncher {
         theirs: &[MappedSocketAddr],
         first: Instant,
     ) {
-        let first = if self.obstacle.is_some() { now } else { first.max(now) };
-        if self.late.further.iter().all(|(known, _)| *known != socket) {
+        let further = Further { socket, first, to_relays: Duration::ZERO, is_outside: false };
+        self.add_further(now, further, theirs);
+    }
+
+    /// The same of an address at a relay, `relayed`. Where that is on the internet, addresses that mean something within one network only are
+    /// left out: they would be somebody else's there. The peer's own relays are tried `to_relays` later: where our own socket reaches them,
+    /// a way over two relays is worse and costs both.
+    pub fn add_relay(
+        &mut self,
+        now: Instant,
+        (socket, relayed): (SocketIndex, SocketAddr),
+        theirs: &[MappedSocketAddr],
+        first: Instant,
+        to_relays: Duration,
+    ) {
+        let further = Further { socket, first, to_relays, is_outside: is_global(relayed.ip()) };
+        self.add_further(now, further, theirs);
+    }
+
+    fn add_further(&mut self, now: Instant, further: Further, theirs: &[MappedSocketAddr]) {
+        let first = if self.obstacle.is_some() { now } else { further.first.max(now) };
+        let further = Further { first, ..further };
+        if self.late.further.iter().all(|known| known.socket != further.socket) {
             if self.late.further.len() >= MAX_FURTHER {
                 return;
             }
-            self.late.further.push((socket, first));
+            self.late.further.push(further);
         }
-        self.check_from(socket, theirs, first);
+        self.check_from(further, theirs);
         // What is hopeless for our own sockets is none for this one.
         self.obstacle = None;
         if matches!(self.state, State::Done) && matches!(self.events.front(), Some(PunchEvent::Hopeless(_))) {
             self.go_on_after_all();
         }
-    }
-
-    /// The same of an address at a relay, `relayed`. Where that is on the internet, addresses that mean something within one network only are
-    /// left out: they would be somebody else's there.
-    pub fn add_relay(
-        &mut self,
-        now: Instant,
-        socket: SocketIndex,
-        relayed: SocketAddr,
-        theirs: &[MappedSocketAddr],
-        first: Instant,
-    ) {
-        if is_global(relayed.ip())
-            && !self.late.outside.contains(&socket)
-            && self.late.outside.len() < MAX_FURTHER
-        {
-            self.late.outside.push(socket);
-        }
-        self.add_socket(now, socket, theirs, first);
     }
 
     /// Has [`PunchEvent::Heard`] told.
@@ -147,9 +160,9 @@ impl UdpPuncher {
                 self.openers.push_back(to);
             }
         }
-        for (socket, first) in self.late.further.clone() {
-            let first = if plan.obstacle.is_some() { now } else { first.max(now) };
-            self.check_from(socket, theirs, first);
+        for further in self.late.further.clone() {
+            let first = if plan.obstacle.is_some() { now } else { further.first.max(now) };
+            self.check_from(Further { first, ..further }, theirs);
         }
         self.spraying.learn(now, &plan.sprays);
         self.same_nat |= plan.same_nat;
@@ -170,16 +183,17 @@ impl UdpPuncher {
         }
     }
 
-    fn check_from(&mut self, socket: SocketIndex, theirs: &[MappedSocketAddr], first: Instant) {
-        let is_outside = self.late.outside.contains(&socket);
-        let reached = theirs.iter().map(|endpoint| endpoint.addr);
-        for to in reached.filter(|to| !is_outside || is_global(to.ip())) {
+    fn check_from(&mut self, further: Further, theirs: &[MappedSocketAddr]) {
+        let Further { socket, first, to_relays, is_outside } = further;
+        for endpoint in theirs.iter().filter(|to| !is_outside || is_global(to.addr.ip())) {
             // Whatever is named from one call to the next.
             let from_there = self.paths.iter().filter(|known| known.socket == socket).count();
             if from_there >= RELAYED_PATHS || self.paths.len() >= MAX_PATHS {
                 return;
             }
+            let to = endpoint.addr;
             if !self.paths.iter().any(|known| known.socket == socket && known.remote == to) {
+                let first = if endpoint.kind == AddrKind::Relayed { first + to_relays } else { first };
                 self.paths.push(Path::to_candidate(socket, to, first));
             }
         }

@@ -115,7 +115,7 @@ impl Call<'_> {
         for Punch { hole, machine, .. } in its {
             let Told { ours, theirs } = introduced.told(*hole);
             if *hole == Hole::UdpV4 {
-                add_relays(machine, now, &introduced.relays, theirs, introduced.relays_from());
+                add_relays(machine, now, &introduced.relays, (ours, theirs), introduced.relays_from());
             }
             machine.machine_mut().learn(now, ours, &reachable(theirs, ways), introduced.more);
             vouched.iter().for_each(|ip| machine.machine_mut().vouch(now, *ip));
