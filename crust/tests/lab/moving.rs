@@ -179,10 +179,7 @@ pub(crate) fn rebinding_of_the_acceptor(sender: Sender) -> Transfer {
     let world = homes("easy");
     let (server, client) = (world.listening("b1"), world.dialling("a1"));
     let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
-    let before = streams[0].path().remote;
-    let cost = transfer(sender, &streams, || forget(&world.lab, "rb"));
-    assert_ne!(streams[0].path().remote, before, "the dialler sees another port");
-    cost
+    transfer(sender, &streams, || forget(&world.lab, "rb"))
 }
 
 /// Has a home's router forget what is under way, and map to other ports from then on.
