@@ -3,6 +3,7 @@
 mod given_back;
 mod hops;
 mod interface_mtu;
+mod kernel;
 mod machine;
 mod receive;
 #[cfg(feature = "turn")]
@@ -14,17 +15,14 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{
-            AtomicBool,
-            Ordering::{Acquire, Relaxed, Release},
-        },
+        atomic::{AtomicBool, Ordering::Relaxed},
     },
 };
 
-use mio::{Interest, Registry, Token};
-use quinn_udp::{Transmit, UdpSockRef, UdpSocketState};
+use mio::{Registry, Token};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use self::kernel::Kernel;
 pub(crate) use given_back::{GivenBack, Mark};
 pub(crate) use interface_mtu::InterfaceMtus;
 pub(crate) use machine::{SharedMachine, StunInbox, StunMessage};
@@ -32,12 +30,12 @@ pub(crate) use receive::{Received, Receiver};
 #[cfg(feature = "turn")]
 pub(crate) use relay::RelaySocket;
 
-use super::{accept_queue::AcceptQueue, direct::LONGEST_RECEIVE, lock::Lock as _, quic::Link, slot::Wakes};
+use super::{accept_queue::AcceptQueue, lock::Lock as _, quic::Link, slot::Wakes};
 #[cfg(feature = "turn")]
 use crate::{io::slot::Slot, transport::Shared};
 use crate::{
     path::PathKind,
-    protocol::quic::{Outgoing, PathMtu, QuicEcn},
+    protocol::quic::{Outgoing, PathMtu},
 };
 
 /// One UDP socket, shared by all connections over it.
@@ -59,15 +57,6 @@ enum Carrier {
     Relay(Box<RelaySocket>),
 }
 
-struct Kernel {
-    socket: std::net::UdpSocket,
-    state: UdpSocketState,
-    /// Only for telling the poll what we wait for; a duplicate of `socket`.
-    polled: Mutex<Polled>,
-    /// Whether connections wait for room.
-    is_blocked: AtomicBool,
-}
-
 #[derive(Default)]
 struct Users {
     /// Where streams of strangers go; `None`: nobody listens here.
@@ -84,13 +73,6 @@ struct Users {
     punched: VecDeque<(SocketAddr, bool)>,
 }
 
-struct Polled {
-    source: mio::net::UdpSocket,
-    token: Option<Token>,
-    /// Connections whose datagrams did not fit into the kernel's buffer.
-    blocked: Vec<Arc<Link>>,
-}
-
 impl UdpSocket {
     /// Binds a socket for datagrams that the network does not split.
     pub(crate) fn bind(number: usize, addr: SocketAddr) -> io::Result<Self> {
@@ -104,19 +86,8 @@ impl UdpSocket {
 
     /// Takes over a socket that is bound already.
     pub(crate) fn adopt(number: usize, socket: std::net::UdpSocket) -> io::Result<Self> {
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        for (set, what) in [
-            (state.set_recv_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER_BYTES), "receive"),
-            (state.set_send_buffer_size(UdpSockRef::from(&socket), KERNEL_BUFFER_BYTES), "send"),
-        ] {
-            if let Err(error) = set {
-                tracing::debug!(%error, what, "the kernel keeps its own buffer size");
-            }
-        }
         let local = socket.local_addr()?;
-        let source = mio::net::UdpSocket::from_std(socket.try_clone()?);
-        let polled = Mutex::new(Polled { source, token: None, blocked: Vec::new() });
-        let carrier = Carrier::Kernel(Kernel { socket, state, polled, is_blocked: AtomicBool::new(false) });
+        let carrier = Carrier::Kernel(Kernel::new(socket)?);
         Ok(Self::new(number, local, carrier))
     }
 
@@ -250,63 +221,32 @@ impl UdpSocket {
 
     /// Has the poll report what can be read.
     pub(crate) fn watch(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        let kernel = match &self.carrier {
-            Carrier::Kernel(kernel) => kernel,
+        match &self.carrier {
+            Carrier::Kernel(kernel) => kernel.watch(registry, token),
             #[cfg(feature = "turn")]
-            Carrier::Relay(relay) => return relay.watch(registry, token),
-        };
-        let mut polled = kernel.polled.hold();
-        registry.register(&mut polled.source, token, Interest::READABLE)?;
-        polled.token = Some(token);
-        Ok(())
+            Carrier::Relay(relay) => relay.watch(registry, token),
+        }
     }
 
     /// Ends what `watch` began; the token under which it was watched.
     pub(crate) fn unwatch(&self, registry: &Registry) -> Option<Token> {
-        let kernel = match &self.carrier {
-            Carrier::Kernel(kernel) => kernel,
+        match &self.carrier {
+            Carrier::Kernel(kernel) => kernel.unwatch(registry),
             #[cfg(feature = "turn")]
-            Carrier::Relay(relay) => return relay.unwatch(registry),
-        };
-        let mut polled = kernel.polled.hold();
-        let token = polled.token.take()?;
-        if let Err(error) = registry.deregister(&mut polled.source) {
-            tracing::debug!(%error, "a UDP socket was not watched any more");
+            Carrier::Relay(relay) => relay.unwatch(registry),
         }
-        polled.blocked.clear();
-        Some(token)
     }
 
-    /// Remembers a connection until the kernel has room again.
+    /// Remembers a connection until the kernel has room again. A relay loses what it has no room for.
     pub(crate) fn wait_writable(&self, registry: &Registry, link: &Arc<Link>) {
-        // A relay loses what it has no room for.
-        let Some(kernel) = self.kernel() else { return };
-        let mut polled = kernel.polled.hold();
-        let Some(token) = polled.token else { return };
-        if !polled.blocked.iter().any(|blocked| Arc::ptr_eq(blocked, link)) {
-            polled.blocked.push(link.clone());
-            kernel.is_blocked.store(true, Release);
-        }
-        // Room to write is reported only while somebody wants it: else each datagram sent would wake the poll.
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        if let Err(error) = registry.reregister(&mut polled.source, token, interest) {
-            tracing::warn!(%error, "cannot wait for room in a UDP socket");
+        if let Some(kernel) = self.kernel() {
+            kernel.wait_writable(registry, link);
         }
     }
 
     /// The connections that waited for room, to try again.
     pub(crate) fn take_blocked(&self, registry: &Registry) -> Vec<Arc<Link>> {
-        let Some(kernel) = self.kernel().filter(|kernel| kernel.is_blocked.load(Acquire)) else {
-            return Vec::new();
-        };
-        let mut polled = kernel.polled.hold();
-        kernel.is_blocked.store(false, Release);
-        if let Some(token) = polled.token
-            && let Err(error) = registry.reregister(&mut polled.source, token, Interest::READABLE)
-        {
-            tracing::warn!(%error, "cannot go on watching a UDP socket");
-        }
-        std::mem::take(&mut polled.blocked)
+        self.kernel().map(|kernel| kernel.take_blocked(registry)).unwrap_or_default()
     }
 
     /// Sends one batch: all of it or nothing.
@@ -317,46 +257,30 @@ impl UdpSocket {
         outgoing: Outgoing,
         buffer: &[u8],
     ) -> io::Result<()> {
-        let kernel = match &self.carrier {
-            Carrier::Kernel(kernel) => kernel,
-            #[cfg(feature = "turn")]
-            Carrier::Relay(relay) => return relay.send(to, outgoing, buffer),
-        };
-        let transmit = Transmit {
-            destination: to,
-            ecn: outgoing.ecn.and_then(to_udp_ecn),
-            contents: &buffer[..outgoing.bytes],
-            segment_size: outgoing.segment_bytes,
-            src_ip: source_ip.filter(|_| self.local.ip().is_unspecified()),
-        };
-        match kernel.state.try_send(UdpSockRef::from(&kernel.socket), &transmit) {
-            // It may tell of an earlier datagram that was given back, and does so once.
-            Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                kernel.state.try_send(UdpSockRef::from(&kernel.socket), &transmit)
+        match &self.carrier {
+            Carrier::Kernel(kernel) => {
+                let source_ip = source_ip.filter(|_| self.local.ip().is_unspecified());
+                kernel.send(to, source_ip, outgoing, buffer)
             }
-            sent => sent,
+            #[cfg(feature = "turn")]
+            Carrier::Relay(relay) => relay.send(to, outgoing, buffer),
         }
     }
 
     /// Sends one small datagram, that routers drop after so many hops if they are given.
     pub(crate) fn send_one(&self, bytes: &[u8], to: SocketAddr, hops: Option<u8>) -> io::Result<()> {
-        match (&self.carrier, hops) {
-            (Carrier::Kernel(kernel), Some(hops)) => hops::send(&kernel.socket, bytes, to, hops),
-            (Carrier::Kernel(kernel), None) => kernel.socket.send_to(bytes, to).map(drop),
+        match &self.carrier {
+            Carrier::Kernel(kernel) => kernel.send_one(bytes, to, hops),
             #[cfg(feature = "turn")]
-            (Carrier::Relay(relay), _) => relay.send_one(bytes, to),
+            Carrier::Relay(relay) => relay.send_one(bytes, to),
         }
     }
 
-    /// Whether receives wait for a datagram, at most [`LONGEST_RECEIVE`]. Sends then wait for room in the kernel, no longer than
-    /// that, instead of failing at once.
+    /// Whether receives wait for a datagram, at most [`LONGEST_RECEIVE`](super::direct::LONGEST_RECEIVE). Sends then wait for
+    /// room in the kernel, no longer than that, instead of failing at once.
     pub(crate) fn set_waiting(&self, waits: bool) -> io::Result<()> {
         let Some(kernel) = self.kernel() else { return Err(io::ErrorKind::Unsupported.into()) };
-        if waits {
-            kernel.socket.set_read_timeout(Some(LONGEST_RECEIVE))?;
-            kernel.socket.set_write_timeout(Some(LONGEST_RECEIVE))?;
-        }
-        kernel.socket.set_nonblocking(!waits)
+        kernel.set_waiting(waits)
     }
 
     /// Ends a receive that waits, by a datagram to itself that says nothing.
@@ -401,17 +325,11 @@ impl fmt::Debug for UdpSocket {
     }
 }
 
-fn to_udp_ecn(ecn: QuicEcn) -> Option<quinn_udp::EcnCodepoint> {
-    quinn_udp::EcnCodepoint::from_bits(ecn as u8)
-}
-
 /// Whether a datagram was larger than the interface or the path allows, as probes of the path MTU may be.
 pub(crate) fn is_too_large(error: &io::Error) -> bool {
     quinn_udp::is_msg_size_err(error)
 }
 
-/// Several windows of a fast path; the kernel gives what its administrator allows.
-const KERNEL_BUFFER_BYTES: usize = 4 << 20;
 /// Only the description of a path needs it, so that forgetting one does no harm.
 const MAX_PUNCHED: usize = 256;
 /// What an Ethernet frame carries less the headers of IPv6, UDP and TURN.
