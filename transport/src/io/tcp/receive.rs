@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     TcpConnection,
-    socket::{AppliedTimeout, Patience},
+    socket::{AppliedTimeout, LITTLE_BYTES, Little, Patience},
 };
 use crate::{
     StreamError,
@@ -188,15 +188,20 @@ impl Receive {
         buffer: &mut [u8],
         patience: Patience,
     ) -> Result<usize, StreamError> {
-        let mut little = [0; LITTLE_BYTES];
-        let received = self.call(stream, &mut little, patience)?;
-        if received == LITTLE_BYTES {
+        let mut little = Little::new();
+        let received = match stream.socket.receive_little(&mut little, patience, &mut self.timeout) {
+            Ok(received) => received,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(0),
+            Err(error) => return Err(not_received(stream, &error, patience)),
+        };
+        self.note_received(stream, received.len(), LITTLE_BYTES)?;
+        if received.len() == LITTLE_BYTES {
             self.bulk = BULK_READS;
         }
         let mut output = Output::new(buffer, &mut self.spill, self.unjudged);
-        let decrypted = decrypt(stream, &mut little[..received], &mut output)?;
+        let decrypted = decrypt(stream, received, &mut output)?;
         let filled = output.filled;
-        let rest = &little[decrypted.used..received];
+        let rest = &received[decrypted.used..];
         if !rest.is_empty() && !decrypted.ended {
             self.buffer = stream.shared.pool.take();
             self.buffer[..rest.len()].copy_from_slice(rest);
@@ -219,9 +224,15 @@ impl Receive {
             (self.start, self.end) = (0, self.end - self.start);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
-        let received = self.call(stream, &mut buffer[self.end..], patience);
+        let room = &mut buffer[self.end..];
+        let room_bytes = room.len();
+        let received = stream.socket.receive(room, patience, &mut self.timeout);
         // Out of patience it may have been given back; what is held here is the one to keep, unless the stream is idle.
         self.buffer = buffer;
+        let received = match received {
+            Ok(received) => self.note_received(stream, received, room_bytes).map(|()| received),
+            Err(error) => Err(not_received(stream, &error, patience)),
+        };
         match received {
             Ok(received) => {
                 self.bulk = if received < LITTLE_BYTES { self.bulk.saturating_sub(1) } else { BULK_READS };
@@ -234,23 +245,18 @@ impl Receive {
         }
     }
 
-    fn call(
+    /// So much has come, into so much room.
+    fn note_received(
         &mut self,
         stream: &TcpConnection,
-        buffer: &mut [u8],
-        patience: Patience,
-    ) -> Result<usize, StreamError> {
-        match stream.socket.receive(buffer, patience, &mut self.timeout) {
-            Ok(0) => Err(stream.end_without_notice()),
-            Ok(received) => {
-                self.drained = received < buffer.len();
-                Ok(received)
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock && patience != Patience::None => {
-                Err(StreamError::TimedOut)
-            }
-            Err(error) => Err(stream.receive_error(&error)),
+        received: usize,
+        room: usize,
+    ) -> Result<(), StreamError> {
+        if received == 0 {
+            return Err(stream.end_without_notice());
         }
+        self.drained = received < room;
+        Ok(())
     }
 
     fn note_decrypted(&mut self, stream: &TcpConnection, decrypted: Decrypted) {
@@ -283,6 +289,14 @@ impl Receive {
         if buffer.len() == BUFFER_BYTES {
             stream.shared.pool.give_back(buffer);
         }
+    }
+}
+
+fn not_received(stream: &TcpConnection, error: &io::Error, patience: Patience) -> StreamError {
+    if error.kind() == io::ErrorKind::WouldBlock && patience != Patience::None {
+        StreamError::TimedOut
+    } else {
+        stream.receive_error(error)
     }
 }
 
@@ -349,7 +363,5 @@ fn decrypt(
     }
 }
 
-/// A record of a small message, and the next.
-const LITTLE_BYTES: usize = 2 << 10;
 /// So many reads in a row that the small buffer could have taken, and the stream goes back to it.
 const BULK_READS: u32 = 64;

@@ -32,18 +32,35 @@ impl Send {
         if self.ended {
             return Err(StreamError::Closed);
         }
-        if bytes.len() <= LITTLE_BYTES {
-            let mut little = [0; LITTLE_BYTES + RECORD_OVERHEAD_BYTES];
-            match encrypt(stream, bytes, &mut little) {
-                Err(TlsError::NoRoom { .. }) => {}
-                encrypted => return self.send(stream, encrypted, &little, patience),
-            }
+        let little = if bytes.len() <= TINY_BYTES {
+            self.write_little::<{ TINY_BYTES + RECORD_OVERHEAD_BYTES }>(stream, bytes, patience)
+        } else if bytes.len() <= LITTLE_BYTES {
+            self.write_little::<{ LITTLE_BYTES + RECORD_OVERHEAD_BYTES }>(stream, bytes, patience)
+        } else {
+            None
+        };
+        if let Some(written) = little {
+            return written;
         }
         let mut buffer = stream.shared.pool.take();
         let encrypted = encrypt(stream, bytes, &mut buffer);
         let written = self.send(stream, encrypted, &buffer, patience);
         stream.shared.pool.give_back(buffer);
         written
+    }
+
+    /// By way of the stack; `None` when there is no room beside what TLS has to say itself.
+    fn write_little<const ROOM: usize>(
+        &mut self,
+        stream: &TcpConnection,
+        bytes: &[u8],
+        patience: Patience,
+    ) -> Option<Result<usize, StreamError>> {
+        let mut little = [0; ROOM];
+        match encrypt(stream, bytes, &mut little) {
+            Err(TlsError::NoRoom { .. }) => None,
+            encrypted => Some(self.send(stream, encrypted, &little, patience)),
+        }
     }
 
     fn send(
@@ -189,6 +206,8 @@ fn send_all(
 
 /// What fits a buffer of the pool beside what TLS has to say.
 const RECORDS_PER_SEND: usize = 4;
+/// To clear room for more takes longer than all else that is done for so small a message, the system call apart.
+const TINY_BYTES: usize = 256;
 /// Up to here a record is made on the stack.
 const LITTLE_BYTES: usize = 2 << 10;
 /// A close_notify has 2 bytes (RFC 8446 §6).

@@ -15,13 +15,13 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(super) use unix::StreamSocket;
-#[cfg(unix)]
 pub(crate) use unix::send_last;
-#[cfg(windows)]
-pub(super) use windows::StreamSocket;
+#[cfg(unix)]
+pub(super) use unix::{Little, StreamSocket};
 #[cfg(windows)]
 pub(crate) use windows::send_last;
+#[cfg(windows)]
+pub(super) use windows::{Little, StreamSocket};
 
 /// How long a call may wait, and for what part of it there is still time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,5 +124,7 @@ pub(crate) fn watch_peer(socket: &Socket, dead_after: Option<Duration>) -> io::R
     Ok(())
 }
 
+/// A record of a small message, and the next.
+pub(super) const LITTLE_BYTES: usize = 2 << 10;
 /// The options count in whole seconds.
 const SHORTEST_PROBE: Duration = Duration::from_secs(1);

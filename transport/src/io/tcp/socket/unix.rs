@@ -1,14 +1,19 @@
 use std::{
     io::{self, Read as _, Write as _},
+    mem::MaybeUninit,
     net::{Shutdown, SocketAddr, TcpStream},
     os::fd::AsRawFd as _,
     time::Duration,
 };
 
 use mio::{Interest, Registry, Token, unix::SourceFd};
+use rustix::{
+    io::Errno,
+    net::{RecvFlags, recv},
+};
 use socket2::SockRef;
 
-use super::{AppliedTimeout, Patience, watch_peer};
+use super::{AppliedTimeout, LITTLE_BYTES, Patience, watch_peer};
 
 /// A socket in blocking mode: callers sit in the system call itself, deadlines are the socket's own timeouts, and its
 /// `shutdown` wakes them.
@@ -59,6 +64,27 @@ impl StreamSocket {
         }
         applied.apply(patience, |timeout| self.socket().set_read_timeout(timeout))?;
         self.receive_now(buffer)
+    }
+
+    /// The same into a little room. Interrupted, it is to be tried again.
+    pub(in crate::io::tcp) fn receive_little<'l>(
+        &self,
+        little: &'l mut Little,
+        patience: Patience,
+        applied: &mut AppliedTimeout,
+    ) -> io::Result<&'l mut [u8]> {
+        let left_over = applied.is_left_over && patience == Patience::Endless;
+        if !left_over {
+            applied.apply(patience, |timeout| self.socket().set_read_timeout(timeout))?;
+        }
+        match recv(self.socket(), &mut little.0, RecvFlags::empty()) {
+            Ok(((received, _), _)) => Ok(received),
+            Err(Errno::AGAIN) if left_over => {
+                applied.apply(patience, |timeout| self.socket().set_read_timeout(timeout))?;
+                Err(io::ErrorKind::Interrupted.into())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn receive_now(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -127,6 +153,15 @@ impl StreamSocket {
     /// The socket itself, once nobody uses it here any more.
     pub(in crate::io::tcp) fn take(&mut self) -> io::Result<TcpStream> {
         self.socket.take().ok_or_else(|| io::ErrorKind::NotConnected.into())
+    }
+}
+
+/// Room on the stack, which need not be cleared for each `recv`.
+pub(in crate::io::tcp) struct Little([MaybeUninit<u8>; LITTLE_BYTES]);
+
+impl Little {
+    pub(in crate::io::tcp) fn new() -> Self {
+        Self([MaybeUninit::uninit(); LITTLE_BYTES])
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::SockRef;
 
-use super::{AppliedTimeout, Patience, watch_peer};
+use super::{AppliedTimeout, LITTLE_BYTES, Patience, watch_peer};
 use crate::io::lock::Lock as _;
 
 /// A non-blocking socket, since a receive timeout leaves a socket unusable on Windows. A caller that must wait does so in a
@@ -56,6 +56,17 @@ impl StreamSocket {
         _applied: &mut AppliedTimeout,
     ) -> io::Result<usize> {
         self.call(&self.receiving, Interest::READABLE, patience, || (&self.socket).read(buffer))
+    }
+
+    /// The same into a little room.
+    pub(in crate::io::tcp) fn receive_little<'l>(
+        &self,
+        little: &'l mut Little,
+        patience: Patience,
+        applied: &mut AppliedTimeout,
+    ) -> io::Result<&'l mut [u8]> {
+        let received = self.receive(&mut little.0, patience, applied)?;
+        Ok(&mut little.0[..received])
     }
 
     /// One `send`, which may take less than all. Out of patience it is `WouldBlock`.
@@ -148,6 +159,15 @@ impl StreamSocket {
     /// The socket for whoever ends it, once nobody uses it here any more.
     pub(in crate::io::tcp) fn take(&mut self) -> io::Result<TcpStream> {
         self.socket.try_clone()
+    }
+}
+
+/// Room on the stack.
+pub(in crate::io::tcp) struct Little([u8; LITTLE_BYTES]);
+
+impl Little {
+    pub(in crate::io::tcp) fn new() -> Self {
+        Self([0; LITTLE_BYTES])
     }
 }
 
