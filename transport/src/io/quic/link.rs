@@ -25,7 +25,10 @@ use crate::{
         slot::Wakes,
         udp::{GivenBack, Mark, StunMessage, UdpSocket, is_too_large},
     },
-    protocol::quic::{ConnectionEnd, Outgoing, QuicConnection, QuicHandle, QuicStreamId},
+    protocol::{
+        quic::{ConnectionEnd, Outgoing, QuicConnection, QuicHandle, QuicStreamId},
+        sorted_map::SortedMap,
+    },
     transport::Shared,
 };
 
@@ -56,8 +59,7 @@ pub(super) struct Core {
     /// The ways that its datagrams may take.
     pub(super) ways: Ways,
     pub(super) connection: Box<QuicConnection>,
-    /// Boxed: a map sets aside room for eleven.
-    pub(super) streams: BTreeMap<QuicStreamId, Box<Handle>>,
+    pub(super) streams: SortedMap<QuicStreamId, Box<Handle>>,
     /// Dials that wait for their stream, by ticket.
     pub(super) opening: BTreeMap<u64, DialOrder>,
     /// Dials that wait for the verdict on it.
@@ -109,7 +111,7 @@ impl Link {
         let core = Core {
             ways,
             connection,
-            streams: BTreeMap::new(),
+            streams: SortedMap::default(),
             opening: BTreeMap::new(),
             judging: BTreeMap::new(),
             is_meeting: false,

@@ -3,7 +3,7 @@ mod silence;
 mod streams;
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::VecDeque,
     fmt,
     io::ErrorKind,
     time::{Duration, Instant},
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     PublicKey,
-    protocol::{paths::CheckKeys, raw_key::peer_key},
+    protocol::{paths::CheckKeys, raw_key::peer_key, sorted_map::SortedMap},
 };
 
 pub(crate) use event::{ConnectionEnd, ConnectionFigures, Outgoing, QuicEvent};
@@ -41,7 +41,7 @@ pub(crate) struct QuicConnection {
     role: Role,
     peer: Option<PublicKey>,
     end: Option<ConnectionEnd>,
-    streams: BTreeMap<StreamId, Box<Stream>>,
+    streams: SortedMap<StreamId, Box<Stream>>,
     /// Dials that wait for leave to open a stream: their tickets and prefaces.
     waiting: VecDeque<(u64, Vec<u8>)>,
     events: VecDeque<QuicEvent>,
@@ -125,7 +125,7 @@ impl QuicConnection {
             role,
             peer: None,
             end: None,
-            streams: BTreeMap::new(),
+            streams: SortedMap::default(),
             waiting: VecDeque::new(),
             events: VecDeque::new(),
             window: Window::new(FLOOR_BYTES, limits.stream_receive_bytes.max(FLOOR_BYTES), now),

@@ -140,8 +140,9 @@ const LARGEST_COMMON_MTU: u16 = 1_472;
 const PROBES_IN_WINDOW: u64 = 3;
 /// A search ends when what is left to win is less than this part of the bound.
 const SEARCH_STEPS: u16 = 32;
-/// Streams a peer may open at first: the engine sets memory aside for each that is allowed, and most have one.
-pub(super) const FIRST_STREAMS: u32 = 4;
+/// Streams a peer may open at first: the engine sets memory aside for each that is allowed, for twice as many with the
+/// fourth, and most have one.
+pub(super) const FIRST_STREAMS: u32 = 3;
 /// Bytes written and not acknowledged; grows with the congestion window.
 pub(super) const FIRST_SEND_WINDOW: u64 = 1 << 20;
 /// Before the first measurement. RFC 9002 proposes 333 ms, with which one lost packet of a handshake costs a second; a

@@ -246,7 +246,7 @@ impl QuicConnection {
 
     fn allow_more_streams(&mut self) {
         let open = self.inner.streams().remote_open_streams(Dir::Bi);
-        if open * 4 >= u64::from(self.max_streams) * 3 && self.max_streams < self.most_streams {
+        if open * 3 >= u64::from(self.max_streams) * 2 && self.max_streams < self.most_streams {
             self.max_streams = self.max_streams.saturating_mul(2).min(self.most_streams);
             self.inner.set_max_concurrent_streams(Dir::Bi, VarInt::from_u32(self.max_streams));
         }
@@ -254,7 +254,7 @@ impl QuicConnection {
 
     pub(super) fn forget_streams(&mut self, now: Instant) {
         let before = self.streams.len();
-        self.streams.retain(|_, stream| stream.held || !stream.is_over());
+        self.streams.retain(|stream| stream.held || !stream.is_over());
         if self.streams.len() != before {
             self.unused(now);
         }
