@@ -57,6 +57,9 @@ impl Left {
         if let Some(timer) = self.timer.take() {
             shared.crank.poke(timer);
         }
+        if self.is_nothing() {
+            return None;
+        }
         let mut inputs = Vec::new();
         let window = self.tell_table(link, shared, &mut inputs);
         for (place, stream) in self.delivered.drain(..) {
@@ -88,6 +91,24 @@ impl Left {
         }
         let unfinished = std::mem::take(&mut self.unfinished);
         (unfinished || window > 0 || !inputs.is_empty()).then_some((inputs, window))
+    }
+
+    /// As after most datagrams and writes.
+    fn is_nothing(&self) -> bool {
+        !(self.connected.is_some()
+            || self.admitted
+            || self.ended
+            || self.welcome
+            || self.unfinished
+            || self.path_news)
+            && self.window_wanted == 0
+            && self.endpoint_events.is_empty()
+            && self.delivered.is_empty()
+            && self.outcomes.is_empty()
+            && self.again.is_empty()
+            && self.elsewhere.is_empty()
+            && self.late.is_empty()
+            && self.released.is_empty()
     }
 
     fn tell_table(&mut self, link: &Arc<Link>, shared: &Shared, inputs: &mut Vec<ToConnection>) -> u64 {
