@@ -1,3 +1,5 @@
+#[cfg(feature = "dht")]
+mod dht;
 mod effective;
 mod error;
 mod nearest;
@@ -70,6 +72,10 @@ pub struct Config {
     lan_secret_file: Option<PathBuf>,
     #[cfg(feature = "mdns")]
     mdns: bool,
+    #[cfg(feature = "dht")]
+    dht: bool,
+    #[cfg(feature = "dht")]
+    dht_bootstrap: Vec<String>,
     times: Times,
     max_mtu: u16,
     bounds: Bounds,
@@ -139,6 +145,10 @@ impl Default for Config {
             lan_secret_file: None,
             #[cfg(feature = "mdns")]
             mdns: false,
+            #[cfg(feature = "dht")]
+            dht: false,
+            #[cfg(feature = "dht")]
+            dht_bootstrap: dht::public_nodes(),
             times: Times {
                 deadline: Duration::from_secs(10),
                 handshake: Duration::from_secs(10),

@@ -11,6 +11,8 @@ use transport::{
     PublicKey, RendezvousError, RendezvousOffer, Scheme, Stream, StreamSet, TransportStats, TurnError,
 };
 
+#[cfg(feature = "dht")]
+use crate::looked_up::LookedUp;
 use crate::{
     AcceptingEndpoints, ConnectError, ConnectOptions, ConnectTrace, Contact, Destination,
     EndpointCacheIterator, Introducer, LanError, LanWarning, Rendezvous, Road, ServiceEvent, StartError,
@@ -79,6 +81,10 @@ impl ServiceController {
             started.map_err(StartError::Thread)?;
         }
         controller.worker.forward_ports(&controller.shared).map_err(StartError::Thread)?;
+        #[cfg(feature = "dht")]
+        if let Some(directory) = &controller.shared.dht {
+            directory.start(&controller.shared).map_err(StartError::Thread)?;
+        }
         controller.lookout = Some(Lookout::start(&controller.shared, &controller.worker));
         for introducer in introducers {
             controller.attach(introducer)?;
@@ -114,7 +120,8 @@ impl ServiceController {
     }
 
     /// Opens a stream to a peer: an [`Endpoint`], a [`NamedEndpoint`](crate::NamedEndpoint), a [`Contact`], whose token is
-    /// shown, or a bare [`PublicKey`], which is looked for on the local network and asked for at this service's introducers.
+    /// shown, or a bare [`PublicKey`], which is looked for on the local network, asked for at this service's introducers, and, where
+    /// that is switched on, looked up in the DHT.
     ///
     /// What beacons have said of the key is tried as well. A peer of whom no address is known is asked for by a beacon, on
     /// which at most three seconds are spent, with [`ConnectOptions::single`] all the time there is.
@@ -181,6 +188,8 @@ impl ServiceController {
             }),
             network,
             before: self.shared.remembered.how(network, peer.public_key()),
+            #[cfg(feature = "dht")]
+            looked_up: LookedUp::new(&peer, &self.shared, roads),
             begun,
             deadline: begun + options.deadline.unwrap_or(dialling.deadline),
             interrupt: Interrupt::default(),
@@ -264,6 +273,10 @@ impl ServiceController {
 
     fn places_changed(&self) {
         self.shared.lan.places_changed();
+        #[cfg(feature = "dht")]
+        if let Some(directory) = &self.shared.dht {
+            directory.changed(false);
+        }
         self.shared.forwarded.nudge().nudge();
         if let Err(error) = self.worker.forward_ports(&self.shared) {
             tracing::warn!(%error, "no router is asked to forward a port");
@@ -286,19 +299,9 @@ impl ServiceController {
     ///
     /// When the system does not tell its interfaces.
     pub fn endpoints(&self) -> io::Result<Vec<Endpoint>> {
-        let (mut all, forwarded) = self.reached_at()?;
+        let (mut all, forwarded) = self.shared.reached_at()?;
         all.extend(forwarded);
         Ok(all)
-    }
-
-    /// The same, those of this host and those that are forwarded.
-    fn reached_at(&self) -> io::Result<(Vec<Endpoint>, Vec<Endpoint>)> {
-        let hosts = self.shared.listeners.endpoints()?;
-        let mut forwarded = self.shared.forwarded_endpoints();
-        forwarded.retain(|endpoint| !hosts.contains(endpoint));
-        let outside: Vec<_> = hosts.iter().copied().filter(|one| !one.addr().ip().is_loopback()).collect();
-        let is_local = outside.is_empty() && forwarded.is_empty();
-        Ok((if is_local { hosts } else { outside }, forwarded))
     }
 
     /// How others reach this peer, as one text to paste: its key, its endpoints, its introducers and the access token it asks
@@ -309,27 +312,7 @@ impl ServiceController {
     ///
     /// When the system does not tell its interfaces.
     pub fn contact(&self) -> io::Result<Contact> {
-        let mut contact = Contact::new(self.public_key());
-        if let Some(token) = &self.shared.gate().token {
-            contact = contact.access_token(token.clone());
-        }
-        let callers = if self.shared.dialling().attach { self.shared.introducers() } else { Vec::new() };
-        for introducer in callers {
-            if let Ok(longer) = contact.clone().introducer(introducer) {
-                contact = longer;
-            }
-        }
-        let (mut endpoints, forwarded) = self.reached_at()?;
-        // Peers nearby try the host's own first. There is room for what is forwarded, however many interfaces it has.
-        let others = endpoints.split_off(endpoints.len().min(Contact::MAX_ENDPOINTS / 2));
-        for endpoint in endpoints.into_iter().chain(forwarded).chain(others) {
-            match contact.clone().endpoint(endpoint) {
-                Ok(longer) => contact = longer,
-                // There is room for the first sixteen.
-                Err(_) => break,
-            }
-        }
-        Ok(contact)
+        self.shared.contact(true)
     }
 
     /// Looks for a peer on the local network: where beacons say that it is, by a question to all if none has said so yet.
@@ -343,6 +326,28 @@ impl ServiceController {
     /// why listening cannot begin.
     pub fn find_on_lan(&self, key: PublicKey, deadline: Instant) -> Result<Vec<Endpoint>, LanError> {
         self.shared.lan.find(key, deadline, || false)
+    }
+
+    /// Looks a peer up in the DHT, and gives the latest contact that it has told there; [`ServiceController::connect`] with a bare key does this
+    /// beside the other roads. Whoever knows no more than the key can do so.
+    ///
+    /// Blocks until all nodes that were asked have answered, some seconds, at most until `deadline`: what was found by then is given. What is
+    /// found was signed by the peer within the last three hours; whether it is still there shows on connecting.
+    ///
+    /// # Errors
+    ///
+    /// [`DhtError`](crate::DhtError) when nothing of use is found, the DHT cannot be asked, or is [off](crate::Config::dht).
+    #[cfg(feature = "dht")]
+    pub fn find_in_dht(&self, key: PublicKey, deadline: Instant) -> Result<Contact, crate::DhtError> {
+        let directory = self.shared.dht.as_ref().ok_or(crate::DhtError::Off)?;
+        let mut found = None;
+        let asked = directory.look_up(key, deadline, &|| false, &mut |finding| found = Some(finding.contact));
+        match (asked, found) {
+            (Err(crate::DhtError::Closed), _) => Err(crate::DhtError::Closed),
+            (_, Some(contact)) => Ok(contact),
+            (Err(error), None) => Err(error),
+            (Ok(answered), None) => Err(crate::DhtError::NotFound { answered }),
+        }
     }
 
     /// Who is announced on the local network as far as was heard so far, with where each is said to listen. Empty until
@@ -543,6 +548,10 @@ impl Drop for ServiceController {
         drop(self.lookout.take());
         let patience = clock::now() + GIVING_BACK;
         self.worker.join();
+        #[cfg(feature = "dht")]
+        if let Some(directory) = &self.shared.dht {
+            directory.join();
+        }
         self.shared.forwarded.finish(patience);
     }
 }

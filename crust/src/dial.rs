@@ -17,6 +17,8 @@ use transport::{
     Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad, Scheme, Stream,
 };
 
+#[cfg(feature = "dht")]
+use crate::looked_up::LookedUp;
 use crate::{
     Attempt, AttemptError, ConnectError, ConnectTrace, Introducer, Road,
     improving::Detour,
@@ -54,6 +56,8 @@ pub(crate) struct Dial<'c> {
     /// Where we are, and how the peer was met from there before.
     pub(crate) network: Option<NetworkId>,
     pub(crate) before: Option<Met>,
+    #[cfg(feature = "dht")]
+    pub(crate) looked_up: LookedUp,
     pub(crate) begun: Instant,
     pub(crate) deadline: Instant,
     pub(crate) interrupt: Interrupt,
@@ -62,13 +66,21 @@ pub(crate) struct Dial<'c> {
 /// What came of one road.
 type Outcome = Result<Stream, Vec<Attempt>>;
 
+/// What a road tells the call.
+enum News {
+    Ended(Leg, Outcome),
+    /// There is a contact to try; its place among those that were found.
+    #[cfg(feature = "dht")]
+    Found(usize),
+}
+
 impl Dial<'_> {
     /// Blocks until a road has led there, or none does, or the deadline.
     pub(crate) fn run(&self) -> (Result<Stream, ConnectError>, ConnectTrace) {
         let mut trace = ConnectTrace::new(self.peer);
         let known = self.known_connection();
-        let nothing = (self.introducers.is_empty(), self.endpoints.is_empty());
-        let outcome = match (&self.single, &known, nothing) {
+        let asks_nobody = self.introducers.is_empty() && !self.looks_up();
+        let outcome = match (&self.single, &known, (asks_nobody, self.endpoints.is_empty())) {
             (Some(single), ..) => single::call(self, single),
             // Nothing to race: no thread is needed.
             (None, None, (true, true)) => self.sought(self.begun),
@@ -77,6 +89,8 @@ impl Dial<'_> {
         };
         let took = self.since_begun(clock::now());
         trace.routers(self.shared.forwarded.summary());
+        #[cfg(feature = "dht")]
+        trace.asked_dht(self.looked_up.said());
         match outcome {
             Ok(stream) => {
                 trace.won(&stream, took);
@@ -91,11 +105,7 @@ impl Dial<'_> {
     }
 
     fn race(&self, known: Option<&Known>) -> Outcome {
-        let straight = !self.endpoints.is_empty();
-        let mut plan = Plan::new(self.begun, straight, self.was_introduced(), self.introducers.len(), 0);
-        if let Some(known) = known {
-            plan = plan.after_known(self.begun, known.head_start());
-        }
+        let mut plan = self.plan(known);
         let (give, outcomes) = unbounded();
         thread::scope(|scope| {
             let mut failed = Vec::new();
@@ -104,10 +114,10 @@ impl Dial<'_> {
                 while now < self.deadline
                     && let Some(leg) = plan.poll_start(now)
                 {
-                    let give: Sender<(Leg, Outcome)> = give.clone();
+                    let give: Sender<News> = give.clone();
                     let started = clock::now();
                     // Whoever has won listens no more, and the stream of who comes second ends here.
-                    let work = move || drop(give.send((leg, self.go(leg, known, started))));
+                    let work = move || drop(give.send(News::Ended(leg, self.go(leg, known, started, &give))));
                     let spawned = thread::Builder::new().name("crust-dial".into()).spawn_scoped(scope, work);
                     if let Err(error) = spawned {
                         failed.extend(self.skipped(leg, started, &format!("no thread for it: {error}")));
@@ -122,11 +132,16 @@ impl Dial<'_> {
                     next => next.map_or(self.deadline, |next| next.min(self.deadline)),
                 };
                 match outcomes.recv_deadline(until) {
-                    Ok((_, Ok(stream))) => {
+                    #[cfg(feature = "dht")]
+                    Ok(News::Found(place)) => {
+                        let (endpoints, introducers) = self.found(place);
+                        plan.handle_found(clock::now(), place, !endpoints.is_empty(), introducers.len());
+                    }
+                    Ok(News::Ended(_, Ok(stream))) => {
                         self.give_up();
                         return Ok(stream);
                     }
-                    Ok((leg, Err(attempts))) => {
+                    Ok(News::Ended(leg, Err(attempts))) => {
                         let refused = attempts.iter().any(|attempt| attempt.refusal().is_some());
                         failed.extend(attempts);
                         if refused {
@@ -142,7 +157,7 @@ impl Dial<'_> {
                         self.give_up();
                         // What was under way tells how far it got.
                         drop(give);
-                        failed.extend(outcomes.iter().filter_map(|(_, outcome)| outcome.err()).flatten());
+                        failed.extend(outcomes.iter().flat_map(News::failures));
                         return Err(failed);
                     }
                 }
@@ -150,9 +165,43 @@ impl Dial<'_> {
         })
     }
 
-    fn go(&self, leg: Leg, known: Option<&Known>, started: Instant) -> Outcome {
+    fn plan(&self, known: Option<&Known>) -> Plan {
+        let straight = !self.endpoints.is_empty();
+        #[cfg_attr(not(feature = "dht"), expect(unused_mut, reason = "only the DHT is added"))]
+        let mut plan = Plan::new(self.begun, straight, self.was_introduced(), self.introducers.len(), 0);
+        #[cfg(feature = "dht")]
+        if self.looks_up() {
+            plan.look_up(self.begun);
+        }
+        match known {
+            Some(known) => plan.after_known(self.begun, known.head_start()),
+            None => plan,
+        }
+    }
+
+    fn looks_up(&self) -> bool {
+        #[cfg(feature = "dht")]
+        return self.looked_up.is_wanted();
+        #[cfg(not(feature = "dht"))]
+        false
+    }
+
+    #[cfg_attr(not(feature = "dht"), expect(unused_variables, reason = "only the DHT has news"))]
+    fn go(&self, leg: Leg, known: Option<&Known>, started: Instant, news: &Sender<News>) -> Outcome {
         match leg {
             Leg::Known => known.map_or_else(|| Err(Vec::new()), |known| self.further(known, started)),
+            #[cfg(feature = "dht")]
+            Leg::LookedUp => {
+                self.look_up(|place| drop(news.send(News::Found(place))));
+                Err(Vec::new())
+            }
+            #[cfg(feature = "dht")]
+            Leg::Found(place) => self.dial(&self.found(place).0, started),
+            #[cfg(feature = "dht")]
+            Leg::FoundIntroduced(place, index) => match self.found(place).1.get(index) {
+                Some(introducer) => self.introduced(introducer, started),
+                None => Err(Vec::new()),
+            },
             Leg::Straight => self.straight(started),
             Leg::Sought => self.sought(started),
             Leg::Introduced(index) => self.introduced(&self.introducers[index], started),
@@ -334,7 +383,8 @@ impl Dial<'_> {
     fn skipped(&self, leg: Leg, started: Instant, reason: &str) -> Option<Attempt> {
         let endpoint = match leg {
             Leg::Introduced(index) => &self.introducers[index].endpoints[0],
-            _ => self.endpoints.first()?,
+            Leg::Straight => self.endpoints.first()?,
+            _ => return None,
         };
         let road = if leg == Leg::Straight { Road::Direct } else { Road::Punched };
         Some(Attempt {
@@ -350,11 +400,15 @@ impl Dial<'_> {
     /// What is needed to give the connection of a stream of ours another path, if the peer can be asked for one.
     pub(crate) fn detour(&self, stream: &Stream) -> Option<Detour> {
         let roads = self.roads.contains(Road::Punched) || self.roads.contains(Road::Relayed);
-        let allowed = roads && self.schemes.contains(&Scheme::Quic) && !self.introducers.is_empty();
+        let introducers = self.introducers.iter().cloned();
+        #[cfg(feature = "dht")]
+        let introducers = introducers.chain(self.looked_up.introducers());
+        let introducers: Vec<Introducer> = introducers.collect();
+        let allowed = roads && self.schemes.contains(&Scheme::Quic) && !introducers.is_empty();
         let connection = stream.connection().filter(|_| allowed)?;
         Some(Detour {
             connection,
-            introducers: self.introducers.clone(),
+            introducers,
             token: self.token.cloned(),
             label: self.label.clone(),
             roads: self.roads,
@@ -373,6 +427,15 @@ impl Dial<'_> {
 
     fn since_begun(&self, instant: Instant) -> Duration {
         instant.saturating_duration_since(self.begun)
+    }
+}
+
+impl News {
+    fn failures(self) -> Vec<Attempt> {
+        match self {
+            Self::Ended(_, Err(attempts)) => attempts,
+            _ => Vec::new(),
+        }
     }
 }
 

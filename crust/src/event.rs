@@ -66,6 +66,18 @@ pub enum ServiceEvent {
         /// What each way of asking came to, for a person to read.
         reason: String,
     },
+    /// The DHT was told where this service is: so many nodes have it, and whoever knows this service's key finds it there. It is told again each
+    /// hour, and when an address changes.
+    DhtPublished {
+        /// How many nodes have it.
+        nodes: u32,
+    },
+    /// The DHT could not be told where this service is. That is said once; it is tried again, after half a minute at first, then
+    /// ever more rarely, and when the network changes.
+    DhtUnusable {
+        /// What happened, for a person to read.
+        reason: String,
+    },
     /// A peer asked for an introduction, and it was turned away or came to nothing.
     IntroductionFailed {
         /// Who asked, as far as it has proved who it is.
@@ -112,21 +124,56 @@ pub enum ServiceEvent {
     },
 }
 
+#[cfg(feature = "dht")]
+impl ServiceEvent {
+    /// Whether the contact of this service may be another one since.
+    const fn moves_us(&self) -> bool {
+        matches!(
+            self,
+            Self::IntroducerAttached { .. }
+                | Self::IntroducerLost { .. }
+                | Self::NetworkChanged { .. }
+                | Self::PortMapped { .. }
+                | Self::PortMapLost { .. }
+        )
+    }
+}
+
 /// Where events are put. When nobody takes them the oldest are forgotten.
 #[derive(Debug, Clone)]
 pub(crate) struct Events {
     latest: Latest<ServiceEvent>,
     receiver: Arc<Receiver<ServiceEvent>>,
+    /// Who is told when this service is reached elsewhere.
+    #[cfg(feature = "dht")]
+    directory: Arc<std::sync::OnceLock<crate::io::dht::Directory>>,
 }
 
 impl Events {
     pub(crate) fn new() -> Self {
         let (latest, receiver) = Latest::new(MOST_KEPT);
-        Self { latest, receiver: Arc::new(receiver) }
+        Self {
+            latest,
+            receiver: Arc::new(receiver),
+            #[cfg(feature = "dht")]
+            directory: Arc::default(),
+        }
+    }
+
+    /// Has the directory told of every event by which this service is reached elsewhere.
+    #[cfg(feature = "dht")]
+    pub(crate) fn tell_of_moves(&self, directory: crate::io::dht::Directory) {
+        let _ = self.directory.set(directory);
     }
 
     pub(crate) fn tell(&self, event: ServiceEvent) {
         tracing::debug!(?event, "service");
+        #[cfg(feature = "dht")]
+        if let Some(directory) = self.directory.get()
+            && event.moves_us()
+        {
+            directory.changed(matches!(event, ServiceEvent::NetworkChanged { .. }));
+        }
         self.latest.put(event);
     }
 

@@ -2,6 +2,8 @@
 
 pub(crate) mod cache_file;
 pub(crate) mod clock;
+#[cfg(feature = "dht")]
+pub(crate) mod dht;
 pub(crate) mod entropy;
 pub(crate) mod identity_file;
 pub(crate) mod introduce;

@@ -21,7 +21,10 @@ mod introduced;
 mod introducer;
 mod io;
 mod listener;
+#[cfg(feature = "dht")]
+mod looked_up;
 mod protocol;
+mod reachable;
 #[cfg(feature = "turn")]
 mod relaying;
 mod reloading;
@@ -54,6 +57,8 @@ pub use endpoint_cache::{CachedEndpoint, EndpointCacheIterator};
 pub use error::{Attempt, AttemptError, ConnectError, StartError};
 pub use event::ServiceEvent;
 pub use introducer::Introducer;
+#[cfg(feature = "dht")]
+pub use io::dht::DhtError;
 pub use io::identity_file::{IdentityFile, IdentityFileError};
 pub use io::introduce::IntroductionError;
 pub use listener::{Incoming, ServiceListener};

@@ -16,6 +16,10 @@ pub(crate) mod neighbours;
 pub(crate) mod network_memory;
 pub(crate) mod outside;
 pub(crate) mod plan;
+#[cfg(feature = "dht")]
+pub(crate) mod published;
+#[cfg(feature = "dht")]
+pub(crate) mod publishing;
 
 /// Any bytes as an announcement, for the fuzz target alone.
 #[cfg(fuzzing)]

@@ -21,6 +21,8 @@ use crate::{
     reloading::Reloading,
     shared::{INTRODUCE, Parts, Shared},
 };
+#[cfg(feature = "dht")]
+use crate::{io::dht::Directory, protocol::published::CONTEXT};
 
 /// A peer that is up: it listens, and it can dial.
 ///
@@ -81,6 +83,9 @@ impl Service {
         };
         let mapping = MappingContext::new(config.mapping().map_timeout(MAPPING).port_map(false))?;
         let context = MappingContext::new(config.mapping())?;
+        #[cfg(feature = "dht")]
+        let dht =
+            config.uses_dht().then(|| Directory::new(identity.blinded(CONTEXT), config.dht_nodes().to_vec()));
         let transport = Transport::new(identity, config.transport())?;
         let listeners = Arc::new(ListenerSet::new(&transport));
         for place in config.places() {
@@ -121,6 +126,8 @@ impl Service {
             #[cfg(feature = "turn")]
             relaying: crate::relaying::Relaying::new(config.turn_servers().to_vec()),
             hole_punching,
+            #[cfg(feature = "dht")]
+            dht,
             forwards_ports: config.forwards_ports(),
             names_router: config.named_router().is_some(),
         }));

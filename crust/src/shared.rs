@@ -15,6 +15,8 @@ use transport::{
     RendezvousChannel, RendezvousOptions, Transport,
 };
 
+#[cfg(feature = "dht")]
+use crate::io::dht::Directory;
 #[cfg(feature = "turn")]
 use crate::relaying::Relaying;
 
@@ -54,6 +56,8 @@ pub(crate) struct Shared {
     relaying: Relaying,
     /// Where we tell others their addresses, if we do.
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
+    #[cfg(feature = "dht")]
+    pub(crate) dht: Option<Directory>,
     gate: Mutex<Arc<Gate>>,
     introducers: Mutex<Vec<Attached>>,
     /// Told whenever the list of introducers changes.
@@ -100,6 +104,8 @@ pub(crate) struct Parts {
     #[cfg(feature = "turn")]
     pub(crate) relaying: Relaying,
     pub(crate) hole_punching: Vec<HolePunchServerAddr>,
+    #[cfg(feature = "dht")]
+    pub(crate) dht: Option<Directory>,
     /// Routers are to forward the listeners' ports.
     pub(crate) forwards_ports: bool,
     pub(crate) names_router: bool,
@@ -108,6 +114,10 @@ pub(crate) struct Parts {
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Self {
         let events = Events::new();
+        #[cfg(feature = "dht")]
+        if let Some(directory) = &parts.dht {
+            events.tell_of_moves(directory.clone());
+        }
         Self {
             listeners: parts.listeners,
             lan: parts.lan,
@@ -121,6 +131,8 @@ impl Shared {
             #[cfg(feature = "turn")]
             relaying: parts.relaying,
             hole_punching: parts.hole_punching,
+            #[cfg(feature = "dht")]
+            dht: parts.dht,
             gate: Mutex::new(Arc::new(parts.gate)),
             introducers: Mutex::default(),
             introduced: Condvar::new(),
@@ -224,6 +236,10 @@ impl Shared {
     /// Has those who wait for a relay or a beacon look whether they are interrupted.
     pub(crate) fn nudge(&self) {
         self.lan.nudge();
+        #[cfg(feature = "dht")]
+        if let Some(directory) = &self.dht {
+            directory.nudge();
+        }
         #[cfg(feature = "turn")]
         self.relaying.nudge();
     }
@@ -283,6 +299,10 @@ impl Shared {
     pub(crate) fn close(&self) {
         self.forwarded.close();
         self.lan.close();
+        #[cfg(feature = "dht")]
+        if let Some(directory) = &self.dht {
+            directory.close();
+        }
         self.transport.close();
         self.mapping.interrupter().interrupt();
         self.context.interrupter().interrupt();

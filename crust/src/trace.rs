@@ -27,6 +27,7 @@ pub struct ConnectTrace {
     took: Duration,
     steps: Vec<TraceStep>,
     router: Option<String>,
+    dht: Option<String>,
     advice: Vec<String>,
 }
 
@@ -50,11 +51,16 @@ pub struct TraceStep {
 impl ConnectTrace {
     pub(crate) fn new(peer: PublicKey) -> Self {
         let (peer, took) = (peer.to_string(), Duration::ZERO);
-        Self { peer, took, steps: Vec::new(), router: None, advice: Vec::new() }
+        Self { peer, took, steps: Vec::new(), router: None, dht: None, advice: Vec::new() }
     }
 
     pub(crate) fn routers(&mut self, forwarded: Option<String>) {
         self.router = forwarded;
+    }
+
+    #[cfg(feature = "dht")]
+    pub(crate) fn asked_dht(&mut self, said: Option<String>) {
+        self.dht = said;
     }
 
     pub(crate) fn advise(&mut self, advice: &str) {
@@ -100,6 +106,12 @@ impl ConnectTrace {
         self.router.as_deref()
     }
 
+    /// What came of looking the peer up in the DHT; `None` where that was not done, as with a contact, or where another road was quicker.
+    #[must_use]
+    pub fn dht(&self) -> Option<&str> {
+        self.dht.as_deref()
+    }
+
     /// What to do about it, the first unmet condition first. Empty after a success.
     #[must_use]
     pub fn advice(&self) -> &[String] {
@@ -120,6 +132,9 @@ impl fmt::Display for ConnectTrace {
         }
         if let Some(router) = &self.router {
             write!(formatter, "\n  router: {router}")?;
+        }
+        if let Some(dht) = &self.dht {
+            write!(formatter, "\n  DHT: {dht}")?;
         }
         for advice in &self.advice {
             write!(formatter, "\n  advice: {advice}")?;

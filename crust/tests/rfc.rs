@@ -194,3 +194,11 @@ fn who_may_connect_is_a_matter_of_network_lists_and_a_switch() {
     server.controller.set_accepting(true);
     assert_eq!(refusal(&client), None);
 }
+
+#[cfg(feature = "dht")]
+#[test]
+fn the_dht_is_asked_only_where_it_is_on() {
+    let service = Service::new_from_config(config()).unwrap();
+    let found = service.controller.find_in_dht(service.controller.public_key(), std::time::Instant::now());
+    assert_eq!(found, Err(crust::DhtError::Off));
+}

@@ -22,6 +22,31 @@ fn a_service_that_only_listens_has_one_thread_and_none_where_the_callers_drive()
     let service = Service::new_from_config(Config::new().driver(Driver::Caller)).unwrap();
     assert_eq!(further(), Vec::<String>::new());
     drop(service);
+
+    #[cfg(feature = "dht")]
+    the_dht_costs_two_threads_and_a_socket_which_end_with_the_service(&further);
+}
+
+/// Neither is there without the setting: see above, where the feature is on as well.
+#[cfg(feature = "dht")]
+fn the_dht_costs_two_threads_and_a_socket_which_end_with_the_service(further: &dyn Fn() -> Vec<String>) {
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    silent.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    let before = descriptors();
+    let config = Config::new().dht(true).dht_bootstrap([silent.local_addr().unwrap()]).port_map(false);
+    let service = Service::new_from_config(config.listen(["tcp://127.0.0.1:0".parse().unwrap()])).unwrap();
+    // The node asks the one by which it enters.
+    silent.recv(&mut [0; 2_048]).unwrap();
+    let named = |name: &str| further().iter().any(|thread| thread.starts_with(name));
+    assert!(named("crust-dht") && named("Mainline Dht"), "{:?}", further());
+    drop(service);
+    assert_becomes(further, &[]);
+    assert_eq!(descriptors(), before);
+}
+
+#[cfg(feature = "dht")]
+fn descriptors() -> usize {
+    fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// A thread takes its name when it first runs, and is listed for a moment after it was joined.

@@ -87,6 +87,11 @@ impl Identity {
         ring::hmac::sign(&key, purpose).as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 
+    #[cfg(feature = "blinding")]
+    pub(crate) fn seed(&self) -> &[u8] {
+        &*self.seed
+    }
+
     /// What signs with this key.
     pub(crate) fn signer(&self) -> Ed25519KeyPair {
         Ed25519KeyPair::from_seed_unchecked(&*self.seed).expect("every 32-byte string is a seed")

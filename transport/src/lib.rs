@@ -1,6 +1,8 @@
 #![doc = include_str!("../README.md")]
 
 mod admission;
+#[cfg(feature = "blinding")]
+mod blinding;
 mod chore;
 mod config;
 mod connect;
@@ -35,6 +37,8 @@ pub use admission::{
     AccessToken, Admission, LabelError, NetworkName, NetworkNameError, ParseTokenError, ProtocolLabel,
     Refusal,
 };
+#[cfg(feature = "blinding")]
+pub use blinding::BlindedIdentity;
 pub use chore::Chore;
 pub use config::{Driver, Limits, TransportConfig};
 pub use connect::SingleCall;

@@ -196,6 +196,14 @@ pub(crate) struct Common {
     /// Neither be announced on the local network nor look for others there
     #[arg(long, global = true)]
     pub(crate) no_lan: bool,
+    /// Be found and find others by a key alone, in the Mainline DHT, which then learns this host's address
+    #[cfg(feature = "dht")]
+    #[arg(long, global = true)]
+    pub(crate) dht: bool,
+    /// Enter the DHT by this node instead of the well-known ones; repeatable
+    #[cfg(feature = "dht")]
+    #[arg(long, global = true, value_name = "HOST:PORT", requires = "dht")]
+    pub(crate) dht_bootstrap: Vec<String>,
     /// How long connecting may take, such as 10s
     #[arg(long, global = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) deadline: Option<Duration>,

@@ -12,6 +12,8 @@ mod perf;
 mod receive;
 mod send;
 mod serve;
+#[cfg(feature = "dht")]
+mod telling;
 
 use std::{
     sync::Arc,
@@ -65,6 +67,10 @@ struct Running {
     controller: Arc<ServiceController>,
     interrupt: Interrupt,
     late: Option<LateContact>,
+    #[cfg(feature = "dht")]
+    telling: Option<telling::Telling>,
+    #[cfg(feature = "dht")]
+    uses_dht: bool,
 }
 
 /// A router that takes its time: when it forwards a port, there is a contact with more in it.
@@ -85,11 +91,24 @@ impl Drop for LateContact {
 
 impl Running {
     fn start(config: Config) -> Result<Self, Failure> {
+        #[cfg(feature = "dht")]
+        let uses_dht = config.uses_dht();
         let Service { acceptor, beacon_state, beacon_receiver, controller, .. } =
             Service::new_from_config(config)?;
         let controller = Arc::new(controller);
         let interrupt = Interrupt::install(&controller)?;
-        Ok(Self { acceptor, beacon_state, beacon_receiver, controller, interrupt, late: None })
+        Ok(Self {
+            acceptor,
+            beacon_state,
+            beacon_receiver,
+            controller,
+            interrupt,
+            late: None,
+            #[cfg(feature = "dht")]
+            telling: None,
+            #[cfg(feature = "dht")]
+            uses_dht,
+        })
     }
 
     /// Tells how to reach this peer, here and on the local network; gives the contact as text.
@@ -114,40 +133,16 @@ impl Running {
         if !forwarded {
             self.late = Some(LateContact::follow(&self.controller, contact, output)?);
         }
+        #[cfg(feature = "dht")]
+        if self.uses_dht {
+            self.telling = Some(telling::Telling::start(&self.controller, output)?);
+        }
         Ok(text)
     }
 
     /// Tells what introducers did meanwhile, to programs and to those who want to know.
     fn tell_events(&self, output: Output) {
-        for event in self.controller.events().try_iter() {
-            let told = match event {
-                ServiceEvent::IntroducerAttached { introducer } => {
-                    Event::Introducer { state: "attached", endpoint: introducer.to_string(), reason: None }
-                }
-                ServiceEvent::IntroducerLost { introducer, reason } => Event::Introducer {
-                    state: "lost",
-                    endpoint: introducer.to_string(),
-                    reason: Some(reason),
-                },
-                ServiceEvent::IntroducerIsMyself { introducer } => {
-                    output.note(&format!(
-                        "warning: the introducer {introducer} has this peer's own key: use --key for one of them"
-                    ));
-                    let reason = Some("it has this peer's own key".to_owned());
-                    Event::Introducer { state: "unusable", endpoint: introducer.to_string(), reason }
-                }
-                event => {
-                    // Of interest to programs, and to people who ask how things came about.
-                    if let Some(told) =
-                        router_event(&event).filter(|_| output.is_json() || output.is_verbose())
-                    {
-                        output.event(&told);
-                    }
-                    continue;
-                }
-            };
-            output.event(&told);
-        }
+        self.controller.events().try_iter().for_each(|event| tell_event(event, output));
     }
 
     /// What ended a command that serves until it is told to stop.
@@ -184,6 +179,38 @@ impl LateContact {
         let thread = thread.map_err(|error| Failure::of("system", &error))?;
         Ok(Self { controller: Arc::clone(controller), thread: Some(thread) })
     }
+}
+
+fn tell_event(event: ServiceEvent, output: Output) {
+    let told = match event {
+        ServiceEvent::IntroducerAttached { introducer } => {
+            Event::Introducer { state: "attached", endpoint: introducer.to_string(), reason: None }
+        }
+        ServiceEvent::IntroducerLost { introducer, reason } => {
+            Event::Introducer { state: "lost", endpoint: introducer.to_string(), reason: Some(reason) }
+        }
+        ServiceEvent::IntroducerIsMyself { introducer } => {
+            output.note(&format!(
+                "warning: the introducer {introducer} has this peer's own key: use --key for one of them"
+            ));
+            let reason = Some("it has this peer's own key".to_owned());
+            Event::Introducer { state: "unusable", endpoint: introducer.to_string(), reason }
+        }
+        ServiceEvent::DhtPublished { nodes } => {
+            Event::Dht { state: "published", nodes: Some(nodes), reason: None }
+        }
+        ServiceEvent::DhtUnusable { reason } => {
+            Event::Dht { state: "unusable", nodes: None, reason: Some(reason) }
+        }
+        event => {
+            // Of interest to programs, and to people who ask how things came about.
+            if let Some(told) = router_event(&event).filter(|_| output.is_json() || output.is_verbose()) {
+                output.event(&told);
+            }
+            return;
+        }
+    };
+    output.event(&told);
 }
 
 /// Tells programs where we listen; gives the contact as text.

@@ -22,6 +22,7 @@ pub(crate) enum Event {
     Doctor(Doctor),
     Introducer { state: &'static str, endpoint: String, reason: Option<String> },
     Router { state: &'static str, place: String, external: Option<String>, reason: Option<String> },
+    Dht { state: &'static str, nodes: Option<u32>, reason: Option<String> },
     Trace(Trace),
     Failed { peer: Option<String>, attempts: Vec<Attempt>, advice: Vec<String> },
     Error { kind: &'static str, message: String },
@@ -61,6 +62,7 @@ pub(crate) struct Doctor {
     pub(crate) nat_levels: Option<u8>,
     pub(crate) binding_lifetime_s: Option<u64>,
     pub(crate) port_mapper: Option<&'static str>,
+    pub(crate) dht: Option<&'static str>,
     pub(crate) advice: Vec<String>,
 }
 
@@ -72,6 +74,8 @@ pub(crate) struct Trace {
     steps: Vec<Step>,
     /// What routers forward to us, if they are asked.
     router: Option<String>,
+    /// What came of looking the peer up in the DHT, if that was done.
+    dht: Option<String>,
     #[serde(skip)]
     text: String,
 }
@@ -128,7 +132,8 @@ impl Event {
         let steps = steps.collect();
         let (peer, elapsed_ms) = (peer.to_string(), millis(trace.took()));
         let router = trace.router().map(ToOwned::to_owned);
-        Self::Trace(Trace { peer, elapsed_ms, steps, router, text: trace.to_string() })
+        let dht = trace.dht().map(ToOwned::to_owned);
+        Self::Trace(Trace { peer, elapsed_ms, steps, router, dht, text: trace.to_string() })
     }
 
     pub(crate) fn failed(error: &ConnectError) -> Self {
@@ -175,6 +180,13 @@ impl Event {
                 let external = external.as_ref().map(|external| format!(" {external}")).unwrap_or_default();
                 let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
                 Some(format!("router, for {place}: {state}{external}{reason}"))
+            }
+            Self::Dht { nodes: Some(nodes), .. } => {
+                Some(format!("the DHT: {nodes} nodes know where this peer is"))
+            }
+            Self::Dht { reason, .. } => {
+                let reason = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+                Some(format!("the DHT: it is not told where this peer is{reason}"))
             }
             Self::Listening { .. }
             | Self::Discovered { .. }

@@ -56,6 +56,13 @@ pub(crate) fn config(common: &Common, who: Who, output: Output) -> Result<Config
     if common.no_port_map {
         config = config.port_map(false);
     }
+    #[cfg(feature = "dht")]
+    if common.dht {
+        config = config.dht(true);
+        if !common.dht_bootstrap.is_empty() {
+            config = config.dht_bootstrap(common.dht_bootstrap.iter().cloned());
+        }
+    }
     if let Some(deadline) = common.deadline {
         config = config.deadline(deadline);
     }

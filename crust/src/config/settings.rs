@@ -1,5 +1,7 @@
 //! The one table of settings: reading a file, printing one, and finding the nearest name all go over it.
 
+#[cfg(feature = "dht")]
+mod dht;
 mod limits;
 #[cfg(feature = "turn")]
 mod relay;
@@ -119,6 +121,8 @@ fn settings() -> impl Iterator<Item = &'static Setting> {
     let all = SETTINGS.iter();
     #[cfg(feature = "turn")]
     let all = all.chain(relay::RELAY);
+    #[cfg(feature = "dht")]
+    let all = all.chain(dht::DHT);
     all.chain(limits::LIMITS)
 }
 

@@ -9,3 +9,9 @@ pub(crate) fn now() -> Instant {
 pub(crate) fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
+
+/// The same in milliseconds.
+#[cfg(feature = "dht")]
+pub(crate) fn unix_millis() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis())
+}

@@ -34,3 +34,15 @@ pub(crate) fn seed() -> u64 {
     SystemRandom::new().fill(&mut bytes).expect("the operating system has entropy");
     u64::from_ne_bytes(bytes)
 }
+
+/// Bytes that no other message of a key is sealed with.
+///
+/// # Panics
+///
+/// If the system has no entropy.
+#[cfg(feature = "dht")]
+pub(crate) fn nonce() -> [u8; 12] {
+    let mut bytes = [0; 12];
+    SystemRandom::new().fill(&mut bytes).expect("the operating system has entropy");
+    bytes
+}

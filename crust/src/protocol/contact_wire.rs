@@ -111,7 +111,7 @@ pub(super) fn push_record(bytes: &mut Vec<u8>, kind: u8, parts: &[&[u8]]) {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<Contact, ParseContactError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<Contact, ParseContactError> {
     let (covered, found) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(ParseContactError::Damaged)?;
     if checksum(covered) != *found {
         return Err(ParseContactError::Damaged);

@@ -6,6 +6,7 @@
 //!           without any, a question to the local network
 //! 10 ms     the first introducer is dialled, or at once without addresses or if that is how the peer was met from here before; the next
 //!           one 250 ms later or when it fails
+//! 50 ms     the DHT is asked, if only the key is known and that is switched on; what it tells is tried as it comes, in the same order
 //! 300 ms    relays, if nothing has answered
 //! ```
 //!
@@ -26,6 +27,15 @@ pub(crate) enum Leg {
     Introduced(usize),
     /// By a relay; its place in the list.
     Relayed(usize),
+    /// A question to the DHT, which leads to contacts.
+    #[cfg(feature = "dht")]
+    LookedUp,
+    /// At the addresses of a contact that was found meanwhile; its place among those.
+    #[cfg(feature = "dht")]
+    Found(usize),
+    /// By an introducer of such a contact; its place there.
+    #[cfg(feature = "dht")]
+    FoundIntroduced(usize, usize),
 }
 
 /// The order of one call of connect. The caller starts what `poll_start` names and reports what fails; the first success ends
@@ -68,6 +78,32 @@ impl Plan {
         }
         self.waiting.insert(0, (Leg::Known, now));
         self
+    }
+
+    /// Looks the peer up as well.
+    #[cfg(feature = "dht")]
+    pub(crate) fn look_up(&mut self, now: Instant) {
+        self.waiting.push((Leg::LookedUp, now + LOOK_UP_AFTER));
+    }
+
+    /// A contact was found, with so many introducers that are to be asked.
+    #[cfg(feature = "dht")]
+    pub(crate) fn handle_found(
+        &mut self,
+        now: Instant,
+        contact: usize,
+        has_addresses: bool,
+        introducers: usize,
+    ) {
+        let mut at = now;
+        if has_addresses {
+            self.waiting.push((Leg::Found(contact), at));
+            at += HEAD_START;
+        }
+        for index in 0..introducers.min(MAX_INTRODUCERS) {
+            self.waiting.push((Leg::FoundIntroduced(contact, index), at));
+            at += BETWEEN_INTRODUCERS;
+        }
     }
 
     /// What to start now. Ask until `None`.
@@ -183,6 +219,9 @@ impl PunchBudget {
 
 /// On this host, and mostly on a local network, a peer answers before that. The introducer is told whom we look for later still.
 const HEAD_START: Duration = Duration::from_millis(10);
+/// Who is on the local network, or where it was before, has answered by then, and the DHT need not learn that somebody looks for a peer.
+#[cfg(feature = "dht")]
+const LOOK_UP_AFTER: Duration = Duration::from_millis(50);
 /// The delay of RFC 8305 between attempts of one kind.
 const BETWEEN_INTRODUCERS: Duration = Duration::from_millis(250);
 /// Two round trips around the world: a direct road that is there has answered by then.
@@ -274,6 +313,41 @@ mod tests {
             [(); 3].map(|()| plan.poll_start(start)),
             [Some(Leg::Sought), Some(Leg::Introduced(0)), None]
         );
+    }
+
+    #[cfg(feature = "dht")]
+    #[test]
+    fn what_is_found_is_tried_as_it_comes() {
+        let start = start();
+        let after = |at| start + Duration::from_millis(at);
+        let mut plan = Plan::new(start, false, false, 0, 0);
+        plan.look_up(start);
+        assert_eq!([(); 2].map(|()| plan.poll_start(start)), [Some(Leg::Sought), None]);
+        assert_eq!(plan.poll_timeout(), Some(after(50)));
+        assert_eq!(plan.poll_start(after(50)), Some(Leg::LookedUp));
+        plan.handle_found(after(400), 0, true, 1);
+        let tried = [400, 409, 410].map(|at| plan.poll_start(after(at)));
+        assert_eq!(tried, [Some(Leg::Found(0)), None, Some(Leg::FoundIntroduced(0, 0))]);
+        plan.handle_found(after(500), 1, false, 1);
+        assert_eq!(plan.poll_start(after(500)), Some(Leg::FoundIntroduced(1, 0)));
+        let legs = [Leg::Sought, Leg::Found(0), Leg::FoundIntroduced(0, 0), Leg::FoundIntroduced(1, 0)];
+        for leg in legs {
+            plan.handle_failure(after(600), leg);
+        }
+        assert!(!plan.is_lost(), "the DHT may tell of more");
+        plan.handle_failure(after(700), Leg::LookedUp);
+        assert!(plan.is_lost());
+    }
+
+    #[cfg(feature = "dht")]
+    #[test]
+    fn the_dht_is_asked_at_once_when_nothing_else_is_left() {
+        let start = start();
+        let mut plan = Plan::new(start, true, false, 0, 0);
+        plan.look_up(start);
+        assert_eq!(plan.poll_start(start), Some(Leg::Straight));
+        plan.handle_failure(start + Duration::from_millis(1), Leg::Straight);
+        assert_eq!(plan.poll_start(start + Duration::from_millis(1)), Some(Leg::LookedUp));
     }
 
     #[test]

@@ -204,6 +204,10 @@ impl Service {
             }
             // There is no beacon in this network.
             Leg::Known | Leg::Sought | Leg::Relayed(_) => self.leg_failed(id, leg, "nothing there"),
+            #[cfg(feature = "dht")]
+            Leg::LookedUp | Leg::Found(_) | Leg::FoundIntroduced(..) => {
+                self.leg_failed(id, leg, "no DHT here")
+            }
         }
     }
 

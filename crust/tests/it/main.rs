@@ -1,6 +1,8 @@
 //! What users of a service rely on, over real sockets on loopback.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "dht")]
+mod dht;
 mod faults;
 mod forwarding;
 mod home_router;

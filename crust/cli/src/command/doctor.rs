@@ -49,6 +49,8 @@ struct Findings {
     lifetime: Option<BindingLifetime>,
     servers: usize,
     router: Router,
+    /// Whether nodes of the DHT answer, if it is to be used; if not, why.
+    dht: Option<Result<u32, String>>,
 }
 
 /// What came of asking the router for a port.
@@ -85,7 +87,30 @@ fn examine(settings: &Config, lifetime: Option<Duration>) -> Result<Findings, Fa
         lifetime.filter(|_| profile.udp == Some(Udp::Open)).map(|most| context.binding_lifetime(most));
     let lifetime = measured.transpose().map_err(|error| Failure::of("system", &error))?;
     profile.binding_lifetime = lifetime.and_then(BindingLifetime::at_least);
-    Ok(Findings { local, profile, lifetime, servers: servers.len(), router: router? })
+    let dht = ask_dht(settings)?;
+    Ok(Findings { local, profile, lifetime, servers: servers.len(), router: router?, dht })
+}
+
+#[cfg(not(feature = "dht"))]
+#[expect(clippy::unnecessary_wraps, reason = "so is the other one")]
+fn ask_dht(_: &Config) -> Result<Option<Result<u32, String>>, Failure> {
+    Ok(None)
+}
+
+/// Looks up a key that nobody has.
+#[cfg(feature = "dht")]
+fn ask_dht(settings: &Config) -> Result<Option<Result<u32, String>>, Failure> {
+    if !settings.uses_dht() {
+        return Ok(None);
+    }
+    let config = Config::new().listen([]).lan(crust::Lan::Off).port_map(false);
+    let service = crust::Service::new_from_config(config.dht(true).dht_bootstrap(settings.dht_nodes()))?;
+    let nobody = crust::Identity::generate().public_key();
+    Ok(Some(match service.controller.find_in_dht(nobody, Instant::now() + DHT_TIME) {
+        Err(crust::DhtError::NotFound { answered }) => Ok(answered),
+        Err(error) => Err(error.to_string()),
+        Ok(_) => Err("it answers with what nobody can have told it".to_owned()),
+    }))
 }
 
 fn ask_router(context: &MappingContext, deadline: Instant) -> Result<Router, Failure> {
@@ -135,6 +160,7 @@ impl Findings {
                 Router::Refuses(_) => Some("none"),
                 Router::NotAsked => None,
             },
+            dht: self.dht.as_ref().map(|asked| if asked.is_ok() { "answers" } else { "silent" }),
             advice: self.advice(),
         }
     }
@@ -180,6 +206,15 @@ impl Findings {
                 Router::NotAsked => "not asked".into(),
             },
         );
+        if let Some(asked) = &self.dht {
+            line(
+                "DHT",
+                match asked {
+                    Ok(nodes) => format!("{nodes} nodes answered"),
+                    Err(reason) => reason.clone(),
+                },
+            );
+        }
         if self.profile.udp.is_some() {
             lines.push("peers are reached".into());
             for (who, theirs) in usual_peers() {
@@ -304,6 +339,10 @@ const UNKNOWN: &str = "not known";
 
 /// A router by UPnP takes a second or two; the measurement takes three.
 const ROUTER_TIME: Duration = Duration::from_secs(4);
+
+/// Nodes far away, and those that are gone, of which there are many.
+#[cfg(feature = "dht")]
+const DHT_TIME: Duration = Duration::from_secs(20);
 
 /// How long a port that was only asked for to see whether it is forwarded may take to be given back.
 const GIVING_BACK: Duration = Duration::from_secs(1);

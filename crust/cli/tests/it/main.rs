@@ -1,6 +1,8 @@
 //! The built command, as a user runs it.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+#[cfg(feature = "dht")]
+mod dht;
 mod discover;
 mod doctor;
 mod forward;
