@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use transport::{
-    AccessToken, ConnectOptions as DialOptions, Connection, Path, PathKind, ProtocolLabel, Rendezvous,
-    RendezvousError,
+    AccessToken, ConnectOptions as DialOptions, Connection, Path, PathKind, ProtocolLabel, PublicKey,
+    Rendezvous, RendezvousError,
 };
 
 use crate::{
@@ -15,7 +15,10 @@ use crate::{
         clock,
         introduce::{Interrupt, IntroductionError, Request},
     },
-    protocol::introduction::ConnectionMark,
+    protocol::{
+        detours::{Detoured, Health},
+        introduction::ConnectionMark,
+    },
     road::{Road, Roads},
     shared::Shared,
 };
@@ -35,19 +38,8 @@ pub(crate) struct Detour {
 }
 
 impl Detour {
-    /// Whether the connection is still there.
-    pub(crate) fn is_open(&self) -> bool {
-        self.connection.path().is_ok()
-    }
-
-    /// Whether it is to take another path.
-    pub(crate) fn is_wanted(&self) -> bool {
-        let Ok(path) = self.connection.path() else { return false };
-        self.dialled && path.kind == PathKind::Relayed || self.is_cut_off()
-    }
-
     /// Whether its peer does not answer any more.
-    pub(crate) fn is_cut_off(&self) -> bool {
+    fn is_cut_off(&self) -> bool {
         self.connection.is_cut_off() == Ok(true)
     }
 
@@ -120,6 +112,27 @@ impl Detour {
             }
             led => led,
         }
+    }
+}
+
+impl Detoured for Detour {
+    type View = ();
+
+    fn peer(&self) -> PublicKey {
+        self.connection.public_key()
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        self.connection == other.connection
+    }
+
+    fn is_dialled(&self) -> bool {
+        self.dialled
+    }
+
+    fn health(&self, (): &()) -> Option<Health> {
+        let path = self.connection.path().ok()?;
+        Some(Health { is_relayed: path.kind == PathKind::Relayed, is_cut_off: self.is_cut_off() })
     }
 }
 

@@ -5,6 +5,7 @@ pub(crate) mod announcement;
 pub(crate) mod attachment;
 pub(crate) mod cache;
 pub(crate) mod contact_wire;
+pub(crate) mod detours;
 #[cfg(feature = "mdns")]
 pub(crate) mod dns_sd;
 pub(crate) mod forwarding;

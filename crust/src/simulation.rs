@@ -9,11 +9,10 @@
 mod answers;
 mod attaching;
 mod calls;
+mod detours;
 mod faults;
 mod figures;
 mod hosting;
-mod improving;
-mod leaving;
 mod matrix;
 mod moving;
 mod ringing;

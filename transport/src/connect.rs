@@ -23,6 +23,7 @@ use crate::{
     protocol::{
         preface::{Preface, Purpose},
         race::{Race, interleave},
+        rounds::Round,
     },
     rendezvous::{Rendezvous, RendezvousError, RendezvousOffer, RendezvousRoad},
     transport::Shared,
@@ -405,7 +406,7 @@ impl<'t> Call<'t> {
             over_guest: candidate.over_guest,
             // Nothing else is under way yet.
             directly: index == 0,
-            again: false,
+            round: Round::First,
             outcomes: self.outcomes.clone(),
         };
         candidate.dial = Some(order.begin(self.shared)?);

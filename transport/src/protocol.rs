@@ -17,6 +17,8 @@ pub(crate) mod quic;
 pub(crate) mod race;
 pub(crate) mod raw_key;
 pub(crate) mod reunion;
+pub(crate) mod rounds;
+pub(crate) mod search;
 pub(crate) mod sorted_map;
 pub(crate) mod telling;
 pub(crate) mod tls;

@@ -9,11 +9,12 @@ use transport::{
 
 use super::{
     calls::{Purpose, Step},
+    detours::Attempt,
     service::Service,
 };
 use crate::protocol::{
     introducer::frame::Frame,
-    introduction::{Answer, CALL, Said, Saying},
+    introduction::{Answer, CALL, NoCall, Said, Saying},
 };
 
 impl Service {
@@ -39,6 +40,9 @@ impl Service {
             Err(over) => {
                 // What is under way goes on without news.
                 let meets = self.introduced.get(&id).is_some_and(|one| matches!(one.step, Step::Meeting(..)));
+                if let Some(one) = self.introduced.get_mut(&id) {
+                    one.refused = matches!(over, NoCall::Refused(_));
+                }
                 if !meets {
                     self.introduction_failed(id, &over.to_string());
                 }
@@ -69,7 +73,7 @@ impl Service {
         };
         let Answer { offer, sealing, vouched } = *answer;
         let improves = match &purpose {
-            Purpose::Improve { mark, .. } => Some(*mark),
+            Purpose::Improve(attempt) => Some(attempt.mark),
             _ => None,
         };
         one.step = Step::Meeting(stream, calling, Box::new(Saying::new(sealing, improves, None)));
@@ -79,8 +83,11 @@ impl Service {
         self.send(stream, &Frame::Vouch { call: CALL, source: None });
         self.say(meeting);
         let begun = match purpose {
-            Purpose::Improve { detour, .. } => {
+            Purpose::Improve(Attempt { detour, rescues: false, .. }) => {
                 self.node.improve(now, meeting, &offer, detour.stream, now + PUNCHING)
+            }
+            Purpose::Improve(Attempt { detour, .. }) => {
+                self.node.rescue(now, meeting, &offer, detour.stream, now + PUNCHING)
             }
             _ => self.node.meet(now, meeting, &offer, &ProtocolLabel::default(), patience),
         };
@@ -105,11 +112,10 @@ impl Service {
             return false;
         };
         let Purpose::Stream { connect, .. } = one.purpose else { return true };
-        let introducer = one.introducer;
         match outcome {
             Ok(stream) => {
                 self.end_introduction(id);
-                self.connected(connect, *stream, Some(introducer));
+                self.connected(connect, *stream);
             }
             Err(reason) => {
                 if let Some(connect) = self.connects.iter_mut().find(|one| one.id == connect) {

@@ -7,12 +7,15 @@ use transport::{
     testing::{DialId, MeetingId, StreamId},
 };
 
-use super::service::{Detour, Happening, Service};
+use super::{
+    detours::Attempt,
+    service::{Happening, Service},
+};
 use crate::{
     io::entropy,
     protocol::{
         introducer::frame::{EndReason, Frame, Frames},
-        introduction::{Answer, CALL, Calling, ConnectionMark, Knocking, Saying, Wish},
+        introduction::{Answer, CALL, Calling, Knocking, Saying, Wish},
         plan::{Claim, Leg, Plan},
     },
     shared::INTRODUCE,
@@ -40,11 +43,12 @@ pub(super) struct Connect {
 pub(super) struct Introduced {
     pub(super) purpose: Purpose,
     pub(super) meeting: MeetingId,
-    pub(super) introducer: usize,
     peer: PublicKey,
     not_before: Instant,
     pub(super) until: Instant,
     pub(super) step: Step,
+    /// The peer itself has said no.
+    pub(super) refused: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -53,10 +57,7 @@ pub(super) enum Purpose {
         connect: u64,
         leg: Leg,
     },
-    Improve {
-        detour: Detour,
-        mark: ConnectionMark,
-    },
+    Improve(Attempt),
     /// Only to learn how we are seen.
     InAdvance,
 }
@@ -93,11 +94,11 @@ impl Introduced {
         Self {
             purpose: Purpose::InAdvance,
             meeting,
-            introducer: 0,
             peer: PublicKey::from_bytes([0; 32]),
             not_before: now,
             until: now + ASKING,
             step: Step::Learning,
+            refused: false,
         }
     }
 
@@ -219,14 +220,17 @@ impl Service {
         not_before: Instant,
         until: Instant,
     ) {
-        let relayed = matches!(purpose, Purpose::Stream { .. });
+        let relayed = match &purpose {
+            Purpose::Stream { .. } => true,
+            Purpose::Improve(attempt) => attempt.rescues,
+            Purpose::InAdvance => false,
+        };
         let meeting = self.open_meeting(false, relayed);
         let known = &self.attachments[introducer];
         let dial = self.node.dial(self.now, known.addr, known.key, &INTRODUCE);
         let id = self.number();
-        let step = Step::Reaching(dial);
-        self.introduced
-            .insert(id, Introduced { purpose, meeting, introducer, peer, not_before, until, step });
+        let (step, refused) = (Step::Reaching(dial), false);
+        self.introduced.insert(id, Introduced { purpose, meeting, peer, not_before, until, step, refused });
     }
 
     pub(super) fn go_on_introducing(&mut self, id: u64) -> bool {
@@ -251,8 +255,11 @@ impl Service {
                 let (ours, secret) = (self.node.public_key(), entropy::ephemeral());
                 let sign = |text: &[u8]| node.sign(text);
                 let (label, network) = (ProtocolLabel::default(), NetworkName::default());
-                let wish =
-                    Wish { label: &label, token: None, network: &network, rescues: None, single: false };
+                let rescues = match &one.purpose {
+                    Purpose::Improve(attempt) => Some(&attempt.mark).filter(|_| attempt.rescues),
+                    _ => None,
+                };
+                let wish = Wish { label: &label, token: None, network: &network, rescues, single: false };
                 let (knocking, knock) = Knocking::new(secret, ours, peer, wish, sign);
                 let calling = Box::new(Calling::new(peer, knocking));
                 self.send(stream, &Frame::Knock { call: CALL, key: peer, knock });
@@ -278,7 +285,7 @@ impl Service {
             connect.straight.retain(|known| *known != dial);
             let id = connect.id;
             match outcome {
-                Ok(stream) => self.connected(id, stream, None),
+                Ok(stream) => self.connected(id, stream),
                 Err(reason) if self.connects[index].straight.is_empty() => {
                     self.leg_failed(id, Leg::Straight, &reason);
                 }
@@ -307,7 +314,7 @@ impl Service {
                 self.end_introduction(id);
                 self.leg_failed(connect, leg, reason);
             }
-            Some(Purpose::Improve { .. }) => self.improvement_over(id, false),
+            Some(Purpose::Improve(_)) => self.not_introduced(id, reason),
             Some(Purpose::InAdvance) => self.end_introduction(id),
             None => {}
         }
@@ -337,19 +344,14 @@ impl Service {
         connect.hurried = true;
     }
 
-    pub(super) fn connected(&mut self, id: u64, stream: StreamId, introducer: Option<usize>) {
-        let Some(connect) = self.connects.iter().find(|one| one.id == id) else {
+    pub(super) fn connected(&mut self, id: u64, stream: StreamId) {
+        if self.connects.iter().all(|one| one.id != id) {
             return self.node.drop_stream(self.now, stream);
-        };
-        let peer = connect.peer;
+        }
         let kind = self.node.path(stream).map_or(PathKind::Direct, |(kind, _)| kind);
         self.end_connect(id);
         self.tell(Happening::Connected(id, stream, kind));
-        if kind == PathKind::Relayed
-            && let Some(introducer) = introducer
-        {
-            self.improving.add(self.now, peer, Detour { stream, peer, introducer });
-        }
+        self.look_after(stream, true);
     }
 
     /// The call is over: what it has under way ends.

@@ -82,18 +82,13 @@ fn pairs(runs: u64) -> Vec<Row> {
 
 /// At least ten times as many, since these are the quick ones.
 fn dials(runs: u64) -> Row {
-    let mut more = 0;
-    let mut row = Row::new("");
+    let mut row = Row::new("both dial at once: one connection, no byte lost");
     for seed in 0..runs.saturating_mul(10) {
         let outcome = together::run(seed);
-        more += usize::from(outcome.as_ref().is_ok_and(|connections| *connections > 1));
         row.note(outcome.map(|_| None).map_err(|why| {
             format!("seed {seed}: {why}; again: SEED={seed} cargo test -p crust --lib simulation::together")
         }));
     }
-    row.name = format!(
-        "both dial at once: no byte lost, one connection; in {more} more, as one had died on the way"
-    );
     row
 }
 
@@ -104,14 +99,22 @@ fn streams(runs: u64) -> Vec<Row> {
             Disturbance::None => "a transfer: longest gap".to_owned(),
             Disturbance::Rebinding(side) => format!("the NAT of side {side} forgets: longest gap"),
             Disturbance::Moves(side) => format!("side {side} changes its network: longest gap"),
+            Disturbance::BothMove => "both change their networks: longest gap".to_owned(),
+            Disturbance::MovesUnintroduced(side) => {
+                format!("side {side} does, and the introducer is back 3 s later: longest gap")
+            }
+            Disturbance::IntroducerRestarts => "the introducer restarts: longest gap".to_owned(),
+            Disturbance::RelayRestarts(down) => format!("the relay restarts, down for {down} s: longest gap"),
+            Disturbance::Outage(side, seconds) => {
+                format!("side {side} is cut off for {seconds} s: longest gap")
+            }
         };
         let mut row = Row::new(name);
         for (seed, pair) in (0..runs / 10).zip(moving::PAIRS.iter().cycle()) {
-            let gap = moving::transfer(seed, *pair, disturbance);
-            // How long it takes to hear that a stream has ended is another matter.
-            let lives = moving::declared(*pair, disturbance) == moving::Declared::Lives;
-            let gap = gap.map(|gap| Some(gap).filter(|_| lives));
-            row.note(gap.map_err(|why| format!("{pair:?} seed {seed}: {why}")));
+            let gap = moving::transfer(seed, *pair, disturbance).map(Some);
+            row.note(gap.map_err(|why| {
+                format!("{pair:?} seed {seed}: {why}; again: {}", moving::again(seed, *pair, disturbance))
+            }));
         }
         rows.push(row);
     }

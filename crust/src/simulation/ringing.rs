@@ -25,6 +25,8 @@ pub(super) struct Ringing {
     meeting: MeetingId,
     dialer: PublicKey,
     label: ProtocolLabel,
+    /// The connection that the peer wants a path for, and nothing else.
+    rescues: Option<StreamId>,
     answering: Answering,
     saying: Option<Saying>,
     /// The dialer's first note must be there by then; `None` once it is.
@@ -48,7 +50,12 @@ impl Service {
             return self.send(through, &end(EndReason::Declined));
         };
         let dialer = knock.dialer();
-        let label = match self.gate.judge(&knock) {
+        let rescues = self.rescued_by(&knock);
+        let admitted = match rescues {
+            Some(_) => Ok(ProtocolLabel::default()),
+            None => self.gate.judge(&knock),
+        };
+        let label = match admitted {
             Ok(label) => label,
             Err(refusal) => {
                 let refused = Particulars::refused(code_of(refusal));
@@ -76,6 +83,7 @@ impl Service {
             meeting,
             dialer,
             label,
+            rescues,
             answering: Answering::new(dialer, opening),
             saying: Some(Saying::new(sealing, None, Some(said))),
             until: Some(self.now + PATIENCE),
@@ -84,20 +92,33 @@ impl Service {
         self.say(meeting);
     }
 
+    /// The stream whose connection the peer knocks for, if it is there and cut off.
+    fn rescued_by(&mut self, knock: &Knock) -> Option<StreamId> {
+        if !knock.is_a_rescue() {
+            return None;
+        }
+        let streams: Vec<StreamId> = self.node.streams_with(knock.dialer()).collect();
+        let is_meant = |stream: &StreamId| self.mark_of(*stream).is_some_and(|mark| knock.rescues(&mark));
+        let stream = streams.into_iter().find(is_meant)?;
+        self.doubt_relay(stream);
+        Some(stream)
+    }
+
     /// The peer says something.
     pub(super) fn noted(&mut self, through: StreamId, call: u32, note: &[u8]) {
         let now = self.now;
         let Some(one) = self.ringing.get_mut(&(through, call)) else { return };
         let meeting = one.meeting;
         let first = one.until.take().is_some();
-        let begun = match one.answering.handle_note(note) {
-            Err(error) => Err(error.to_string()),
-            Ok((offer, _)) if !first => return self.node.receive_offer(now, meeting, &offer),
-            Ok((offer, None)) => {
+        let begun = match (one.answering.handle_note(note), one.rescues) {
+            (Err(error), _) => Err(error.to_string()),
+            (Ok((offer, _)), _) if !first => return self.node.receive_offer(now, meeting, &offer),
+            (Ok((offer, _)), Some(stream)) => self.node.rescue(now, meeting, &offer, stream, now + MEETING),
+            (Ok((offer, None)), None) => {
                 let label = one.label.clone();
                 self.node.meet(now, meeting, &offer, &label, now + MEETING)
             }
-            Ok((offer, Some(mark))) => {
+            (Ok((offer, Some(mark))), None) => {
                 let dialer = one.dialer;
                 let streams: Vec<StreamId> = self.node.streams_with(dialer).collect();
                 match streams.into_iter().find(|stream| self.mark_of(*stream) == Some(mark)) {
@@ -135,6 +156,7 @@ impl Service {
         match (found, outcome) {
             (Some(key), Ok(stream)) => {
                 self.end_ringing(key, EndReason::Done);
+                self.look_after(stream, false);
                 self.accepted(stream);
             }
             (Some(key), Err(reason)) => {

@@ -17,14 +17,15 @@ use transport::{
 
 use super::{
     calls::{Connect, Introduced},
+    detours::Detour,
     hosting::Hosting,
-    improving::Improving,
     ringing::Ringing,
 };
 use crate::{
     gate::Gate,
     protocol::{
         attachment::Attachment,
+        detours::Detours,
         introducer::frame::{Frame, Frames},
         outside::Outside,
     },
@@ -41,7 +42,7 @@ pub(super) struct Service {
     pub(super) connects: Vec<Connect>,
     pub(super) introduced: BTreeMap<u64, Introduced>,
     pub(super) ringing: BTreeMap<(StreamId, u32), Ringing>,
-    pub(super) improving: Improving<Detour>,
+    pub(super) improving: Detours<Detour>,
     learning: BTreeMap<MeetingId, Learning>,
     outside: Outside,
     relay: Option<Relay>,
@@ -62,6 +63,10 @@ pub(super) enum Happening {
     NotConnected(u64, String),
     Accepted(StreamId, PathKind),
     Improved(bool),
+    /// An attempt to find a connection another path has begun; whether it is cut off.
+    Improves(bool),
+    /// Why the last attempt came to nothing.
+    NotImproved(String),
     /// A meeting of a peer that knocked came to nothing.
     NotMet(String),
 }
@@ -73,14 +78,6 @@ pub(super) struct Attached {
     pub(super) attachment: Attachment,
     pub(super) dial: Option<(DialId, Instant)>,
     pub(super) stream: Option<StreamId>,
-}
-
-/// A stream that goes over a relay, and by whom its peer was introduced.
-#[derive(Debug, Clone)]
-pub(super) struct Detour {
-    pub(super) stream: StreamId,
-    pub(super) peer: PublicKey,
-    pub(super) introducer: usize,
 }
 
 /// What is being learned for a meeting.
@@ -129,7 +126,7 @@ impl Service {
             connects: Vec::new(),
             introduced: BTreeMap::new(),
             ringing: BTreeMap::new(),
-            improving: Improving::default(),
+            improving: Detours::default(),
             learning: BTreeMap::new(),
             outside: Outside::default(),
             relay: None,
@@ -184,6 +181,7 @@ impl Service {
             relay.is_asked = false;
         }
         self.improving.handle_network_change(now);
+        self.interrupt_attempts();
         for index in 0..self.attachments.len() {
             let attached = &mut self.attachments[index];
             if attached.attachment.handle_network_change(now)
@@ -205,7 +203,7 @@ impl Service {
         self.learning.clear();
         self.pipes.clear();
         self.hosting = None;
-        self.improving = Improving::default();
+        self.improving = Detours::default();
         self.node.close(now);
         self.turn();
     }
@@ -233,6 +231,15 @@ impl Service {
         }
         self.learning.insert(meeting, Learning { gathered: false, relay: !waits, until: now + PATIENCE });
         meeting
+    }
+
+    /// A connection is cut off: if it goes over our relay, the next meeting asks for another one.
+    pub(super) fn doubt_relay(&mut self, stream: StreamId) {
+        if self.node.doubt_relay(stream)
+            && let Some(relay) = &mut self.relay
+        {
+            relay.is_asked = false;
+        }
     }
 
     /// The relay has answered, or does not serve.
@@ -330,6 +337,10 @@ impl Service {
             }
             NodeEvent::Relayed(_) => self.relay_told(true),
             NodeEvent::NotRelayed => self.relay_told(false),
+            NodeEvent::PathNews => {
+                self.improving.look_again(self.now, &self.node);
+                self.end_useless_attempts();
+            }
         }
     }
 

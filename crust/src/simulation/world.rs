@@ -34,9 +34,12 @@ pub(super) struct World {
     seed: Seed,
     /// Networks that peers have moved to.
     moves: u8,
-    /// Peers and introducers that do nothing and hear nothing.
+    /// Peers and introducers that do nothing and hear nothing, and the relay.
     silent: [bool; 2],
     dead: Vec<bool>,
+    relay_is_up: bool,
+    /// How each peer is joined to what is next to it.
+    joined: [(Option<NodeId>, String, Link); 2],
 }
 
 /// What came of a call.
@@ -69,24 +72,16 @@ impl World {
             (host, Running::new(Relay::new(&mut net, host, credentials.clone(), RelayRules::default())))
         });
         let relay_addr = SocketAddr::from(([203, 0, 113, 20], STUN_PORT));
-        let mut introducers = Vec::new();
-        let mut introducer_hosts = Vec::new();
-        for number in 0..plan.introducers {
-            let last = 30 + u8::try_from(number).unwrap();
-            let local = SocketAddr::from(([203, 0, 113, last], PORT));
-            let host = net.host(None, &local.ip().to_string(), near);
-            net.bind(host, PORT);
-            let identity = Identity::from_seed([last; 32]);
-            let seed = seed.derive(&format!("introducer {number}"));
-            introducers.push(Service::new(net.now(), identity, local, &servers, 3, &seed).host());
-            introducer_hosts.push(host);
-        }
+        let (introducers, introducer_hosts) = introducers(&mut net, &seed, plan.introducers, &servers);
         let mut nats = [None; 2];
         let mut hosts = Vec::new();
+        let mut joined = Vec::new();
         let peers = [0_u8, 1].map(|side| {
             let index = usize::from(side);
-            let (host, local, outermost) = place(&mut net, side, plan.sites[index], plan.link);
+            let Place { host, local, outermost, innermost, link } =
+                place(&mut net, side, plan.sites[index], plan.link);
             (nats[index], _) = (outermost, hosts.push(host));
+            joined.push((innermost, local.ip().to_string(), link));
             let identity = Identity::from_seed([side + 1; 32]);
             let seed = seed.derive(["a", "b"][index]);
             let service = Service::new(net.now(), identity, local, &servers, side, &seed);
@@ -107,6 +102,8 @@ impl World {
             moves: 0,
             silent,
             dead,
+            relay_is_up: true,
+            joined: joined.try_into().expect("two peers"),
         };
         let now = world.now();
         for introducer in &world.introducers {
@@ -144,7 +141,19 @@ impl World {
 
     fn step(&mut self, most: Duration) {
         let until = self.now() + most;
-        let Self { net, peers, introducers, hosts, introducer_hosts, stun, relay, silent, dead, .. } = self;
+        let Self {
+            net,
+            peers,
+            introducers,
+            hosts,
+            introducer_hosts,
+            stun,
+            relay,
+            silent,
+            dead,
+            relay_is_up,
+            ..
+        } = self;
         let mut programs: Vec<(NodeId, &mut dyn Program)> = Vec::new();
         for ((host, peer), _) in hosts.iter().zip(peers).zip(silent).filter(|(_, silent)| !**silent) {
             programs.push((*host, peer));
@@ -156,7 +165,7 @@ impl World {
         for (host, server) in stun {
             programs.push((*host, server));
         }
-        if let Some((host, relay)) = relay {
+        if let Some((host, relay)) = relay.as_mut().filter(|_| *relay_is_up) {
             programs.push((*host, relay));
         }
         net.run(&mut programs, most);
@@ -194,6 +203,28 @@ impl World {
         self.peers[1].accepted.last().copied()
     }
 
+    /// What the peers have told since then; where `TRACE` is set, every packet is printed as well.
+    pub(super) fn history(&self, since: Instant) -> String {
+        if std::env::var_os("TRACE").is_some() {
+            let begun = self.net.elapsed().saturating_sub(self.now().duration_since(since));
+            for entry in self.net.trace().iter().filter(|entry| entry.at >= begun) {
+                let (at, bytes) = (entry.at.saturating_sub(begun).as_millis(), entry.payload_bytes);
+                let (from, to) = (entry.source, entry.destination);
+                println!("{at:>6} ms {from} -> {to}: {bytes} bytes, {:?}", entry.passage);
+            }
+        }
+        let all = self.peers.iter().enumerate().flat_map(|(side, peer)| {
+            let later = peer.log.iter().filter(move |(at, _)| *at >= since);
+            later.map(move |(at, what)| (*at, side, what))
+        });
+        let mut all: Vec<_> = all.collect();
+        all.sort_by_key(|(at, ..)| *at);
+        let line = |(at, side, what): (Instant, usize, &Happening)| {
+            format!("\n  {:>6} ms, side {side}: {what:?}", at.duration_since(since).as_millis())
+        };
+        all.into_iter().map(line).collect()
+    }
+
     /// Takes a peer into another network.
     pub(super) fn relocate(&mut self, side: usize, site: Site) {
         let now = self.now();
@@ -216,6 +247,7 @@ impl World {
         };
         let link = if behind.is_some() { Link::default() } else { link() };
         self.net.relocate(self.hosts[side], behind, &address, link);
+        self.joined[side] = (behind, address.clone(), link);
         self.nats[side] = behind;
         let local = SocketAddr::new(address.parse().unwrap(), PORT);
         self.peers[side].network_changed(now, local);
@@ -225,6 +257,26 @@ impl World {
     pub(super) fn rebind(&mut self, side: usize) {
         if let Some(nat) = self.nats[side] {
             self.net.flush(nat);
+        }
+    }
+
+    /// Nothing gets through to a peer any more, nor out; it does not see why.
+    pub(super) fn cut(&mut self, side: usize) {
+        let (behind, address, link) = &self.joined[side];
+        self.net.relocate(self.hosts[side], *behind, address, link.loss(1.0));
+    }
+
+    /// It does again.
+    pub(super) fn mend(&mut self, side: usize) {
+        let (behind, address, link) = &self.joined[side];
+        self.net.relocate(self.hosts[side], *behind, address, *link);
+    }
+
+    /// The relay goes down, or comes up and knows nothing.
+    pub(super) fn relay_is_up(&mut self, is_up: bool) {
+        self.relay_is_up = is_up;
+        if let Some((_, relay)) = &mut self.relay {
+            relay.machine_mut().restart();
         }
     }
 
@@ -258,6 +310,27 @@ impl World {
     }
 }
 
+/// Services that introduce others, and their hosts.
+fn introducers(
+    net: &mut Net,
+    seed: &Seed,
+    count: usize,
+    servers: &[SocketAddr],
+) -> (Vec<Service>, Vec<NodeId>) {
+    let (mut introducers, mut hosts) = (Vec::new(), Vec::new());
+    for number in 0..count {
+        let last = 30 + u8::try_from(number).unwrap();
+        let local = SocketAddr::from(([203, 0, 113, last], PORT));
+        let host = net.host(None, &local.ip().to_string(), Link::delay(Duration::from_millis(20)));
+        net.bind(host, PORT);
+        let identity = Identity::from_seed([last; 32]);
+        let seed = seed.derive(&format!("introducer {number}"));
+        introducers.push(Service::new(net.now(), identity, local, servers, 3, &seed).host());
+        hosts.push(host);
+    }
+    (introducers, hosts)
+}
+
 /// Three servers that tell others their addresses.
 fn stun_servers(net: &mut Net) -> (Vec<(NodeId, Running<StunServer>)>, Vec<SocketAddr>) {
     let (mut stun, mut servers) = (Vec::new(), Vec::new());
@@ -271,21 +344,30 @@ fn stun_servers(net: &mut Net) -> (Vec<(NodeId, Running<StunServer>)>, Vec<Socke
     (stun, servers)
 }
 
-/// A host behind the NATs of a site, with a socket, and the outermost of these.
-fn place(net: &mut Net, side: u8, site: Site, link: Link) -> (NodeId, SocketAddr, Option<NodeId>) {
+/// A host behind the NATs of a site, with a socket.
+struct Place {
+    host: NodeId,
+    local: SocketAddr,
+    outermost: Option<NodeId>,
+    innermost: Option<NodeId>,
+    link: Link,
+}
+
+fn place(net: &mut Net, side: u8, site: Site, link: Link) -> Place {
     let outside = ["198.51.100.2", "192.0.2.2"][usize::from(side)];
     let inside = ["192.168.1.11", "192.168.2.11"][usize::from(side)];
-    let (mut behind, mut outermost) = (None, None);
+    let (mut innermost, mut outermost) = (None, None);
     for (level, nat) in site.nats.iter().rev().enumerate() {
         let between = format!("100.64.{side}.2");
         let (address, link) = if level == 0 { (outside, link) } else { (&between[..], Link::default()) };
-        behind = Some(net.nat(behind, address, link, *nat));
-        outermost = outermost.or(behind);
+        innermost = Some(net.nat(innermost, address, link, *nat));
+        outermost = outermost.or(innermost);
     }
-    let (address, link) = if behind.is_some() { (inside, Link::default()) } else { (outside, link) };
-    let host = net.host(behind, address, link);
+    let (address, link) = if innermost.is_some() { (inside, Link::default()) } else { (outside, link) };
+    let host = net.host(innermost, address, link);
     net.bind(host, PORT);
-    (host, SocketAddr::new(address.parse().unwrap(), PORT), outermost)
+    let local = SocketAddr::new(address.parse().unwrap(), PORT);
+    Place { host, local, outermost, innermost, link }
 }
 
 /// Twenty milliseconds to the middle of the internet, and ten routers.

@@ -12,7 +12,10 @@ use crate::{
         dial::{DialError, DialOrder, Outcomes},
         quic::ConnectionRef,
     },
-    protocol::preface::{Preface, Purpose},
+    protocol::{
+        preface::{Preface, Purpose},
+        rounds::Round,
+    },
 };
 
 pub(super) fn connect(connection: &Connection, options: &ConnectOptions) -> Result<Stream, ConnectError> {
@@ -74,7 +77,7 @@ fn order(
         own_connection: false,
         over_guest: true,
         directly: false,
-        again: true,
+        round: Round::Last,
         outcomes: outcomes.clone(),
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     protocol::{
         handshake::HandshakeError,
         preface::{Preface, Purpose},
+        rounds::Round,
     },
     transport::Shared,
 };
@@ -48,8 +49,7 @@ pub(crate) struct DialOrder {
     pub(crate) over_guest: bool,
     /// The caller has nothing else to do: it may go on with the handshake itself. On TCP.
     pub(crate) directly: bool,
-    /// It was begun anew once, which is enough.
-    pub(crate) again: bool,
+    pub(crate) round: Round,
     pub(crate) outcomes: Arc<Outcomes>,
 }
 
@@ -68,10 +68,10 @@ impl DialOrder {
         }
     }
 
-    /// The same once more, on a connection of which nobody else knows yet.
-    pub(crate) fn anew(mut self) -> Self {
-        self.again = true;
-        self.preface.stays = true;
+    /// The same once more. In the last round it goes on a connection of which nobody else knows yet.
+    pub(crate) fn once_more(mut self, round: Round) -> Self {
+        self.round = round;
+        self.preface.stays |= round == Round::Last;
         self
     }
 

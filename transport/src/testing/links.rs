@@ -25,6 +25,7 @@ use crate::{
         },
         raw_key::TlsConfigs,
         reunion::Reunion,
+        rounds::Round,
     },
 };
 
@@ -35,8 +36,8 @@ pub(super) struct Links {
     reunion: Reunion,
     /// Dials sent on to a connection of the peer's that is not up here yet, and from which connection.
     parked: Vec<(u64, Dial)>,
-    /// Dials of the application that were begun once more, since their connection had died.
-    anew: u64,
+    /// Dials of the application that were begun once more, since their connection had ended.
+    again: u64,
     next: u64,
     due: Option<Instant>,
 }
@@ -49,6 +50,8 @@ pub(super) struct Link {
     first: UdpSource,
     pub(super) connection: Box<QuicConnection>,
     pub(super) paths: Paths,
+    /// How often the way has changed.
+    pub(super) changes: u64,
     tag: Option<CheckTag>,
     opening: BTreeMap<u64, Dial>,
     judging: BTreeMap<QuicStreamId, Dial>,
@@ -72,7 +75,7 @@ pub(super) struct Dial {
     to: UdpSource,
     expected: PublicKey,
     preface: Preface,
-    again: bool,
+    round: Round,
     over_punch: bool,
 }
 
@@ -110,7 +113,6 @@ enum After {
     },
     Again(Dial),
     Elsewhere(Dial),
-    Late(Dial),
     Welcome,
     /// The connection of that number is.
     Over(u64),
@@ -119,8 +121,8 @@ enum After {
 impl Dial {
     pub(super) fn of_caller(id: DialId, addr: SocketAddr, expected: PublicKey, preface: Preface) -> Self {
         let to = UdpSource { socket: 0, addr };
-        let (caller, ticket) = (Caller::Application, id.0);
-        Self { ticket, caller, to, expected, preface, again: false, over_punch: false }
+        let (caller, ticket, round) = (Caller::Application, id.0, Round::First);
+        Self { ticket, caller, to, expected, preface, round, over_punch: false }
     }
 
     pub(super) fn of_meeting(
@@ -131,8 +133,8 @@ impl Dial {
         preface: Preface,
         over_punch: bool,
     ) -> Self {
-        let caller = Caller::Meeting { meeting, attempt };
-        Self { ticket, caller, to, expected, preface, again: true, over_punch }
+        let (caller, round) = (Caller::Meeting { meeting, attempt }, Round::Last);
+        Self { ticket, caller, to, expected, preface, round, over_punch }
     }
 
     fn may_move(&self) -> bool {
@@ -143,8 +145,9 @@ impl Dial {
         matches!(self.preface.purpose, Purpose::Rendezvous(_))
     }
 
-    fn anew(mut self) -> Self {
-        (self.again, self.preface.stays) = (true, true);
+    fn once_more(mut self, round: Round) -> Self {
+        self.round = round;
+        self.preface.stays |= round == Round::Last;
         self
     }
 }
@@ -180,7 +183,7 @@ impl Links {
             all: BTreeMap::new(),
             reunion: Reunion::new(identity.public_key()),
             parked: Vec::new(),
-            anew: 0,
+            again: 0,
             next: 0,
             due: None,
         }
@@ -198,8 +201,8 @@ impl Links {
         self.parked.len()
     }
 
-    pub(super) fn begun_anew(&self) -> u64 {
-        self.anew
+    pub(super) fn begun_again(&self) -> u64 {
+        self.again
     }
 
     pub(super) fn with(&self, peer: PublicKey) -> usize {
@@ -290,6 +293,7 @@ impl Links {
             first: source,
             connection,
             paths: Paths::new(Way { source, local: None }, follows, seed),
+            changes: 0,
             tag: None,
             opening: BTreeMap::new(),
             judging: BTreeMap::new(),

@@ -16,7 +16,7 @@ use nat_traversal::{
 
 use super::{
     call::Call,
-    node::{Node, StreamId, TURN},
+    node::{Node, StreamId},
 };
 use crate::{
     PathKind, ProtocolLabel, PublicKey, RendezvousOffer, Scheme,
@@ -24,9 +24,9 @@ use crate::{
     protocol::{
         meetings,
         offer::{Hole, Offer},
-        paths::UdpSource,
         preface::RendezvousTag,
         punching::begin_punch,
+        search::{Search, Standing},
         telling::{Secrets, Telling},
     },
 };
@@ -65,25 +65,30 @@ pub(super) struct Meeting {
 
 /// The call, once both have told where they are.
 struct Running {
-    call: Call,
+    aim: Aim,
+    begun: Instant,
     peer: PublicKey,
     tag: RendezvousTag,
     label: ProtocolLabel,
     deadline: Instant,
     puncher: Option<UdpPuncher>,
-    has_relay: bool,
+    /// The socket of ours at a relay that the punch uses as well.
+    relay: Option<SocketIndex>,
     /// QUIC may begin before the peer is heard.
     blindly: bool,
     /// What the punch calls its further sockets, and which of the node's they are.
     sockets: BTreeMap<SocketIndex, u16>,
     dials: BTreeMap<usize, u64>,
-    improves: Option<Improves>,
 }
 
-/// The connection that is to take another path, and what was found for it.
-struct Improves {
-    link: usize,
-    offered: Vec<UdpSource>,
+/// What it is for.
+enum Aim {
+    Stream(Call),
+    /// Another path of that connection.
+    Path {
+        link: usize,
+        search: Search,
+    },
 }
 
 impl Meeting {
@@ -91,18 +96,34 @@ impl Meeting {
         let mapper = self.mapper.as_ref().and_then(|mapper| mapper.poll_timeout());
         let running = self.running.as_ref().and_then(|running| {
             let puncher = running.puncher.as_ref().and_then(|puncher| puncher.poll_timeout());
-            puncher.into_iter().chain(running.call.poll_timeout()).chain([running.deadline]).min()
+            let call = running.call().and_then(Call::poll_timeout);
+            puncher.into_iter().chain(call).chain([running.deadline]).min()
         });
         mapper.into_iter().chain(running).min()
     }
 }
 
 impl Running {
+    /// The call, if it is for a stream.
+    fn call(&self) -> Option<&Call> {
+        match &self.aim {
+            Aim::Stream(call) => Some(call),
+            Aim::Path { .. } => None,
+        }
+    }
+
+    fn call_mut(&mut self) -> Option<&mut Call> {
+        match &mut self.aim {
+            Aim::Stream(call) => Some(call),
+            Aim::Path { .. } => None,
+        }
+    }
+
     /// The punch's own name of one of the node's sockets.
     fn index_of(&self, socket: SocketIndex) -> Option<SocketIndex> {
         match socket {
             SocketIndex::MAIN => Some(SocketIndex::MAIN),
-            TURN => self.has_relay.then_some(RELAY),
+            other if self.relay == Some(other) => Some(RELAY),
             other => self.sockets.iter().find(|(_, known)| **known == other.0).map(|(index, _)| *index),
         }
     }
@@ -230,10 +251,43 @@ impl Node {
         stream: StreamId,
         deadline: Instant,
     ) -> Result<(), String> {
+        self.begin_search(now, meeting, theirs, stream, deadline, Search::improving)
+    }
+
+    /// The same where the peer is cut off: the connection takes what there is.
+    ///
+    /// # Errors
+    ///
+    /// As [`improve`](Node::improve).
+    pub fn rescue(
+        &mut self,
+        now: Instant,
+        meeting: MeetingId,
+        theirs: &RendezvousOffer,
+        stream: StreamId,
+        deadline: Instant,
+    ) -> Result<(), String> {
+        self.begin_search(now, meeting, theirs, stream, deadline, Search::rescuing)
+    }
+
+    fn begin_search(
+        &mut self,
+        now: Instant,
+        id: MeetingId,
+        theirs: &RendezvousOffer,
+        stream: StreamId,
+        deadline: Instant,
+        search: impl FnOnce(PathKinds, Offer, Standing) -> Search,
+    ) -> Result<(), String> {
         let held = self.streams.get(&stream).ok_or("no such stream")?;
-        let improves = Improves { link: held.link, offered: Vec::new() };
-        let label = held.label.clone();
-        self.begin_meeting(now, meeting, &theirs.offer, &label, deadline, Some(improves))
+        let before = self.standing(held.link).ok_or("the connection is over")?;
+        if theirs.offer.public_key != held.peer {
+            return Err("the offer is another's".to_owned());
+        }
+        let (link, label) = (held.link, held.label.clone());
+        let ways = self.meetings.get(&id).ok_or("no such meeting")?.ways;
+        let search = search(ways, theirs.offer.clone(), before);
+        self.begin_meeting(now, id, &theirs.offer, &label, deadline, Some((link, search)))
     }
 
     fn begin_meeting(
@@ -243,7 +297,7 @@ impl Node {
         theirs: &Offer,
         label: &ProtocolLabel,
         deadline: Instant,
-        improves: Option<Improves>,
+        path: Option<(usize, Search)>,
     ) -> Result<(), String> {
         self.now = now;
         let (key, seed) = (self.public_key(), Seed::from_bytes(self.random.bytes()));
@@ -261,17 +315,23 @@ impl Node {
         let leads = if second == theirs.second { keys.leads() } else { second };
         let mut tag = RendezvousTag([0; 16]);
         tag.0.copy_from_slice(&keys.export(b"rendezvous tag")[..16]);
-        let call = Call::offered(now, leads, theirs.clone(), meeting.ways);
-        let call = call.dialable(meeting.telling.is_dialable());
+        let for_stream = path.is_none();
+        let aim = match path {
+            Some((link, search)) => Aim::Path { link, search },
+            None => {
+                let call = Call::offered(now, leads, theirs.clone(), meeting.ways, false);
+                Aim::Stream(call.dialable(meeting.telling.is_dialable()))
+            }
+        };
         let how = (true, second && !theirs.second);
         let told = theirs.holes[Hole::UdpV4 as usize].as_ref();
         let info = holes.into_iter().find(|(hole, _)| *hole == Hole::UdpV4).map(|(_, info)| info);
         let puncher = info.zip(told).map(|(info, told)| {
             let puncher = begin_punch(now, info, told, how, &PunchOptions::new(), seed)?;
-            Ok(if leads && improves.is_none() { puncher.tell_heard() } else { puncher })
+            Ok(if leads && for_stream { puncher.tell_heard() } else { puncher })
         });
         let puncher = puncher.transpose().map_err(|error: nat_traversal::PunchError| error.to_string())?;
-        if improves.is_none() {
+        if for_stream {
             let (peer, label) = (theirs.public_key, label.clone());
             let known = meetings::Meeting { peer, label, leads, deadline, place: id };
             if !self.known.begin(tag, known) {
@@ -280,17 +340,17 @@ impl Node {
         }
         meeting.changed = true;
         meeting.running = Some(Running {
-            call,
+            aim,
+            begun: now,
             peer: theirs.public_key,
             tag,
             label: label.clone(),
             deadline,
             puncher,
-            has_relay: false,
-            blindly: leads && how.1 && improves.is_none(),
+            relay: None,
+            blindly: leads && how.1 && for_stream,
             sockets: BTreeMap::new(),
             dials: BTreeMap::new(),
-            improves,
         });
         self.settle();
         Ok(())

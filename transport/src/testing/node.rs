@@ -22,6 +22,7 @@ use crate::{
         paths::{UdpSource, peek_tag},
         preface::{Preface, Purpose},
         quic::QuicStreamId,
+        search::Standing,
     },
 };
 
@@ -38,14 +39,25 @@ pub struct Node {
     pub(super) known: Meetings<MeetingId>,
     pub(super) meetings: BTreeMap<MeetingId, Meeting>,
     pub(super) streams: BTreeMap<StreamId, Held>,
-    pub(super) relay: Option<TurnClient>,
+    /// Addresses at relays, the one in use last.
+    relays: Vec<AtRelay>,
     pub(super) next: u64,
     /// Where peers are met at relays, by what they told.
     pub(super) relayed: Vec<SocketAddr>,
-    /// Sockets that punches have opened beyond the first.
+    /// The number of the next socket beyond the first.
     pub(super) sockets: u16,
+    /// Those that stand for addresses at relays, the past ones too.
+    relay_sockets: Vec<usize>,
     transmits: VecDeque<Transmit>,
     pub(super) events: VecDeque<NodeEvent>,
+}
+
+/// An address of ours at a relay, and the socket that stands for it.
+pub(super) struct AtRelay {
+    pub(super) socket: SocketIndex,
+    client: TurnClient,
+    /// Peers are told of it.
+    is_told: bool,
 }
 
 /// What a [`Node`] is made of.
@@ -90,6 +102,8 @@ pub enum NodeEvent {
     Relayed(SocketAddr),
     /// No relay serves it any more.
     NotRelayed,
+    /// A connection has taken another path, or is cut off.
+    PathNews,
 }
 
 /// One end of a stream.
@@ -122,10 +136,11 @@ impl Node {
             known: Meetings::default(),
             meetings: BTreeMap::new(),
             streams: BTreeMap::new(),
-            relay: None,
+            relays: Vec::new(),
             next: 0,
             relayed: Vec::new(),
             sockets: FIRST_FURTHER,
+            relay_sockets: Vec::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -246,25 +261,77 @@ impl Node {
         link.is_some_and(|link| link.paths.is_cut_off())
     }
 
+    /// Whether the connection of a stream is there still.
+    #[must_use]
+    pub fn is_connected(&self, stream: StreamId) -> bool {
+        let link = self.streams.get(&stream).and_then(|held| self.links.get(held.link));
+        link.is_some_and(|link| link.connection.end().is_none())
+    }
+
     /// Asks a TURN server for an address.
     pub fn ask_for_relay(&mut self, now: Instant, server: SocketAddr, credentials: TurnCredentials) {
         self.now = now;
+        self.forget_relay();
         let seed = Seed::from_bytes(self.random.bytes());
         let (link, family) = (TurnLink::Datagrams, AddressFamily::V4);
-        self.relay = Some(TurnClient::new(now, server, link, family, credentials, seed));
+        let client = TurnClient::new(now, server, link, family, credentials, seed);
+        let socket = SocketIndex(self.new_socket());
+        self.relay_sockets.push(usize::from(socket.0));
+        self.relays.push(AtRelay { socket, client, is_told: true });
+        if self.relays.len() > MAX_RELAYS {
+            self.relays.remove(0).client.close(now);
+        }
         self.settle();
     }
 
     /// Where peers reach the node by a relay, if one serves it.
     #[must_use]
     pub fn relayed_address(&self) -> Option<SocketAddr> {
-        self.relay.as_ref().and_then(TurnClient::relayed_address)
+        self.relay_in_use()?.client.relayed_address()
+    }
+
+    /// Doubts the relay that a stream goes over, which is cut off; tells whether it was ours, so that another is to be asked for.
+    pub fn doubt_relay(&mut self, stream: StreamId) -> bool {
+        let link = self.streams.get(&stream).and_then(|held| self.links.get(held.link));
+        let socket = link.map(|link| link.paths.active().source.socket);
+        let is_ours = self.relay_in_use().is_some_and(|relay| Some(usize::from(relay.socket.0)) == socket);
+        if is_ours {
+            self.forget_relay();
+        }
+        is_ours
+    }
+
+    /// Nobody is told of the relay in use any more; connections that go over it go on as long as it serves.
+    fn forget_relay(&mut self) {
+        self.relays.iter_mut().for_each(|relay| relay.is_told = false);
+    }
+
+    pub(super) fn relay_in_use(&self) -> Option<&AtRelay> {
+        self.relays.last().filter(|relay| relay.is_told)
+    }
+
+    pub(super) fn new_socket(&mut self) -> u16 {
+        self.sockets += 1;
+        self.sockets - 1
+    }
+
+    /// Whether that socket is, or was, an address at a relay.
+    pub(super) fn is_relay(&self, socket: usize) -> bool {
+        self.relay_sockets.contains(&socket)
+    }
+
+    /// How a connection does; `None` if it is over.
+    pub(super) fn standing(&self, link: usize) -> Option<Standing> {
+        let link_of = self.links.get(link).filter(|link| link.connection.end().is_none())?;
+        let (way, changes) = (link_of.paths.active().source, link_of.changes);
+        let (kind, _) = self.path_of(link)?;
+        Some(Standing { way, kind, changes, is_cut_off: link_of.paths.is_cut_off() })
     }
 
     /// The host has another address from now on; its relay was another network's.
     pub fn network_changed(&mut self, now: Instant, local: SocketAddr) {
         (self.now, self.config.local) = (now, local);
-        self.relay = None;
+        self.forget_relay();
         self.links.network_changed(now);
         self.settle();
     }
@@ -279,8 +346,8 @@ impl Node {
         self.links.close(now);
         // The farewells may go by the relay.
         self.settle();
-        if let Some(relay) = &mut self.relay {
-            relay.close(now);
+        for relay in &mut self.relays {
+            relay.client.close(now);
         }
         self.settle();
     }
@@ -297,26 +364,30 @@ impl Node {
         self.links.with(peer)
     }
 
-    /// Dials that were begun once more, on a connection of their own, since the one that they waited for had died.
+    /// Dials that were begun once more, since the connection that they waited for had ended.
     #[must_use]
-    pub fn dials_begun_anew(&self) -> u64 {
-        self.links.begun_anew()
+    pub fn dials_begun_again(&self) -> u64 {
+        self.links.begun_again()
     }
 
     /// Takes in a datagram.
     pub fn handle_datagram(&mut self, now: Instant, datagram: Datagram<'_>) {
         self.now = now;
-        if datagram.socket == TURN {
-            let inner = Datagram { socket: SocketIndex::MAIN, ..datagram };
-            let received = self.relay.as_mut().map(|relay| match relay.receive(now, inner) {
-                TurnReceived::Data { peer, payload } => Some((peer, payload)),
-                TurnReceived::Handled | TurnReceived::Ignored => None,
-            });
-            if let Some(Some((source, bytes))) = received {
-                self.take(Datagram { socket: TURN, source, bytes });
+        let relay = self.relays.iter_mut().find(|relay| relay.socket == datagram.socket);
+        match relay {
+            // It comes late, for a relay that is over.
+            None if self.relay_sockets.contains(&usize::from(datagram.socket.0)) => {}
+            None => self.take(datagram),
+            Some(AtRelay { socket, client, .. }) => {
+                let (socket, inner) = (*socket, Datagram { socket: SocketIndex::MAIN, ..datagram });
+                let received = match client.receive(now, inner) {
+                    TurnReceived::Data { peer, payload } => Some((peer, payload)),
+                    TurnReceived::Handled | TurnReceived::Ignored => None,
+                };
+                if let Some((source, bytes)) = received {
+                    self.take(Datagram { socket, source, bytes });
+                }
             }
-        } else {
-            self.take(datagram);
         }
         self.settle();
     }
@@ -337,8 +408,8 @@ impl Node {
     pub fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
         self.links.handle_timeout(now);
-        if let Some(relay) = &mut self.relay {
-            relay.handle_timeout(now);
+        for relay in &mut self.relays {
+            relay.client.handle_timeout(now);
         }
         self.handle_meeting_timers();
         self.settle();
@@ -347,9 +418,9 @@ impl Node {
     /// When to call [`handle_timeout`](Node::handle_timeout).
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let relay = self.relay.as_ref().and_then(|relay| relay.poll_timeout());
+        let relays = self.relays.iter().filter_map(|relay| relay.client.poll_timeout());
         let meetings = self.meetings.values().filter_map(Meeting::poll_timeout);
-        meetings.chain(relay).chain(self.links.due()).min()
+        meetings.chain(relays).chain(self.links.due()).min()
     }
 
     /// The next datagram to send.
@@ -365,42 +436,46 @@ impl Node {
     /// Sends from one of the sockets, the relay's among them.
     pub(super) fn send(&mut self, from: UdpSource, bytes: &[u8], hops: Option<u8>) {
         let socket = SocketIndex(u16::try_from(from.socket).expect("sockets are few"));
-        if socket != TURN {
-            let bytes = bytes.to_vec();
-            self.transmits.push_back(Transmit { socket, destination: from.addr, bytes, hops });
+        if self.is_relay(from.socket) {
+            // What the relay does not take is lost, like any datagram.
+            if let Some(relay) = self.relays.iter_mut().find(|relay| relay.socket == socket) {
+                let _ = relay.client.send(self.now, from.addr, bytes);
+            }
             return;
         }
-        // What the relay does not take is lost, like any datagram.
-        if let Some(relay) = &mut self.relay {
-            let _ = relay.send(self.now, from.addr, bytes);
-        }
+        let bytes = bytes.to_vec();
+        self.transmits.push_back(Transmit { socket, destination: from.addr, bytes, hops });
     }
 
     /// Lets everything go on until nothing moves.
     pub(super) fn settle(&mut self) {
-        while self.settle_links() | self.settle_meetings() | self.settle_relay() {}
+        while self.settle_links() | self.settle_meetings() | self.settle_relays() {}
         self.links.note_timers();
     }
 
-    fn settle_relay(&mut self) -> bool {
+    fn settle_relays(&mut self) -> bool {
+        let Self { relays, transmits, events, .. } = self;
         let mut moved = false;
-        let Some(relay) = &mut self.relay else { return moved };
-        let mut is_over = false;
-        while let Some(event) = relay.poll_event() {
-            moved = true;
-            match event {
-                TurnEvent::Allocated { relayed, .. } => self.events.push_back(NodeEvent::Relayed(relayed)),
-                TurnEvent::Failed(_) | TurnEvent::Closed => is_over = true,
-                _ => {}
+        relays.retain_mut(|AtRelay { socket, client, is_told }| {
+            let mut is_over = false;
+            while let Some(event) = client.poll_event() {
+                moved = true;
+                match event {
+                    TurnEvent::Allocated { relayed, .. } if *is_told => {
+                        events.push_back(NodeEvent::Relayed(relayed));
+                    }
+                    TurnEvent::Failed(_) | TurnEvent::Closed => is_over = true,
+                    _ => {}
+                }
             }
-        }
-        while let Some(transmit) = relay.poll_transmit() {
-            self.transmits.push_back(Transmit { socket: TURN, ..transmit });
-        }
-        if is_over {
-            self.relay = None;
-            self.events.push_back(NodeEvent::NotRelayed);
-        }
+            while let Some(transmit) = client.poll_transmit() {
+                transmits.push_back(Transmit { socket: *socket, ..transmit });
+            }
+            if is_over && *is_told {
+                events.push_back(NodeEvent::NotRelayed);
+            }
+            !is_over
+        });
         moved
     }
 
@@ -425,6 +500,7 @@ pub(super) fn limits() -> Limits {
     Limits::default()
 }
 
-/// The socket to the relay; what comes by the relay counts as coming here, too.
-pub(super) const TURN: SocketIndex = SocketIndex(1);
-const FIRST_FURTHER: u16 = 2;
+/// Sockets beyond the one that listens: of punches, and those that stand for addresses at relays.
+const FIRST_FURTHER: u16 = 1;
+/// The one in use, and those that connections still go over.
+const MAX_RELAYS: usize = 4;

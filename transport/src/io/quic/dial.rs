@@ -3,7 +3,7 @@ use std::{io, sync::Arc, time::Instant};
 use super::{Link, QuicIo, link::Touch};
 use crate::{
     io::{clock, dial::DialOrder, lock::Lock as _, slot::Wakes},
-    protocol::paths::UdpSource,
+    protocol::{paths::UdpSource, rounds::Round},
     transport::Shared,
 };
 
@@ -57,7 +57,8 @@ impl QuicIo {
         let (expected, asks) = (order.expected, order.may_move());
         let link = {
             let mut table = self.table.hold();
-            let known = if alone || order.again { None } else { table.shared(order.expected, to) };
+            let known =
+                if alone || order.round == Round::Last { None } else { table.shared(order.expected, to) };
             let link = match known {
                 Some(link) => link,
                 None => table

@@ -19,6 +19,7 @@ use crate::{
         preface::{Preface, Purpose},
         quic::{ConnectionEnd, QuicEvent, QuicStreamId},
         reunion::Ruling,
+        rounds::{Ended, Round},
         verdict::Verdict,
     },
 };
@@ -195,7 +196,7 @@ fn elsewhere(link: &Arc<Link>, ticket: u64, order: DialOrder, turn: &mut Turn<'_
     if order.over_guest {
         turn.left.outcomes.push((ticket, order, Err(DialError::NotChosen)));
     } else {
-        turn.left.again.push((ticket, order.anew()));
+        turn.left.again.push((ticket, order.once_more(Round::Last)));
     }
 }
 
@@ -208,24 +209,15 @@ fn ended(link: &Arc<Link>, core: &mut Core, end: &ConnectionEnd, turn: &mut Turn
     core.ways.wake_watchers(turn);
     let opening = std::mem::take(&mut core.opening).into_iter();
     let judging = std::mem::take(&mut core.judging).into_values();
-    // We close a connection that others may share when nobody has a use for it; a dial may come at that very moment.
-    let came_late = *end == ConnectionEnd::Closed
-        && matches!(link.kind(), Kind::Shared { .. })
-        && !turn.shared.is_closed();
+    let ended = Ended {
+        end,
+        was_up: core.connection.peer().is_some(),
+        is_shared: matches!(link.kind(), Kind::Shared { .. }) && !turn.shared.is_closed(),
+    };
     for (ticket, order) in opening.chain(judging) {
-        if came_late && !order.again {
-            turn.left.late.push((ticket, order));
-            continue;
-        }
-        // Told to dials that came to a connection which was up: the peer may have started anew meanwhile.
-        if core.connection.peer().is_some()
-            && *end != ConnectionEnd::Closed
-            && !order.again
-            && !order.over_guest
-        {
-            turn.left.again.push((ticket, order.anew()));
-        } else {
-            turn.left.outcomes.push((ticket, order, Err(dial_error(end))));
+        match order.round.after(ended).filter(|_| !order.over_guest) {
+            Some(round) => turn.left.again.push((ticket, order.once_more(round))),
+            None => turn.left.outcomes.push((ticket, order, Err(dial_error(end)))),
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     protocol::{
         paths::CheckTag,
         quic::{ToConnection, ToEndpoint},
+        rounds::Round,
     },
     transport::Shared,
 };
@@ -28,12 +29,10 @@ pub(super) struct Left {
     pub(super) ended: bool,
     pub(super) delivered: Vec<(Place, QuicStream)>,
     pub(super) outcomes: Vec<(u64, DialOrder, Result<QuicStream, DialError>)>,
-    /// Dials to begin anew, on a connection of their own.
+    /// Dials to begin once more, as this connection is of no use to them.
     pub(super) again: Vec<(u64, DialOrder)>,
     /// Dials that the peer sends on to a connection of its own.
     pub(super) elsewhere: Vec<(u64, DialOrder)>,
-    /// Dials that came to the connection when we had just closed it.
-    pub(super) late: Vec<(u64, DialOrder)>,
     /// The connection takes our dials to its peer.
     pub(super) welcome: bool,
     /// The connection is to be looked at then.
@@ -69,16 +68,13 @@ impl Left {
             order.finish(outcome.map(Stream::from_quic), wakes);
         }
         for (ticket, order) in self.again.drain(..) {
-            shared.quic.dial_again(shared, ticket, order, wakes);
+            match shared.quic.guest(order.expected).filter(|_| order.may_move()) {
+                Some(guest) => shared.quic.move_dial(shared, &guest, ticket, order, wakes),
+                None => shared.quic.dial_again(shared, ticket, order, wakes),
+            }
         }
         for dial in self.elsewhere.drain(..) {
             shared.quic.go_elsewhere(shared, link, dial, wakes);
-        }
-        for (ticket, order) in self.late.drain(..) {
-            match shared.quic.guest(order.expected).filter(|_| order.may_move()) {
-                Some(guest) => shared.quic.move_dial(shared, &guest, ticket, order, wakes),
-                None => shared.quic.dial_again(shared, ticket, DialOrder { again: true, ..order }, wakes),
-            }
         }
         if std::mem::take(&mut self.welcome) {
             shared.quic.welcome(shared, link, wakes);
@@ -107,7 +103,6 @@ impl Left {
             && self.outcomes.is_empty()
             && self.again.is_empty()
             && self.elsewhere.is_empty()
-            && self.late.is_empty()
             && self.released.is_empty()
     }
 
@@ -144,7 +139,11 @@ impl Left {
         } else {
             Vec::new()
         };
-        self.again.extend(parked.into_iter().map(|(ticket, order)| (ticket, order.anew())));
+        for (ticket, order) in parked {
+            // What was sent on may move, so that it is not in its last round.
+            let round = order.round.next().unwrap_or(Round::Last);
+            self.again.push((ticket, order.once_more(round)));
+        }
         for (ticket, ..) in &self.outcomes {
             table.dial_is_over(*ticket);
         }
@@ -153,9 +152,9 @@ impl Left {
 }
 
 impl QuicIo {
-    /// Begins a dial anew whose connection turned out to be dead.
+    /// Begins a dial once more whose connection turned out to be of no use.
     fn dial_again(&self, shared: &Arc<Shared>, ticket: u64, order: DialOrder, wakes: &mut Wakes) {
-        tracing::debug!(remote = %order.remote, "the connection was dead; dialling anew");
+        tracing::debug!(remote = %order.remote, "the connection was dead; dialling once more");
         let outcomes = order.clone();
         if let Err(error) = self.dial_with(shared, ticket, order, clock::now(), wakes) {
             outcomes.finish(Err(DialError::Socket(error)), wakes);

@@ -40,6 +40,7 @@ use crate::{
         doors::{Door, LONGEST_PAUSE, doors},
         offer::{Hole, Offer},
         preface::{Preface, Purpose},
+        rounds::Round,
     },
     rendezvous::{RendezvousError, RendezvousFailure, RendezvousRoad},
     stream::Carrier,
@@ -284,7 +285,7 @@ impl<'c> Call<'c> {
             own_connection: true,
             over_guest: false,
             directly: false,
-            again: true,
+            round: Round::Last,
             outcomes: self.outcomes.clone(),
         };
         let via = order.via.as_ref().map(|socket| socket.number());

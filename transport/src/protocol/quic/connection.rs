@@ -27,6 +27,7 @@ use crate::{
     protocol::{paths::CheckKeys, raw_key::peer_key, sorted_map::SortedMap},
 };
 
+use self::silence::Answers;
 pub(crate) use event::{ConnectionEnd, ConnectionFigures, Outgoing, QuicEvent};
 use silence::Pauses;
 
@@ -60,6 +61,7 @@ pub(crate) struct QuicConnection {
     tail: Tail,
     gather: Gather,
     timers: Timers,
+    answers: Answers,
     handshake_timeout: Duration,
 }
 
@@ -148,6 +150,7 @@ impl QuicConnection {
                 prefaces: None,
                 stalled: None,
             },
+            answers: Answers::default(),
             handshake_timeout: settings.handshake_timeout,
         }
     }
@@ -158,6 +161,7 @@ impl QuicConnection {
         self.last_heard = now;
         self.may_be_blocked = true;
         self.gather.datagram_came(now);
+        self.answers.datagram_came();
         self.inner.handle_event(input);
     }
 
@@ -219,10 +223,15 @@ impl QuicConnection {
         if let Some(more) = self.window.wants(now, round_trip, least) {
             self.events.push_back(QuicEvent::WindowWanted(more));
         }
-        let Some(transmit) = self.inner.poll_transmit(now, max_segments, buffer) else {
+        let mut transmit = self.inner.poll_transmit(now, max_segments, buffer);
+        if transmit.is_none() && self.has_answer(now) {
+            transmit = self.inner.poll_transmit(now, max_segments, buffer);
+        }
+        let Some(transmit) = transmit else {
             self.tail.nothing_to_send();
             return None;
         };
+        self.answers.sent();
         self.tail.sent(transmit.size, batch);
         Some(Outgoing { bytes: transmit.size, segment_bytes: transmit.segment_size, ecn: transmit.ecn })
     }

@@ -27,7 +27,7 @@ fn listeners_are_dialled_one_after_the_other_and_again_if_they_fail() {
     let mut call = Call::new(start, true, &listeners());
     let first = dialled(&mut call, start);
     let road = RendezvousRoad::Listener { scheme: Scheme::Quic, remote: addr(1) };
-    assert_eq!(first, [Begin { attempt: 0, road }]);
+    assert_eq!(first, [Begin { attempt: 0, road, via: None }]);
     assert_eq!(call.poll_timeout(), Some(start + 250 * MS));
     call.attempt_failed(start + 10 * MS, 0, false, &"closed");
     assert_eq!(dialled(&mut call, start + 109 * MS), []);
@@ -78,26 +78,50 @@ fn no_more_connections_than_a_meeting_may_have() {
     assert!(call.is_hopeless(false));
 }
 
+fn way(last: u8, socket: usize) -> UdpSource {
+    UdpSource { socket, addr: addr(last) }
+}
+
 #[test]
-fn the_leader_goes_by_each_hole_once_and_the_follower_waits_there() {
+fn the_leader_goes_by_each_way_once_and_the_follower_waits_there() {
     let start = start();
     let mut leader = Call::new(start, true, &[]);
-    assert!(!leader.is_tried(start, addr(9), 3, false));
-    let begin = leader.handle_hole(start, Scheme::Quic, addr(9), Some(3)).unwrap();
-    assert!(leader.is_tried(start, addr(9), 3, true) && !leader.is_tried(start, addr(9), 4, true));
+    let Found::Dial(begin) = leader.handle_way(start, way(9, 3), false) else { panic!("it leads") };
+    assert_eq!((begin.attempt, begin.via), (0, Some(3)));
+    assert_eq!(leader.handle_way(start, way(9, 3), true), Found::Nothing);
+    assert!(matches!(leader.handle_way(start, way(9, 4), true), Found::Dial(Begin { attempt: 1, .. })));
     leader.handle_punched();
-    assert!(!leader.may_be_asked());
-    leader.attempt_failed(start, begin.attempt, false, &"too slow");
-    assert!(!leader.is_tried(start, addr(9), 3, true) && leader.is_hopeless(false));
+    assert!(!leader.comes_by_hole(true));
+    leader.attempt_failed(start, 0, false, &"too slow");
+    leader.attempt_failed(start, 1, false, &"too slow");
+    assert!(leader.is_hopeless(false));
+    assert!(matches!(leader.handle_way(start, way(9, 3), true), Found::Dial(_)), "once it has failed");
 
     let mut follower = Call::new(start, false, &[]);
-    assert!(follower.is_hopeless(false));
-    assert_eq!(follower.handle_hole(start, Scheme::Quic, addr(8), Some(3)), None);
+    assert!(follower.is_hopeless(false) && !follower.comes_by_hole(false) && follower.comes_by_hole(true));
+    assert_eq!(follower.handle_way(start, way(8, 3), false), Found::Asked);
     follower.handle_punched();
-    assert!(follower.may_be_asked() && !follower.is_hopeless(false));
+    assert!(follower.comes_by_hole(false) && !follower.is_hopeless(false));
     let failures = follower.failures(start, [(RendezvousRoad::UdpPunch { v6: false }, "late".to_owned())]);
     assert_eq!(failures.last().unwrap().road, RendezvousRoad::Incoming);
     assert_eq!(failures.len(), 2);
+}
+
+#[test]
+fn what_goes_over_a_relay_begins_a_quarter_of_a_second_apart() {
+    let start = start();
+    let mut call = Call::new(start, true, &[]);
+    call.add_relay(7);
+    assert!(matches!(call.handle_way(start, way(9, 7), true), Found::Dial(_)));
+    for again in [false, true] {
+        assert_eq!(call.handle_way(start + MS, way(8, 7), again), Found::Nothing, "held back");
+    }
+    assert!(matches!(call.handle_way(start + MS, way(8, 3), true), Found::Dial(_)), "no relay");
+    assert_eq!(call.poll_timeout(), Some(start + 250 * MS));
+    assert_eq!(call.poll_released(start + 249 * MS), None);
+    let begin = call.poll_released(start + 250 * MS).unwrap();
+    assert_eq!((begin.road, begin.via), (punched(Scheme::Quic, addr(8)), Some(7)));
+    assert_eq!((call.poll_released(start + 999 * MS), call.poll_timeout()), (None, None));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use nat_traversal::protocol::Seed;
 use super::{After, Caller, Dial, Failure, Kind, Link, PATH, Purse};
 use crate::{
     PathKind, ProtocolLabel, PublicKey,
-    protocol::quic::QuicStreamId,
+    protocol::{quic::QuicStreamId, rounds::Round},
     testing::node::{DialId, Held, Node, NodeEvent, StreamId},
 };
 
@@ -13,9 +13,8 @@ impl Node {
     /// Begins a dial, over a connection that is there or a new one.
     pub(in crate::testing) fn begin_dial(&mut self, dial: Dial) {
         let alone = dial.is_held();
-        self.links.anew += u64::from(dial.again && matches!(dial.caller, Caller::Application));
         let (asks, expected) = (dial.may_move() && !alone, dial.expected);
-        let known = if alone || dial.again { None } else { self.links.shared(&dial) };
+        let known = if alone || dial.round == Round::Last { None } else { self.links.shared(&dial) };
         let handle = match known {
             Some(handle) => handle,
             None => {
@@ -63,7 +62,7 @@ impl Node {
     pub(super) fn move_dial(&mut self, to: usize, dial: Dial) {
         match self.links.all.get_mut(&to) {
             Some(link) => link.begin_dial(dial),
-            None => self.begin_dial(Dial { again: true, ..dial }),
+            None => self.begin_dial(dial),
         }
     }
 
@@ -145,11 +144,13 @@ impl Node {
                 });
                 self.dial_ended(dial, outcome);
             }
-            After::Again(dial) => self.begin_dial(dial),
-            After::Late(dial) => match self.links.guest(dial.expected).filter(|_| dial.may_move()) {
-                Some(guest) => self.move_dial(guest, dial),
-                None => self.begin_dial(Dial { again: true, ..dial }),
-            },
+            After::Again(dial) => {
+                self.links.again += 1;
+                match self.links.guest(dial.expected).filter(|_| dial.may_move()) {
+                    Some(guest) => self.move_dial(guest, dial),
+                    None => self.begin_dial(dial),
+                }
+            }
             After::Elsewhere(dial) => match self.links.guest(dial.expected) {
                 Some(guest) => {
                     self.move_dial(guest, dial);
@@ -167,7 +168,8 @@ impl Node {
             After::Over(from) => {
                 let parked: Vec<_> = self.links.parked.extract_if(.., |(known, _)| *known == from).collect();
                 for (_, dial) in parked {
-                    self.begin_dial(dial.anew());
+                    let round = dial.round.next().unwrap_or(Round::Last);
+                    self.follow(number, After::Again(dial.once_more(round)));
                 }
             }
         }

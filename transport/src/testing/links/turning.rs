@@ -13,11 +13,12 @@ use crate::{
         preface::{Preface, Purpose},
         quic::{ConnectionEnd, QuicEvent, QuicHandle, QuicStreamId, Routed},
         reunion::Ruling,
+        rounds::{Ended, Round},
         verdict::Verdict,
     },
     testing::{
         meeting::MeetingId,
-        node::{Node, NodeEvent, TURN},
+        node::{Node, NodeEvent},
     },
 };
 
@@ -54,7 +55,7 @@ impl Node {
     pub(in crate::testing) fn path_of(&self, link: usize) -> Option<(PathKind, SocketAddr)> {
         let link = self.links.get(link)?;
         let way = link.paths.active().source;
-        let relayed = way.socket == usize::from(TURN.0) || self.is_relay_of_a_peer(way.addr);
+        let relayed = self.is_relay(way.socket) || self.is_relay_of_a_peer(way.addr);
         let kind = if relayed { PathKind::Relayed } else { PathKind::of(way.addr, link.punched) };
         Some((kind, way.addr))
     }
@@ -77,9 +78,13 @@ impl Node {
         if link.paths.poll_answered_again() {
             link.connection.resume(now);
         }
+        let mut news = link.paths.poll_cut_off();
         while let Some(change) = link.paths.poll_move() {
+            news = true;
+            link.changes += 1;
             link.connection.path_changed(now, change.same_path);
         }
+        self.events.extend(news.then_some(NodeEvent::PathNews));
         link.connection.release_held();
         while let Some(event) = link.connection.poll_event(now) {
             moved = true;
@@ -241,7 +246,7 @@ impl Node {
                     Kind::Shared { .. } => after.push(After::Elsewhere(dial)),
                     Kind::Incoming { .. } | Kind::Alone => {
                         self.links.reunion.one_way(dial.expected, link.number);
-                        after.push(After::Again(dial.anew()));
+                        after.push(After::Again(dial.once_more(Round::Last)));
                     }
                 }
             }
@@ -254,21 +259,23 @@ impl Node {
 
     fn ended(&mut self, link: &mut Link, end: &ConnectionEnd, after: &mut Vec<After>) {
         self.leave_reunion(link);
-        let was_up = link.connection.peer().is_some();
-        let came_late = *end == ConnectionEnd::Closed && matches!(link.kind, Kind::Shared { .. });
+        let ended = Ended {
+            end,
+            was_up: link.connection.peer().is_some(),
+            is_shared: matches!(link.kind, Kind::Shared { .. }),
+        };
         let opening = std::mem::take(&mut link.opening).into_values();
         let judging = std::mem::take(&mut link.judging).into_values();
         for dial in opening.chain(judging) {
-            after.push(if came_late && !dial.again {
-                After::Late(dial)
-            } else if was_up && *end != ConnectionEnd::Closed && !dial.again {
-                After::Again(dial.anew())
-            } else {
-                let failure = match end {
-                    ConnectionEnd::WrongPeer => Failure::WrongPeer,
-                    other => Failure::Other(format!("{other:?}")),
-                };
-                After::Ended { dial, outcome: Err(failure) }
+            after.push(match dial.round.after(ended) {
+                Some(round) => After::Again(dial.once_more(round)),
+                None => {
+                    let failure = match end {
+                        ConnectionEnd::WrongPeer => Failure::WrongPeer,
+                        other => Failure::Other(format!("{other:?}")),
+                    };
+                    After::Ended { dial, outcome: Err(failure) }
+                }
             });
         }
         after.push(After::Over(link.number));

@@ -7,20 +7,19 @@ use nat_traversal::{
     protocol::{Datagram, Machine as _, PunchEvent, SocketIndex},
 };
 
-use super::{MeetingId, RELAY, Running, direct};
+use super::{Aim, MeetingId, RELAY, Running};
 use crate::{
-    PathKind, Refusal, RendezvousRoad, Scheme,
+    PathKind, Refusal, RendezvousRoad,
     protocol::{
         offer::Hole,
         paths::UdpSource,
-        precedence::blind_targets,
         preface::Purpose,
         punching::{RELAYS_AFTER, reachable},
     },
     testing::{
-        call::Begin,
+        call::{Begin, Found},
         links::{Dial, Failure},
-        node::{Node, NodeEvent, StreamId, TURN, preface},
+        node::{Node, NodeEvent, StreamId, preface},
     },
 };
 
@@ -100,50 +99,65 @@ impl Node {
     /// Has a call take in what either side has learned since.
     fn take_news(&mut self, id: MeetingId) -> bool {
         let now = self.now;
-        let relay = self.relayed_address().is_some();
+        let relay = self.relay_in_use().map(|relay| relay.socket);
         let Some(meeting) = self.meetings.get_mut(&id) else { return false };
         let Some(running) = &mut meeting.running else { return false };
         if !std::mem::take(&mut meeting.changed) {
             return false;
         }
-        running.call.learn(now, meeting.theirs.take(), meeting.telling.more());
-        let Some(told) = running.call.theirs() else { return true };
-        for endpoint in told.endpoints(Hole::UdpV4) {
+        let (theirs, ours) = (meeting.theirs.take(), meeting.telling.endpoints());
+        let more = meeting.telling.more();
+        let relay = relay.filter(|_| meeting.ways.contains(PathKind::Relayed));
+        let (told, ours, wanted, more, relays_from) = match &mut running.aim {
+            Aim::Stream(call) => {
+                call.learn(now, theirs, ours, more);
+                let Some(told) = call.theirs() else { return true };
+                (told, call.ours(Hole::UdpV4), meeting.ways, call.more(), call.relays_from())
+            }
+            Aim::Path { search, .. } => {
+                search.learn(theirs, ours, more);
+                let (ours, wanted) = (search.ours(Hole::UdpV4), search.wanted());
+                (search.theirs(), ours, wanted, search.more(), running.begun + RELAYS_AFTER)
+            }
+        };
+        let theirs = told.endpoints(Hole::UdpV4);
+        for endpoint in theirs {
             if endpoint.kind == AddrKind::Relayed && !self.relayed.contains(&endpoint.addr) {
                 self.relayed.push(endpoint.addr);
             }
         }
         let Some(puncher) = &mut running.puncher else { return true };
-        let theirs = told.endpoints(Hole::UdpV4);
-        let improves = running.improves.is_some();
-        if relay && !improves && meeting.ways.contains(PathKind::Relayed) {
-            running.has_relay = true;
-            puncher.add_socket(now, RELAY, theirs, running.call.begun() + RELAYS_AFTER);
+        let relay = relay.filter(|_| wanted.contains(PathKind::Relayed));
+        if relay.is_some() {
+            puncher.add_socket(now, RELAY, theirs, relays_from);
         }
-        let ways = if improves { direct() } else { meeting.ways };
-        let ours = meeting.telling.endpoints();
-        let ours = ours.iter().find(|(hole, _)| *hole == Hole::UdpV4).map_or(&[][..], |(_, all)| all);
-        let theirs = reachable(theirs, ways);
-        puncher.learn(now, ours, &theirs, running.call.more());
+        puncher.learn(now, ours, &reachable(theirs, wanted), more);
         meeting.vouched.iter().for_each(|ip| puncher.vouch(now, *ip));
+        let is_new = running.relay.is_none();
+        running.relay = running.relay.or(relay);
+        let Aim::Stream(call) = &mut running.aim else { return true };
+        if let Some(relay) = relay.filter(|_| is_new) {
+            call.add_relay(usize::from(relay.0));
+        }
         if running.blindly {
-            let targets = blind_targets(ours, &theirs, &meeting.vouched, false).into_iter();
-            let begins: Vec<Begin> =
-                targets.filter_map(|remote| running.call.begin_blindly(now, remote, 0)).collect();
-            for begin in begins {
-                self.begin_attempt(id, begin, 0);
+            for begin in call.begin_blindly(now, Hole::UdpV4, 0, &meeting.vouched) {
+                self.begin_attempt(id, begin);
             }
         }
         true
     }
 
+    fn running(&mut self, id: MeetingId) -> Option<&mut Running> {
+        self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut())
+    }
+
     fn dial_listeners(&mut self, id: MeetingId) -> bool {
         let mut moved = false;
         loop {
-            let running = self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut());
-            let Some(running) = running.filter(|running| running.improves.is_none()) else { return moved };
-            let Some(begin) = running.call.poll_dial(self.now) else { return moved };
-            self.begin_attempt(id, begin, 0);
+            let now = self.now;
+            let Some(call) = self.running(id).and_then(Running::call_mut) else { return moved };
+            let Some(begin) = call.poll_dial(now).or_else(|| call.poll_released(now)) else { return moved };
+            self.begin_attempt(id, begin);
             moved = true;
         }
     }
@@ -152,20 +166,22 @@ impl Node {
     fn begin_again(&mut self, id: MeetingId) -> bool {
         let mut moved = false;
         loop {
-            let running = self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut());
-            let Some(running) = running else { return moved };
-            let Some((attempt, via)) = running.call.poll_again(self.now) else { return moved };
+            let now = self.now;
+            let Some(running) = self.running(id) else { return moved };
+            let Some(attempt) = running.call_mut().and_then(|call| call.poll_again(now)) else {
+                return moved;
+            };
             moved = true;
             let ticket = running.dials.get(&attempt).copied();
             if ticket.is_some_and(|ticket| self.links.is_unanswered(ticket)) {
-                let running = self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut());
-                let begin = running.map(|running| running.call.begin_again(self.now, attempt));
-                begin.into_iter().for_each(|begin| self.begin_attempt(id, begin, via));
+                let call = self.running(id).and_then(Running::call_mut);
+                let begin = call.map(|call| call.begin_again(now, attempt));
+                begin.into_iter().for_each(|begin| self.begin_attempt(id, begin));
             }
         }
     }
 
-    fn begin_attempt(&mut self, id: MeetingId, begin: Begin, via: usize) {
+    fn begin_attempt(&mut self, id: MeetingId, begin: Begin) {
         let ticket = self.number();
         let Some(running) = self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut()) else {
             return;
@@ -177,7 +193,7 @@ impl Node {
         };
         running.dials.insert(begin.attempt, ticket);
         let preface = preface(Purpose::Rendezvous(running.tag), &running.label, true);
-        let to = UdpSource { socket: via, addr };
+        let to = UdpSource { socket: begin.via.unwrap_or_default(), addr };
         let dial = Dial::of_meeting(ticket, (id, begin.attempt), to, running.peer, preface, over_punch);
         self.begin_dial(dial);
     }
@@ -189,6 +205,7 @@ impl Node {
         attempt: usize,
         outcome: Result<StreamId, Failure>,
     ) {
+        let now = self.now;
         let Some(running) = self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut()) else {
             // Nobody waits for it any more.
             if let Ok(stream) = outcome {
@@ -204,7 +221,9 @@ impl Node {
             }
             Err(failure) => {
                 self.known.attempt_failed(running.tag, attempt);
-                running.call.attempt_failed(self.now, attempt, failure == Failure::WrongPeer, &failure);
+                if let Some(call) = running.call_mut() {
+                    call.attempt_failed(now, attempt, failure == Failure::WrongPeer, &failure);
+                }
             }
         }
     }
@@ -212,7 +231,8 @@ impl Node {
     /// Whether the peer comes to that meeting by a hole, as it does if it leads.
     pub(in crate::testing) fn comes_by_hole(&self, id: MeetingId) -> bool {
         let running = self.meetings.get(&id).and_then(|meeting| meeting.running.as_ref());
-        running.is_some_and(|running| !running.call.leads())
+        let by_hole = |running: &Running| Some(running.call()?.comes_by_hole(running.puncher.is_some()));
+        running.and_then(by_hole).unwrap_or(false)
     }
 
     /// The stream that the peer asks for has come in.
@@ -244,7 +264,7 @@ impl Node {
             while let Some(transmit) = puncher.poll_transmit() {
                 let socket = match transmit.socket {
                     SocketIndex::MAIN => 0,
-                    RELAY => TURN.0,
+                    RELAY => running.relay.map_or(0, |relay| relay.0),
                     other => *running.sockets.entry(other).or_insert_with(|| {
                         self.sockets += 1;
                         self.sockets - 1
@@ -269,38 +289,38 @@ impl Node {
         };
         let of_node = |running: &Running, socket| match socket {
             SocketIndex::MAIN => 0,
-            RELAY => usize::from(TURN.0),
+            RELAY => running.relay.map_or(0, |relay| usize::from(relay.0)),
             other => usize::from(running.sockets.get(&other).copied().unwrap_or_default()),
         };
         match event {
             PunchEvent::Hopeless(obstacle) => {
                 running.puncher = None;
-                let begun = running.call.begun();
-                running.call.fail(now, RendezvousRoad::UdpPunch { v6: false }, begun, &obstacle);
+                let begun = running.begun;
+                if let Some(call) = running.call_mut() {
+                    call.fail(now, RendezvousRoad::UdpPunch { v6: false }, begun, &obstacle);
+                }
             }
             PunchEvent::Heard { socket, peer } | PunchEvent::Punched { socket, peer } => {
-                let via = of_node(running, socket);
-                let source = UdpSource { socket: via, addr: peer };
+                let way = UdpSource { socket: of_node(running, socket), addr: peer };
                 let punched = matches!(event, PunchEvent::Punched { .. });
                 if punched {
                     running.puncher = None;
                 }
-                if let Some(improves) = &mut running.improves {
-                    if punched {
-                        improves.offered.push(source);
-                        let link = improves.link;
-                        self.links.offer(now, link, source);
+                match &mut running.aim {
+                    Aim::Path { link, search } if punched => {
+                        search.offered(way);
+                        let link = *link;
+                        self.links.offer(now, link, way);
                     }
-                    return;
-                }
-                if punched {
-                    running.call.handle_punched();
-                }
-                if running.call.is_tried(now, peer, via, punched) {
-                    return;
-                }
-                if let Some(begin) = running.call.handle_hole(now, Scheme::Quic, peer, Some(via)) {
-                    self.begin_attempt(id, begin, via);
+                    Aim::Path { .. } => {}
+                    Aim::Stream(call) => {
+                        if punched {
+                            call.handle_punched();
+                        }
+                        if let Found::Dial(begin) = call.handle_way(now, way, punched) {
+                            self.begin_attempt(id, begin);
+                        }
+                    }
                 }
             }
         }
@@ -309,37 +329,35 @@ impl Node {
     /// Ends a meeting that has come to its end by itself.
     fn conclude(&mut self, id: MeetingId) -> bool {
         let now = self.now;
-        let Some(running) = self.meetings.get_mut(&id).and_then(|meeting| meeting.running.as_mut()) else {
+        let Some(running) = self.meetings.get(&id).and_then(|meeting| meeting.running.as_ref()) else {
             return false;
         };
-        if let Some(improves) = &running.improves {
-            let link = self.links.get(improves.link);
-            let outcome = match link {
-                None => Some(Err("the connection is over".to_owned())),
-                Some(link) if link.connection.end().is_some() => {
-                    Some(Err("the connection is over".to_owned()))
-                }
-                Some(link) if improves.offered.contains(&link.paths.active().source) => Some(Ok(())),
-                Some(_) => {
-                    let nothing =
-                        !running.call.more() && running.puncher.is_none() && improves.offered.is_empty();
-                    let over = now >= running.deadline || nothing;
-                    over.then(|| Err("no better path was found".to_owned()))
-                }
-            };
-            let Some(outcome) = outcome else { return false };
-            drop(self.take_meeting(id));
-            self.events.push_back(NodeEvent::Improved(id, outcome));
-            return true;
-        }
-        if now < running.deadline && !running.call.is_hopeless(running.puncher.is_some()) {
+        let is_punching = running.puncher.is_some();
+        let call = match &running.aim {
+            Aim::Stream(call) => call,
+            Aim::Path { link, search } => {
+                let is_late = now >= running.deadline || search.is_hopeless(is_punching);
+                let outcome = match self.standing(*link) {
+                    None => Some(Err("the connection is over".to_owned())),
+                    Some(standing) if search.is_over(standing) => Some(Ok(())),
+                    Some(_) => is_late.then(|| Err("no better path was found".to_owned())),
+                };
+                let Some(outcome) = outcome else { return false };
+                drop(self.take_meeting(id));
+                self.events.push_back(NodeEvent::Improved(id, outcome));
+                return true;
+            }
+        };
+        if now < running.deadline && !call.is_hopeless(is_punching) {
             return false;
         }
         let punching = running
             .puncher
             .as_ref()
             .map(|puncher| (RendezvousRoad::UdpPunch { v6: false }, puncher.obstacle().to_string()));
-        let failures = running.call.failures(now, punching);
+        let punching: Vec<_> = punching.into_iter().collect();
+        let call = self.running(id).and_then(Running::call_mut);
+        let failures = call.map(|call| call.failures(now, punching));
         self.met(id, Err(format!("no way: {failures:?}")));
         true
     }

@@ -48,13 +48,30 @@ impl QuicConnection {
             return;
         }
         self.inner.ping();
-        // A full window keeps the ping back, and the engine's own probe, which nothing keeps back, waits twice as long each time it
-        // is lost. So what it would do next it does now; to its timers nothing worse can happen, as it has none that ends it.
+        self.repeat_now(now);
+        self.answers.left = ANSWERS;
+    }
+
+    /// A full window keeps the ping back, and the engine's own probe, which nothing keeps back, waits twice as long each time it
+    /// is lost. So what it would do next it does now; to its timers nothing worse can happen, as it has none that ends it.
+    fn repeat_now(&mut self, now: Instant) {
         for _ in 0..TIMERS_TO_RESUME {
             if let Some(due) = self.inner.poll_timeout().filter(|due| *due > now) {
                 self.inner.handle_timeout(due);
             }
         }
+    }
+
+    /// Nothing is to be sent, as it seems; tells whether something is nevertheless. While its window is full and there is more to send, the
+    /// engine keeps back acknowledgements as well: where that holds at both ends, as after they were cut off in the midst of transfers,
+    /// each waits for the other until the next probes, which take them along.
+    pub(super) fn has_answer(&mut self, now: Instant) -> bool {
+        let is_owed = std::mem::take(&mut self.answers.is_owed) && self.end.is_none();
+        if is_owed {
+            self.answers.left -= 1;
+            self.repeat_now(now);
+        }
+        is_owed
     }
 
     /// What the peer owes us, as far as the engine's timers tell: it has one for whatever it would repeat.
@@ -64,6 +81,24 @@ impl QuicConnection {
         let soon = now + (silent * 2).max(round_trip * 6).clamp(REPEATED_WITHIN, NAT_BINDING / 2);
         let is_owed = self.end.is_none() && self.inner.poll_timeout().is_some_and(|due| due <= soon);
         Awaited { is_owed, has_stalled: self.has_stalled(now), round_trip }
+    }
+}
+
+/// What is to be answered after a silence though the engine would not.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    left: u8,
+    /// A datagram came that nothing has followed yet.
+    is_owed: bool,
+}
+
+impl Answers {
+    pub(super) const fn datagram_came(&mut self) {
+        self.is_owed = self.left > 0;
+    }
+
+    pub(super) const fn sent(&mut self) {
+        self.is_owed = false;
     }
 }
 
@@ -108,6 +143,8 @@ const LONGEST_PATIENCE: Duration = Duration::from_secs(1);
 const REPEATED_WITHIN: Duration = Duration::from_secs(1);
 /// That for an acknowledgement that is due, or for the pace, may come before the one that counts.
 const TIMERS_TO_RESUME: usize = 2;
+/// The first may be lost, or be for what came by the old path.
+const ANSWERS: u8 = 3;
 
 #[cfg(test)]
 mod tests {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{ended, pattern};
 use crate::protocol::quic::{
-    ConnectionEnd,
+    ConnectionEnd, QuicConnection,
     pair::{Link, MS, Pair},
 };
 
@@ -44,6 +44,45 @@ fn a_silent_peer_is_lost_after_dead_after_whether_or_not_somebody_writes() {
         assert!(silent_for >= Duration::from_secs(3) && silent_for < MS * 3_100, "{silent_for:?}");
         assert!(took >= MS * 1_900 && took <= MS * 3_100, "{took:?}");
     }
+}
+
+#[test]
+fn two_that_were_cut_off_in_the_midst_of_transfers_go_on_at_once() {
+    let mut pair = Pair::new(Link::default());
+    let (ours, theirs, stream) = pair.connect();
+    let write_all = |pair: &mut Pair| {
+        while pair.dialer.connection(ours).write(stream, &[1; 4_096]).is_ok() {}
+        while pair.acceptor.connection(theirs).write(stream, &[2; 4_096]).is_ok() {}
+    };
+    let read_all = |pair: &mut Pair| {
+        let mut buffer = [0; 4_096];
+        let mut read = |connection: &mut QuicConnection| {
+            std::iter::from_fn(|| connection.read(stream, &mut buffer).ok()).sum::<usize>()
+        };
+        [read(pair.dialer.connection(ours)), read(pair.acceptor.connection(theirs))]
+    };
+    pair.run(MS * 500, |pair| {
+        read_all(pair);
+        write_all(pair);
+        false
+    });
+    pair.link.lost_per_mille = 1_000;
+    pair.run(Duration::from_secs(5), |pair| {
+        read_all(pair);
+        write_all(pair);
+        false
+    });
+    pair.link.lost_per_mille = 0;
+    let (now, mut got) = (pair.now, [0; 2]);
+    pair.dialer.connection(ours).path_changed(now, false);
+    pair.acceptor.connection(theirs).path_changed(now, false);
+    let goes_on = pair.run(MS * 500, |pair| {
+        let new = read_all(pair);
+        got = [got[0] + new[0], got[1] + new[1]];
+        write_all(pair);
+        got.iter().all(|bytes| *bytes > 100_000)
+    });
+    assert!(goes_on, "{got:?} bytes in half a second");
 }
 
 #[test]
