@@ -177,11 +177,14 @@ impl Dial<'_> {
             if self.interrupt.dials().is_interrupted() || now >= self.deadline {
                 return last;
             }
-            match self.ask_for_single(introducer, single) {
+            let asked = self.ask_for_single(introducer, single);
+            let not_met = || AttemptError::Meeting("neither found a way to the other in time".to_owned());
+            match asked {
                 // The call is over, and this only counts if it has failed.
-                Ok(()) | Err(AttemptError::Rendezvous(RendezvousError::Interrupted)) => {
-                    let reason = "neither found a way to the other in time".to_owned();
-                    return Some(self.attempt(introducer, now, AttemptError::Meeting(reason)));
+                Ok(()) => return Some(self.attempt(introducer, now, not_met())),
+                // The peer may have given up, and call again.
+                Err(AttemptError::Rendezvous(RendezvousError::Interrupted)) => {
+                    last = Some(self.attempt(introducer, now, not_met()));
                 }
                 Err(error) => last = Some(self.attempt(introducer, now, error)),
             }
@@ -193,9 +196,11 @@ impl Dial<'_> {
     fn ask_for_single(&self, introducer: &Introducer, single: &Single) -> Result<(), AttemptError> {
         self.shared.ask_for_addresses(introducer);
         let introduction = Introduction { request: self.request(), roads: self.roads, improves: None };
-        let options = DialOptions::new().deadline(self.deadline).interrupter(self.interrupt.dials());
-        introduction
-            .meet(introducer, self.open()?, |ours, theirs| single.call.introduce(&ours, theirs, &options))
+        introduction.meet(introducer, self.open()?, |ours, theirs| {
+            let until = self.deadline.min(clock::now() + MEETING);
+            let options = DialOptions::new().deadline(until).interrupter(self.interrupt.dials());
+            single.call.introduce(&ours, theirs, &options)
+        })
     }
 
     /// Where the peer was reached, if that was at one of its listeners.
@@ -218,4 +223,6 @@ const PACE: Duration = Duration::from_millis(250);
 const MOST_ASKED: usize = 4;
 /// Until an introducer is asked again: the peer may be a moment behind us.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
+/// As long as the peer keeps at one introduction.
+const MEETING: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

@@ -141,6 +141,25 @@ fn who_gives_up_and_calls_again_meets_who_waits() {
 }
 
 #[test]
+fn who_waits_and_cannot_be_asked_for_asks_again_after_the_other_gave_up() {
+    let (_middle, place) = introducer();
+    let config = listening(Scheme::Quic).lan(Lan::Off).introducers([place.clone()]).attach(false);
+    let waits = Service::new_from_config(config).unwrap();
+    let gives_up = attached(listening(Scheme::Quic), &place);
+    let keys = [&waits, &gives_up].map(|service| service.controller.public_key());
+    // An introduction of which nothing comes is given up after 15 s.
+    let patient = single(0).deadline(PATIENCE * 4);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| waits.controller.connect_with(keys[1], &patient).unwrap());
+        let in_vain = single(0).roads([Road::Relayed]).only([Scheme::Tcp]).deadline(LATE);
+        gives_up.controller.connect_with(keys[0], &in_vain).unwrap_err();
+        let again = gives_up.controller.connect_with(keys[0], &patient).unwrap();
+        exchange(&waiting.join().unwrap(), &again);
+    });
+    [&waits, &gives_up].into_iter().for_each(assert_nothing_accepted);
+}
+
+#[test]
 fn streams_of_other_calls_come_out_of_accept_meanwhile() {
     let (_middle, place) = introducer();
     let chat = ProtocolLabel::new("chat/1").unwrap();
