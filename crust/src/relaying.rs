@@ -36,7 +36,7 @@ struct State {
     doubted: Option<Instant>,
     /// Somebody asks for one.
     is_asked: bool,
-    /// How often it was asked for in vain.
+    /// How often somebody has asked, and knows.
     rounds: u64,
 }
 
@@ -87,20 +87,14 @@ impl Relaying {
         !self.state.hold().servers().is_empty()
     }
 
-    /// Whether one is to be asked for.
-    pub(crate) fn is_wanted(&self) -> bool {
-        let state = self.state.hold();
-        state.trusted().is_none() && !state.servers().is_empty()
-    }
-
     /// The address, if there is one already.
     pub(crate) fn held(&self) -> Option<Arc<Relay>> {
         self.state.hold().usable()
     }
 
-    /// The address, asked for if there is none, or no longer, or it is in doubt: at the first server, and a quarter of a second later at the next,
+    /// The address, if there is one that is in no doubt and its server still knows us, and else another: asked for at the first server, and a quarter of a second later at the next,
     /// as one that does not answer, such as where UDP is blocked, must not keep the peer waiting; whoever answers first is
-    /// taken. Blocks for some round trips, at most three seconds; an interruption of `ends`, which serves for this call only, ends it.
+    /// taken. Blocks for some round trips, at most three seconds and a half; an interruption of `ends`, which serves for this call only, ends it.
     pub(crate) fn relay(
         &self,
         transport: &Transport,
@@ -113,9 +107,8 @@ impl Relaying {
         }
         let rounds = state.rounds;
         loop {
-            let trusted = state.trusted();
-            if trusted.is_some() || ends.is_interrupted() || state.rounds != rounds {
-                return trusted;
+            if ends.is_interrupted() || state.rounds != rounds {
+                return state.trusted();
             }
             if !state.is_asked {
                 break;
@@ -123,14 +116,23 @@ impl Relaying {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.is_asked = true;
-        let (servers, changes) = (state.servers(), state.changes);
+        let (known, servers, changes) = (state.trusted(), state.servers(), state.changes);
         drop(state);
-        let found = ask(&servers, transport, events, ends).map(Arc::new);
+        // One that was started anew would have peers knock in vain until it is asked for more time.
+        let (found, is_sure) = match known {
+            Some(relay) if relay.is_served(ends, clock::now() + DOUBT) => (Some(relay), true),
+            known if ends.is_interrupted() => (known, false),
+            _ => {
+                let other = ask(&servers, transport, events, ends).map(Arc::new);
+                let is_sure = other.is_some() || !ends.is_interrupted();
+                (other, is_sure)
+            }
+        };
         let mut state = self.state.hold();
         state.is_asked = false;
         // Who was interrupted says nothing about the servers: the next one who waits asks for itself.
-        let is_in_vain = found.is_none() && !ends.is_interrupted();
-        state.rounds += u64::from(is_in_vain);
+        let is_in_vain = found.is_none() && is_sure;
+        state.rounds += u64::from(is_sure);
         // No other is to be had for now.
         state.is_in_doubt &= !is_in_vain;
         let mut old = None;
@@ -216,6 +218,8 @@ fn ask(servers: &[TurnServer], transport: &Transport, events: &Events, ends: &In
     })
 }
 
+/// For one that we have, until another is asked for beside it: two round trips of a continent.
+const DOUBT: Duration = Duration::from_millis(500);
 /// As long as anybody waits for a meeting to begin; TLS and the first refusal of TURN take six round trips.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Between two servers: two round trips of a continent, in which TURN over UDP answers.

@@ -192,10 +192,12 @@ impl Shared {
     ) {
         thread::scope(|scope| {
             #[cfg(feature = "turn")]
-            if roads.contains(Road::Relayed) && self.relaying.is_wanted() {
-                let relay = || {
+            if roads.contains(Road::Relayed) && self.relaying.has_servers() {
+                let told = self.relaying.held().map(|relay| relay.addr());
+                let relay = move || {
                     let found = self.relaying.relay(&self.transport, &self.events, &ends.relaying);
-                    if found.is_some_and(|relay| channel.add_relay(&relay).is_some()) {
+                    let news = found.filter(|relay| Some(relay.addr()) != told);
+                    if news.is_some_and(|relay| channel.add_relay(&relay).is_some()) {
                         tell();
                     }
                 };

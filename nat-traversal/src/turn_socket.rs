@@ -146,6 +146,19 @@ impl TurnSocket {
         Ok(())
     }
 
+    /// Finds out now whether the server still knows us; see [`TurnClient::check`].
+    pub fn check(&mut self) {
+        let now = clock::now();
+        self.client.check(now);
+        self.send_all(now);
+    }
+
+    /// When the server last did as it was asked; see [`TurnClient::last_served`].
+    #[must_use]
+    pub const fn last_served(&self) -> Option<Instant> {
+        self.client.last_served()
+    }
+
     /// Asks for a channel to a peer; see [`TurnClient::bind`].
     ///
     /// # Errors

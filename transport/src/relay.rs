@@ -128,6 +128,30 @@ impl Relay {
         self.socket().relay()?.outcome()?.err()
     }
 
+    /// Asks the relay whether it still knows us, which one that was started anew does not; tells whether it does. Blocks for one round trip,
+    /// or two; at most until the deadline, or until somebody interrupts.
+    ///
+    /// One that does not answer in time need not be lost: [`failure`](Relay::failure) tells when it is.
+    #[must_use]
+    pub fn is_served(&self, interrupter: &Interrupter, deadline: Instant) -> bool {
+        let (Some(relay), shared) = (self.socket().relay(), self.hold.shared()) else { return false };
+        let asked = clock::now();
+        let slot = shared.crank.slot();
+        let _watch = interrupter.watch(&slot);
+        relay.check(asked, &slot);
+        loop {
+            if self.failure().is_some() || interrupter.is_interrupted() {
+                return false;
+            }
+            if relay.last_served() >= Some(asked) {
+                return true;
+            }
+            if !matches!(shared.crank.wait(&slot, Some(deadline)), Waited::Ready) {
+                return false;
+            }
+        }
+    }
+
     /// Lets a peer send to us, from any port of its address, before we have sent to it; for some minutes.
     pub fn permit(&self, peer: IpAddr) {
         if let Some(relay) = self.socket().relay() {

@@ -40,6 +40,11 @@ impl Hold {
     pub(crate) fn socket(&self) -> &Arc<UdpSocket> {
         &self.socket
     }
+
+    #[cfg(feature = "turn")]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
 }
 
 impl Drop for Hold {

@@ -46,6 +46,8 @@ pub struct TurnClient {
     visited: Vec<SocketAddr>,
     /// The system's word that nobody is there, since the last answer.
     unreachable: u32,
+    /// When the server last did as it was asked.
+    served: Option<Instant>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<TurnEvent>,
     /// How many of the events are data.
@@ -170,6 +172,7 @@ impl TurnClient {
             peers: Peers::default(),
             visited: Vec::new(),
             unreachable: 0,
+            served: None,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             waiting: 0,
@@ -197,6 +200,23 @@ impl TurnClient {
         match self.state {
             State::Allocated { relayed, .. } => Some(relayed),
             _ => None,
+        }
+    }
+
+    /// When the server last did as it was asked: it lives, and knows us.
+    #[must_use]
+    pub const fn last_served(&self) -> Option<Instant> {
+        self.served
+    }
+
+    /// Finds out now whether the server still knows us, rather than within 25 s: one that does raises [`last_served`](Self::last_served), and
+    /// one that was started anew ends the allocation with [`TurnFailure::Lost`]. Nothing is sent before there is an allocation, or
+    /// while the same is being asked.
+    pub fn check(&mut self, now: Instant) {
+        let is_asked = |asked: &Transaction| matches!(asked.request, Request::Probe | Request::Refresh);
+        if self.relayed_address().is_some() && !self.transactions.iter().any(is_asked) {
+            self.postpone_probe(now);
+            self.begin(now, Request::Probe, 0);
         }
     }
 

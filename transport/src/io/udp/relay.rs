@@ -31,8 +31,10 @@ struct State {
     turn: TurnSocket,
     token: Option<Token>,
     armed: Option<Instant>,
-    /// Told once there is an address, or none to be had.
+    /// Told once there is an address, or none to be had; or once the server has answered again.
     waiting: Option<std::sync::Arc<crate::io::slot::Slot>>,
+    /// Since when whoever waits has done so.
+    asked: Option<Instant>,
     outcome: Option<Result<SocketAddr, TurnFailure>>,
 }
 
@@ -45,7 +47,7 @@ impl RelaySocket {
         slot: std::sync::Arc<crate::io::slot::Slot>,
     ) -> io::Result<Self> {
         let turn = TurnSocket::connect(server, address, AddressFamily::V4)?;
-        let state = State { turn, token: None, armed: None, waiting: Some(slot), outcome: None };
+        let state = State { turn, token: None, armed: None, waiting: Some(slot), asked: None, outcome: None };
         Ok(Self { shared, state: Mutex::new(state) })
     }
 
@@ -92,9 +94,12 @@ impl RelaySocket {
                 _ => {}
             }
         }
-        if state.outcome.is_some()
-            && let Some(slot) = state.waiting.take()
-        {
+        let is_answered = match state.outcome {
+            Some(Ok(_)) => state.turn.last_served() >= state.asked,
+            Some(Err(_)) => true,
+            None => false,
+        };
+        if is_answered && let Some(slot) = state.waiting.take() {
             wakes.push(&slot);
         }
         drop(state);
@@ -118,6 +123,21 @@ impl RelaySocket {
             Ok(()) | Err(TurnSendError::Busy) => Ok(()),
             Err(error) => Err(io::Error::other(error)),
         }
+    }
+
+    /// Asks the server whether it still knows us; `slot` is woken when it has answered, or it is over.
+    pub(crate) fn check(&self, now: Instant, slot: &std::sync::Arc<crate::io::slot::Slot>) {
+        {
+            let mut state = self.state.hold();
+            (state.waiting, state.asked) = (Some(slot.clone()), Some(now));
+            state.turn.check();
+        }
+        self.arm();
+    }
+
+    /// When it last did as it was asked.
+    pub(crate) fn last_served(&self) -> Option<Instant> {
+        self.state.hold().turn.last_served()
     }
 
     /// Lets a peer send to us before we have sent to it.

@@ -71,6 +71,7 @@ impl TurnClient {
 
     fn handle_success(&mut self, now: Instant, request: Request, message: &Message<'_>) {
         let lifetime = lifetime(message);
+        self.served = Some(now);
         match request {
             Request::Allocate { .. } => {
                 let relayed = message.xor_address(attribute::XOR_RELAYED_ADDRESS);

@@ -67,6 +67,30 @@ fn a_server_that_restarts_or_dies_is_noticed() {
 }
 
 #[test]
+fn whether_the_server_still_knows_us_is_found_out_when_somebody_asks() {
+    let mut world = World::new(RelayRules::default());
+    assert_eq!(world.client.machine().last_served(), None);
+    let asked = world.net.now();
+    world.client.machine_mut().check(asked);
+    world.pass(1);
+    world.allocated();
+    let asked = world.net.now();
+    world.client.machine_mut().check(asked);
+    world.pass(1);
+    assert!(world.client.machine().last_served() > Some(asked), "it does");
+    assert_eq!(world.client.events().len(), 1);
+
+    world.relay.machine_mut().restart();
+    let asked = world.net.now();
+    world.client.machine_mut().check(asked);
+    world.client.machine_mut().check(asked);
+    world.pass(1);
+    let (_, event) = world.client.events().last().unwrap();
+    assert_eq!(*event, TurnEvent::Failed(TurnFailure::Lost), "within a second");
+    assert!(world.client.machine().last_served() < Some(asked));
+}
+
+#[test]
 fn what_loss_takes_is_sent_again() {
     for seed in 0..50 {
         let mut world = World::lossy(seed, 0.2);
