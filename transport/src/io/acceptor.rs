@@ -11,8 +11,12 @@ use mio::{Interest, Token, net::TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
-    accept_queue::AcceptQueue, clock, handshake::TcpHandshake, lock::Lock as _, sources::Source,
-    tcp::watch_peer,
+    accept_queue::AcceptQueue,
+    clock,
+    handshake::TcpHandshake,
+    lock::Lock as _,
+    sources::Source,
+    tcp::{Watch, watch_peer},
 };
 use crate::{protocol::pending::Room, transport::Shared};
 
@@ -44,7 +48,7 @@ impl TcpAcceptor {
         // Set here, each connection that comes in is spared as many system calls.
         if Self::PASSES_OPTIONS_ON {
             socket.set_tcp_nodelay(true)?;
-            watch_peer(&socket, shared.config.dead_after)?;
+            watch_peer(&socket, shared.config.dead_after.map(Watch::new))?;
         }
         socket.bind(&addr.into())?;
         socket.listen(BACKLOG)?;

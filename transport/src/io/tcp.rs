@@ -31,7 +31,7 @@ use self::{
 };
 pub(crate) use self::{
     reader_end::ReaderEnd,
-    socket::{send_last, watch_peer},
+    socket::{Watch, send_last, watch_peer},
     writer_end::WriterEnd,
 };
 use super::{
@@ -97,8 +97,9 @@ impl TcpConnection {
     ) -> io::Result<Arc<Self>> {
         let Origin { remote, early, punched, watched, blocks } = origin;
         let is_young = blocks.is_some();
-        let dead_after = if watched || is_young { None } else { shared.config.dead_after };
-        let socket = StreamSocket::new(socket, dead_after, is_young)?;
+        let usual = shared.config.dead_after.map(Watch::new);
+        let watch = usual.filter(|_| !watched && !is_young);
+        let socket = StreamSocket::new(socket, watch, is_young)?;
         let Established { core, peer, incoming, plaintext } = established;
         let number = shared.next_number();
         let connection = Arc::new(Self {
@@ -123,7 +124,7 @@ impl TcpConnection {
 
     /// The stream has lived for a while: from now on the kernel tells if the peer does not any more.
     pub(crate) fn watch_peer(&self) {
-        if let Err(error) = self.socket.watch_peer(self.shared.config.dead_after) {
+        if let Err(error) = self.socket.watch_peer(self.watch()) {
             tracing::debug!(peer = %self.peer, %error, "the system does not look after a stream");
         }
     }
@@ -253,6 +254,16 @@ impl TcpConnection {
         self.fail(StreamError::AddressGone { local: self.path().local });
         self.socket.abort_on_close();
         self.socket.shutdown(Shutdown::Both);
+    }
+
+    /// How the system is to look after the peer.
+    fn watch(&self) -> Option<Watch> {
+        self.ends.hold().watch.or_else(|| self.shared.config.dead_after.map(Watch::new))
+    }
+
+    pub(crate) fn set_keep_alive(&self, keep_alive: Duration, dead_after: Duration) {
+        self.ends.hold().watch = Some(Watch::with_keep_alive(keep_alive, dead_after));
+        self.watch_peer();
     }
 
     pub(crate) fn set_read_timeout(&self, timeout: Option<Duration>) {

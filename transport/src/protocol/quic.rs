@@ -26,7 +26,7 @@ mod pair;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use connection::{ConnectionEnd, Outgoing, QuicConnection, QuicEvent};
+pub(crate) use connection::{ConnectionEnd, Outgoing, QuicConnection, QuicEvent, Rest};
 pub(crate) use endpoint::{DialError, QuicEndpoint, Routed};
 pub(crate) use settings::{PathMtu, QuicSettings};
 pub(crate) use stream::{ReadEnd, WriteEnd};

@@ -18,7 +18,7 @@ use crate::{
         ready_list::ReadyList,
         slot::{Slot, Wakes},
     },
-    protocol::quic::{QuicStreamId, ReadEnd, WriteEnd},
+    protocol::quic::{QuicStreamId, ReadEnd, Rest, WriteEnd},
     stats::StreamStats,
     transport::Shared,
 };
@@ -274,6 +274,11 @@ impl QuicStream {
 
     pub(crate) fn set_write_timeout(&self, timeout: Option<Duration>) -> Result<(), StreamError> {
         self.set(|handle| handle.write_timeout = timeout)
+    }
+
+    pub(crate) fn set_keep_alive(&self, keep_alive: Duration, dead_after: Duration) {
+        let rest = Rest { keep_alive, dead_after: Some(dead_after) };
+        self.change(|core, now| core.connection.set_rest(now, self.id, rest));
     }
 
     /// Changes the mode, unless another thread sits in a call.

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{TcpConnection, socket::Patience};
+use super::{
+    TcpConnection,
+    socket::{Patience, Watch},
+};
 use crate::{StreamError, io::lock::Lock as _};
 
 /// How much of the stream is over, and why, and how its calls wait.
@@ -24,6 +27,8 @@ pub(super) struct Ends {
     pub(super) duplicated: bool,
     /// The reading half was dropped, and what comes is not yet thrown away.
     pub(super) unread: bool,
+    /// How the system looks after the peer, if not as it usually does.
+    pub(super) watch: Option<Watch>,
 }
 
 impl TcpConnection {
@@ -115,9 +120,9 @@ impl TcpConnection {
         use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable, TimedOut};
         match error.kind() {
             // The kernel gave up waiting for an acknowledgement, and may name what kept its packets from arriving.
-            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => {
-                StreamError::PeerLost { silent_for: self.shared.config.dead_after.unwrap_or_default() }
-            }
+            TimedOut | HostUnreachable | NetworkUnreachable | NetworkDown => StreamError::PeerLost {
+                silent_for: self.watch().map_or(Duration::ZERO, |watch| watch.dead_after()),
+            },
             kind => StreamError::Io { kind },
         }
     }

@@ -111,16 +111,42 @@ impl AppliedTimeout {
     }
 }
 
+/// How a system looks after a silent peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Watch {
+    /// The first probe goes out after so much silence.
+    idle: Duration,
+    interval: Duration,
+    dead_after: Duration,
+}
+
+impl Watch {
+    /// The first probe after a third of the time, then five more within it: one lost probe ends nothing.
+    pub(crate) fn new(dead_after: Duration) -> Self {
+        Self { idle: dead_after / 3, interval: dead_after / 8, dead_after }
+    }
+
+    /// The first probe then, and four more until the peer counts as lost.
+    pub(crate) fn with_keep_alive(keep_alive: Duration, dead_after: Duration) -> Self {
+        let interval = dead_after.saturating_sub(keep_alive) / 5;
+        Self { idle: keep_alive, interval, dead_after }
+    }
+
+    pub(crate) const fn dead_after(&self) -> Duration {
+        self.dead_after
+    }
+}
+
 /// Lets the kernel find out when the peer is silent for too long, also while nothing is sent.
-pub(crate) fn watch_peer(socket: &Socket, dead_after: Option<Duration>) -> io::Result<()> {
-    let Some(dead_after) = dead_after else { return Ok(()) };
-    // The first probe after a third of the time, then five more within it: one lost probe ends nothing.
-    let idle = (dead_after / 3).max(SHORTEST_PROBE);
-    let interval = (dead_after / 8).max(SHORTEST_PROBE);
+pub(crate) fn watch_peer(socket: &Socket, watch: Option<Watch>) -> io::Result<()> {
+    let Some(Watch { idle, interval, dead_after }) = watch else { return Ok(()) };
+    let (idle, interval) = (idle.max(SHORTEST_PROBE), interval.max(SHORTEST_PROBE));
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(idle).with_interval(interval))?;
     // With it set, Linux counts the time and not the probes, and data without acknowledgement as well (RFC 5482).
     #[cfg(any(target_os = "linux", target_os = "android"))]
     socket.set_tcp_user_timeout(Some(dead_after))?;
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = dead_after;
     Ok(())
 }
 

@@ -1,4 +1,5 @@
 mod event;
+mod rest;
 mod silence;
 mod streams;
 
@@ -29,6 +30,8 @@ use crate::{
 
 use self::silence::Answers;
 pub(crate) use event::{ConnectionEnd, ConnectionFigures, Outgoing, QuicEvent};
+pub(crate) use rest::Rest;
+use rest::Resting;
 use silence::Pauses;
 
 /// One connection with one peer, and its streams.
@@ -57,6 +60,7 @@ pub(crate) struct QuicConnection {
     most_streams: u32,
     last_heard: Instant,
     pauses: Pauses,
+    rest: Resting,
     credit: Credit,
     tail: Tail,
     gather: Gather,
@@ -89,7 +93,6 @@ struct Credit {
 /// Our own deadlines; those that only move away are moved when they fire.
 #[derive(Debug)]
 struct Timers {
-    dead_after: Option<Duration>,
     silence: Option<Instant>,
     /// The first stream must be let in by then.
     admission: Option<Instant>,
@@ -118,7 +121,7 @@ impl QuicConnection {
     }
 
     fn new(now: Instant, inner: Connection, settings: &QuicSettings, role: Role) -> Self {
-        let dead_after = settings.dead_after;
+        let rest = settings.rest(matches!(role, Role::Dialer { .. }));
         let admission = matches!(role, Role::Acceptor).then(|| now + settings.handshake_timeout);
         let unused = matches!(role, Role::Dialer { .. }).then(|| now + settings.handshake_timeout);
         let limits = &settings.limits;
@@ -139,12 +142,12 @@ impl QuicConnection {
             most_streams: limits.streams_per_connection,
             last_heard: now,
             pauses: Pauses::new(now),
+            rest: Resting::new(now, rest),
             credit: Credit::default(),
             tail: Tail::default(),
             gather: Gather::new(settings.may_gather),
             timers: Timers {
-                dead_after,
-                silence: dead_after.map(|silence| now + silence),
+                silence: rest.dead_after.map(|silence| now + silence),
                 admission,
                 unused,
                 prefaces: None,
@@ -178,6 +181,9 @@ impl QuicConnection {
         if self.timers.silence.is_some_and(|due| due <= now) {
             self.check_silence(now);
         }
+        if self.end.is_none() && self.rest.is_due(now) {
+            self.inner.ping();
+        }
         if self.timers.admission.is_some_and(|due| due <= now) {
             tracing::debug!("a peer did not get to its first stream in time");
             self.close_as(now, TOO_SLOW, ConnectionEnd::Closed);
@@ -199,7 +205,7 @@ impl QuicConnection {
             return engine;
         }
         let Timers { silence, admission, unused, prefaces, stalled, .. } = self.timers;
-        [silence, admission, unused, prefaces, stalled, self.tail.due(), self.gather.due()]
+        [silence, admission, unused, prefaces, stalled, self.rest.timer(), self.tail.due(), self.gather.due()]
             .into_iter()
             .flatten()
             .chain(engine)
@@ -214,6 +220,7 @@ impl QuicConnection {
         buffer: &mut Vec<u8>,
     ) -> Option<Outgoing> {
         buffer.clear();
+        self.agree_on_rest(now);
         let batch = Batch { segments: max_segments, segment_bytes: self.inner.current_mtu() };
         if self.gather.waits(now) || self.tail.waits(now, batch) {
             return None;
@@ -233,6 +240,7 @@ impl QuicConnection {
         };
         self.answers.sent();
         self.tail.sent(transmit.size, batch);
+        self.rest.sent(now);
         Some(Outgoing { bytes: transmit.size, segment_bytes: transmit.segment_size, ecn: transmit.ecn })
     }
 
@@ -326,6 +334,7 @@ impl QuicConnection {
             return;
         };
         self.peer = Some(peer);
+        self.rest.begin(now);
         self.events.push_back(QuicEvent::Connected { peer });
         self.open_waiting();
         self.unused(now);

@@ -7,7 +7,7 @@ use quinn_proto::{
 };
 use ring::{hkdf, hmac};
 
-use super::{endpoint::IdGenerator, receive_budget::FLOOR_BYTES};
+use super::{connection::Rest, endpoint::IdGenerator, receive_budget::FLOOR_BYTES};
 use crate::Limits;
 
 /// What an endpoint is made of, apart from the keys of its peers.
@@ -71,18 +71,23 @@ impl QuicSettings {
             .migration(false)
             // Each one is judged in the call that reports it.
             .max_incoming(MAX_UNDECIDED)
-            .transport_config(Arc::new(self.transport(path_mtu, false)));
+            .transport_config(Arc::new(self.transport(path_mtu)));
         Ok(config)
     }
 
     pub(super) fn client(&self, path_mtu: PathMtu) -> Result<ClientConfig, NoInitialCipherSuite> {
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(self.client_tls.clone())?));
         // The other side may open streams as well: two that dial each other share a connection.
-        config.transport_config(Arc::new(self.transport(path_mtu, true)));
+        config.transport_config(Arc::new(self.transport(path_mtu)));
         Ok(config)
     }
 
-    fn transport(&self, path_mtu: PathMtu, dials: bool) -> TransportConfig {
+    /// How long a connection at rest may be silent, on each side.
+    pub(super) fn rest(&self, dials: bool) -> Rest {
+        Rest { keep_alive: keep_alive(self.dead_after, dials), dead_after: self.dead_after }
+    }
+
+    fn transport(&self, path_mtu: PathMtu) -> TransportConfig {
         let max_mtu = path_mtu.largest.clamp(MIN_MTU, self.max_mtu.max(MIN_MTU));
         let mut config = TransportConfig::default();
         let mut congestion = CubicConfig::default();
@@ -103,8 +108,9 @@ impl QuicSettings {
             .receive_window(var_int(FLOOR_BYTES))
             .send_window(FIRST_SEND_WINDOW)
             .initial_rtt(FIRST_ROUND_TRIP)
-            .keep_alive_interval(Some(keep_alive(self.dead_after, dials)))
-            // A connection counts its peer's silence itself: each side's own limit holds, and no timer of the engine ends it.
+            // A connection counts its peer's silence itself: each side's own limit holds, and no timer of the engine ends it. It speaks by
+            // itself as well, since how often depends on its streams.
+            .keep_alive_interval(None)
             .max_idle_timeout(None)
             .mtu_discovery_config(if path_mtu.is_known { None } else { mtu_discovery(max_mtu) })
             .allow_spin(false);

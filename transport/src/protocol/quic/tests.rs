@@ -1,6 +1,7 @@
 mod batches;
 mod connections;
 mod handshake;
+mod rest;
 mod streams;
 
 use super::{

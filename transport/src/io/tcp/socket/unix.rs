@@ -13,7 +13,7 @@ use rustix::{
 };
 use socket2::SockRef;
 
-use super::{AppliedTimeout, LITTLE_BYTES, Patience, watch_peer};
+use super::{AppliedTimeout, LITTLE_BYTES, Patience, Watch, watch_peer};
 
 /// A socket in blocking mode: callers sit in the system call itself, deadlines are the socket's own timeouts, and its
 /// `shutdown` wakes them.
@@ -24,21 +24,17 @@ pub(in crate::io::tcp) struct StreamSocket {
 }
 
 impl StreamSocket {
-    pub(in crate::io::tcp) fn new(
-        socket: TcpStream,
-        dead_after: Option<Duration>,
-        blocks: bool,
-    ) -> io::Result<Self> {
+    pub(in crate::io::tcp) fn new(socket: TcpStream, watch: Option<Watch>, blocks: bool) -> io::Result<Self> {
         if !blocks {
             socket.set_nonblocking(false)?;
         }
-        watch_peer(&SockRef::from(&socket), dead_after)?;
+        watch_peer(&SockRef::from(&socket), watch)?;
         Ok(Self { socket: Some(socket) })
     }
 
     /// Lets the kernel look after the peer, where `new` was not told to.
-    pub(in crate::io::tcp) fn watch_peer(&self, dead_after: Option<Duration>) -> io::Result<()> {
-        watch_peer(&SockRef::from(self.socket()), dead_after)
+    pub(in crate::io::tcp) fn watch_peer(&self, watch: Option<Watch>) -> io::Result<()> {
+        watch_peer(&SockRef::from(self.socket()), watch)
     }
 
     fn socket(&self) -> &TcpStream {

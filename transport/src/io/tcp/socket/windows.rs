@@ -8,7 +8,7 @@ use std::{
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::SockRef;
 
-use super::{AppliedTimeout, LITTLE_BYTES, Patience, watch_peer};
+use super::{AppliedTimeout, LITTLE_BYTES, Patience, Watch, watch_peer};
 use crate::io::lock::Lock as _;
 
 /// A non-blocking socket, since a receive timeout leaves a socket unusable on Windows. A caller that must wait does so in a
@@ -31,17 +31,17 @@ struct Side {
 impl StreamSocket {
     pub(in crate::io::tcp) fn new(
         socket: TcpStream,
-        dead_after: Option<Duration>,
+        watch: Option<Watch>,
         _blocks: bool,
     ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        watch_peer(&SockRef::from(&socket), dead_after)?;
+        watch_peer(&SockRef::from(&socket), watch)?;
         Ok(Self { socket, receiving: Mutex::default(), sending: Mutex::default(), watched: Mutex::default() })
     }
 
     /// Lets the system look after the peer, where `new` was not told to.
-    pub(in crate::io::tcp) fn watch_peer(&self, dead_after: Option<Duration>) -> io::Result<()> {
-        watch_peer(&SockRef::from(&self.socket), dead_after)
+    pub(in crate::io::tcp) fn watch_peer(&self, watch: Option<Watch>) -> io::Result<()> {
+        watch_peer(&SockRef::from(&self.socket), watch)
     }
 
     pub(in crate::io::tcp) fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -8,6 +8,10 @@ use crate::protocol::{paths::Awaited, quic::settings::NAT_BINDING};
 impl QuicConnection {
     /// Data came: if it stops, the peer is probed.
     pub(super) fn data_came(&mut self, now: Instant) {
+        // Where it was said how long all may be silent, a pause is nothing odd.
+        if self.rest.is_patient() {
+            return;
+        }
         let due = now + self.patience();
         self.timers.stalled.get_or_insert(due);
     }
@@ -33,12 +37,13 @@ impl QuicConnection {
     }
 
     pub(super) fn check_silence(&mut self, now: Instant) {
-        let Some(allowed) = self.timers.dead_after else { return };
-        let silent_for = now.saturating_duration_since(self.last_heard);
-        if silent_for >= allowed {
+        let Some(allowed) = self.rest.dead_after() else { return };
+        let due = self.last_heard.max(self.rest.counted_from()) + allowed;
+        if due <= now {
+            let silent_for = now.saturating_duration_since(self.last_heard);
             self.close_as(now, LOST, ConnectionEnd::Silent(silent_for));
         } else {
-            self.timers.silence = Some(self.last_heard + allowed);
+            self.timers.silence = Some(due);
         }
     }
 
