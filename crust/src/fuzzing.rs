@@ -68,7 +68,7 @@ pub fn switchboard(bytes: &[u8]) {
         now += Duration::from_millis(u64::from(number) * 4);
         let call = u32::from(number & 3) | if number & 4 == 0 { 0 } else { 1 << 31 };
         let key = PublicKey::from_bytes([who % 8; 32]);
-        let frame = match what % 9 {
+        let frame = match what % 10 {
             0 => {
                 clients.extend(board.connect(now, key, IpAddr::from([192, 0, 2, who % 4])));
                 continue;
@@ -79,6 +79,7 @@ pub fn switchboard(bytes: &[u8]) {
             4 => Frame::End { call, reason: EndReason::Done },
             5 => Frame::Attached { stun_port: 1 },
             8 => Frame::Vouch { call, source: None },
+            9 => Frame::Rest { seconds: number.into() },
             6 => {
                 board.handle_timeout(now);
                 continue;

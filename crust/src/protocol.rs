@@ -21,6 +21,7 @@ pub(crate) mod plan;
 pub(crate) mod published;
 #[cfg(feature = "dht")]
 pub(crate) mod publishing;
+pub(crate) mod pulse;
 
 /// Any bytes as an announcement, for the fuzz target alone.
 #[cfg(fuzzing)]

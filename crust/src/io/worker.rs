@@ -9,6 +9,7 @@ mod improving;
 mod lending;
 mod network;
 mod on_demand;
+mod resting;
 
 use std::{
     collections::BTreeMap,
@@ -329,6 +330,7 @@ impl Turning {
         let Some(connection) = self.connections.get(&key) else { return };
         match connection.role {
             Role::Client(client) => {
+                self.let_rest(key, &frame);
                 if let Some(hosting) = &mut self.hosting {
                     hosting.board.handle_frame(clock::now(), client, frame);
                 }
@@ -339,17 +341,15 @@ impl Turning {
     }
 
     fn take_from_introducer(&mut self, index: usize, key: StreamKey, frame: Frame) {
+        if frame != Frame::Still {
+            self.attachments[index].1.pulse().handle_heard();
+        }
         match frame {
-            Frame::Attached { stun_port } => {
-                let (introducer, attachment) = &mut self.attachments[index];
-                attachment.handle_attached(clock::now());
-                let remote = self.set.get(key).map(|stream| stream.path().remote);
-                introducer.stun_port = (stun_port != 0).then_some(stun_port);
-                let introducer = introducer.clone();
-                self.shared.attached(introducer, remote.map(|remote| remote.ip()));
-                // So that nobody who knocks waits for it.
-                let shared = self.shared.clone();
-                self.help("crust-learn", move || shared.learn_in_advance(), |_| ());
+            Frame::Attached { stun_port } => self.attached(index, key, stun_port),
+            Frame::Still => {
+                if let Some(rhythm) = self.attachments[index].1.pulse().handle_still(clock::now()) {
+                    self.keep_rhythm(key, rhythm);
+                }
             }
             Frame::Knock { call, key: dialer, knock } => self.ring(key, call, dialer, knock),
             Frame::Note { call, note } => self.pass_on(key, call, Heard::Note(note)),
@@ -359,7 +359,7 @@ impl Turning {
             Frame::Relay(ticket) => self.take_ticket(index, key, &ticket),
             #[cfg(not(feature = "turn"))]
             Frame::Relay(_) => {}
-            Frame::Attach | Frame::Vouch { source: None, .. } => {
+            Frame::Attach | Frame::Rest { .. } | Frame::Vouch { source: None, .. } => {
                 self.lose(key, "it does not keep to the protocol")
             }
         }
@@ -393,6 +393,9 @@ impl Turning {
 
     fn send(&mut self, key: StreamKey, frame: &Frame) {
         let Some(connection) = self.connections.get_mut(&key) else { return };
+        if let Role::Introducer(index) = connection.role {
+            self.attachments[index].1.pulse().handle_sent(clock::now());
+        }
         if connection.push(&frame.encode()) {
             self.flush(key);
         } else {

@@ -11,6 +11,8 @@
 
 use std::time::{Duration, Instant};
 
+use super::pulse::{Pulse, Rhythm};
+
 /// One introducer and how it stands with it.
 #[derive(Debug)]
 pub(crate) struct Attachment {
@@ -19,6 +21,7 @@ pub(crate) struct Attachment {
     called: Option<Instant>,
     /// Failures in a row.
     failures: u32,
+    pulse: Pulse,
     /// Spreads the peers of an introducer that comes back.
     jitter: u64,
 }
@@ -35,7 +38,8 @@ impl Attachment {
     /// One to be dialled at once.
     pub(crate) const fn new(now: Instant, seed: u64) -> Self {
         // Xorshift has no way out of zero.
-        Self { state: State::Waiting { until: now }, called: None, failures: 0, jitter: seed | 1 }
+        let pulse = Pulse::new();
+        Self { state: State::Waiting { until: now }, called: None, failures: 0, pulse, jitter: seed | 1 }
     }
 
     /// Whether to dial now; then it counts as being dialled.
@@ -52,9 +56,15 @@ impl Attachment {
         self.state = State::Asking { until: now + ASKING };
     }
 
-    /// The introducer calls us from now on.
-    pub(crate) fn handle_attached(&mut self, now: Instant) {
+    /// The introducer calls us from now on. Tells what is to hold for the stream.
+    pub(crate) fn handle_attached(&mut self, now: Instant) -> Rhythm {
         self.state = State::Attached { since: now };
+        self.pulse.handle_attached(now)
+    }
+
+    /// How long it may be silent, as far as that is known.
+    pub(crate) const fn pulse(&mut self) -> &mut Pulse {
+        &mut self.pulse
     }
 
     /// The dial failed, or the stream has ended.
@@ -64,6 +74,7 @@ impl Attachment {
         {
             (self.failures, self.called) = (0, Some(now));
         }
+        self.pulse.handle_lost(now);
         let lately = self.called.is_some_and(|called| now < called + LATELY);
         let longest = if lately { WAIT_LATELY } else { LONGEST_WAIT };
         let wait = (FIRST_WAIT * (1 << self.failures.min(6))).min(longest);
@@ -79,6 +90,7 @@ impl Attachment {
     /// This host has come into another network: who waits is dialled at once, and who calls us is to be asked again whether it
     /// still does, which this tells.
     pub(crate) fn handle_network_change(&mut self, now: Instant) -> bool {
+        self.pulse.handle_network_change();
         match self.state {
             State::Waiting { .. } => {
                 self.failures = 0;

@@ -10,6 +10,7 @@
 
 pub(crate) mod frame;
 mod quota;
+mod still;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,6 +23,7 @@ use transport::PublicKey;
 use self::{
     frame::{EndReason, Frame},
     quota::{Quota, Rate},
+    still::Stills,
 };
 
 /// How much an introducer does, for all and for each.
@@ -73,6 +75,7 @@ pub(crate) struct Switchboard {
     clients: BTreeMap<ClientId, Client>,
     attached: BTreeMap<PublicKey, ClientId>,
     calls: BTreeMap<u32, Call>,
+    stills: Stills,
     by_key: Quota<PublicKey>,
     by_address: Quota<IpAddr>,
     orders: VecDeque<(ClientId, Order)>,
@@ -115,6 +118,7 @@ impl Switchboard {
             clients: BTreeMap::new(),
             attached: BTreeMap::new(),
             calls: BTreeMap::new(),
+            stills: Stills::default(),
             by_key: Quota::new(bounds.knocks_per_key),
             by_address: Quota::new(bounds.knocks_per_address),
             orders: VecDeque::new(),
@@ -144,6 +148,7 @@ impl Switchboard {
         if self.attached.get(&client.key) == Some(&id) {
             self.attached.remove(&client.key);
         }
+        self.stills.forget(id);
         let ended = self.calls.extract_if(.., |_, call| call.dialer == id || call.receiver == id);
         let ended: Vec<_> = ended.collect();
         for (number, call) in ended {
@@ -159,6 +164,7 @@ impl Switchboard {
     pub(crate) fn handle_frame(&mut self, now: Instant, id: ClientId, frame: Frame) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.idle_since = now;
+        self.stills.heard(now, id);
         self.sweep_at.get_or_insert(now + SWEEP_EVERY);
         match frame {
             Frame::Attach => self.attach(id),
@@ -166,13 +172,28 @@ impl Switchboard {
             Frame::Note { call, note } => self.note(id, call, note),
             Frame::End { call, reason } => self.end(id, call, reason),
             Frame::Vouch { call, source: None } => self.vouch(id, call),
+            Frame::Rest { seconds } => self.rest(now, id, seconds),
             // It is we who say this.
-            Frame::Attached { .. } | Frame::Relay(_) | Frame::Vouch { source: Some(_), .. } => self.close(id),
+            Frame::Attached { .. }
+            | Frame::Relay(_)
+            | Frame::Still
+            | Frame::Vouch { source: Some(_), .. } => {
+                self.close(id);
+            }
         }
     }
 
-    /// Forgets calls whose time is up and clients that want nothing.
+    /// Forgets calls whose time is up and clients that want nothing; tells those who wait for it that we are there.
     pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.stills.poll(now) {
+            self.send(id, Frame::Still);
+        }
+        if self.sweep_at.is_some_and(|due| due <= now) {
+            self.sweep(now);
+        }
+    }
+
+    fn sweep(&mut self, now: Instant) {
         let late: Vec<_> = self.calls.extract_if(.., |_, call| call.until <= now).collect();
         for (number, call) in late {
             self.send(call.dialer, Frame::End { call: call.number, reason: EndReason::TimedOut });
@@ -190,10 +211,10 @@ impl Switchboard {
         self.sweep_at = (!all_want || !self.calls.is_empty()).then(|| now + SWEEP_EVERY);
     }
 
-    /// When to call `handle_timeout`: within a second of when something is due, so that nobody counts thousands of clients for
-    /// each packet.
-    pub(crate) const fn poll_timeout(&self) -> Option<Instant> {
-        self.sweep_at
+    /// When to call `handle_timeout`: within a second of when a call or a client has had its time, so that nobody counts thousands of
+    /// clients for each packet.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.sweep_at.into_iter().chain(self.stills.poll_timeout()).min()
     }
 
     /// What to do next, until `None`.
@@ -216,6 +237,13 @@ impl Switchboard {
             self.close(older);
         }
         self.send(id, Frame::Attached { stun_port: self.stun_port });
+    }
+
+    /// Only who is to be called need be kept in touch with.
+    fn rest(&mut self, now: Instant, id: ClientId, seconds: u16) {
+        if self.attached.get(&self.clients[&id].key) == Some(&id) {
+            self.stills.set(now, id, silence(seconds));
+        }
     }
 
     fn knock(&mut self, now: Instant, id: ClientId, number: u32, key: PublicKey, knock: Vec<u8>) {
@@ -313,6 +341,11 @@ impl Switchboard {
     }
 }
 
+/// How long an attached peer that asks for so many seconds is left alone.
+pub(crate) fn silence(seconds: u16) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()).clamp(SHORTEST_SILENCE, LONGEST_SILENCE))
+}
+
 /// What one subscriber has: an IPv4 address, an IPv6 /64.
 fn prefix(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
@@ -330,6 +363,10 @@ const NOTES_PER_CALL: u8 = 8;
 /// How long a client may want nothing.
 const IDLE: Duration = Duration::from_secs(30);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// No NAT should be asked more often (RFC 8085, section 3.5).
+const SHORTEST_SILENCE: Duration = Duration::from_secs(15);
+/// Who is gone is to be noticed some time.
+const LONGEST_SILENCE: Duration = Duration::from_secs(120);
 
 #[cfg(test)]
 mod tests;

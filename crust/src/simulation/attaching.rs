@@ -126,8 +126,8 @@ impl Service {
             Frame::Note { call, note } => self.noted(stream, call, &note),
             Frame::Vouch { call, source: Some(source) } => self.vouched(stream, call, source),
             Frame::End { call, .. } => self.hung_up(stream, call),
-            Frame::Relay(_) => {}
-            Frame::Attach | Frame::Vouch { source: None, .. } => self.lose(stream),
+            Frame::Relay(_) | Frame::Still => {}
+            Frame::Attach | Frame::Rest { .. } | Frame::Vouch { source: None, .. } => self.lose(stream),
         }
     }
 

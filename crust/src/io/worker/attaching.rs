@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use transport::{ConnectOptions, Stream};
+use transport::{ConnectOptions, Stream, StreamKey};
 
 use super::{Command, Connection, Role, Turning};
 use crate::{Introducer, io::clock, protocol::introducer::frame::Frame, shared::INTRODUCE};
@@ -31,6 +31,20 @@ impl Turning {
             }
             Err(error) => self.unattached(index, error.to_string()),
         }
+    }
+
+    /// The introducer calls us from now on.
+    pub(super) fn attached(&mut self, index: usize, key: StreamKey, stun_port: u16) {
+        let (introducer, attachment) = &mut self.attachments[index];
+        let rhythm = attachment.handle_attached(clock::now());
+        let remote = self.set.get(key).map(|stream| stream.path().remote);
+        introducer.stun_port = (stun_port != 0).then_some(stun_port);
+        let introducer = introducer.clone();
+        self.shared.attached(introducer, remote.map(|remote| remote.ip()));
+        // So that nobody who knocks waits for it.
+        let shared = self.shared.clone();
+        self.help("crust-learn", move || shared.learn_in_advance(), |_| ());
+        self.keep_rhythm(key, rhythm);
     }
 
     pub(super) fn unattached(&mut self, index: usize, reason: String) {

@@ -11,10 +11,12 @@
 //!   kind 128: Relay    port (2), seconds (4), length of the name (1), name, password      introducer → peer
 //!   kind 129: Vouch    call (4)                                  peer → introducer: tell the other where you see me
 //!                      call (4), 4 or 6 (1), address (4 or 16)   introducer → peer: there I see the other
+//!   kind 130: Rest     seconds (2)                               peer → introducer: after so much silence say that you are there; 0: never
+//!   kind 131: Still    nothing                                   introducer → peer: I am
 //! ```
 //!
-//! Frames of kinds from 128 on that are not known are skipped. What follows the known part of an Attach, Attached or Vouch is left for later
-//! versions.
+//! Frames of kinds from 128 on that are not known are skipped. What follows the known part of an Attach, Attached, Vouch, Rest or Still
+//! is left for later versions.
 
 use std::{fmt, net::IpAddr};
 
@@ -40,6 +42,10 @@ pub(crate) enum Frame {
     Relay(Ticket),
     /// From where the introducer sees a side of a call come; without an address, the wish that the other be told.
     Vouch { call: u32, source: Option<IpAddr> },
+    /// After so much silence, say that you are still there.
+    Rest { seconds: u16 },
+    /// I am.
+    Still,
 }
 
 /// What it takes to use an introducer's relay, for some time.
@@ -150,6 +156,8 @@ impl Frame {
                 }
                 (VOUCH, body)
             }
+            Self::Rest { seconds } => (REST, seconds.to_be_bytes().to_vec()),
+            Self::Still => (STILL, Vec::new()),
         };
         let length = u16::try_from(body.len()).expect("what is put into frames is bounded below that");
         [&[kind], &length.to_be_bytes()[..], &body].concat()
@@ -193,6 +201,11 @@ impl Frame {
                 };
                 Self::Vouch { call: u32::from_be_bytes(*call), source }
             }
+            REST => {
+                let (seconds, _) = body.split_first_chunk::<2>().ok_or(malformed)?;
+                Self::Rest { seconds: u16::from_be_bytes(*seconds) }
+            }
+            STILL => Self::Still,
             FIRST_SKIPPED.. => return Ok(None),
             _ => return Err(FrameError::Unknown { kind }),
         }))
@@ -249,7 +262,9 @@ const NOTE: u8 = 4;
 const END: u8 = 5;
 const RELAY: u8 = 128;
 const VOUCH: u8 = 129;
-const FIRST_SKIPPED: u8 = 130;
+const REST: u8 = 130;
+const STILL: u8 = 131;
+const FIRST_SKIPPED: u8 = 132;
 /// Ours have some thirty.
 const MAX_TEXT_BYTES: usize = 128;
 /// The longest answer and its number.
@@ -288,6 +303,8 @@ mod tests {
                 Frame::Vouch { call: 2, source: Some(IpAddr::from([7; 16])) },
                 [&b"\x81\x00\x15\x00\x00\x00\x02\x06"[..], &[7; 16]].concat(),
             ),
+            (Frame::Rest { seconds: 25 }, b"\x82\x00\x02\x00\x19".to_vec()),
+            (Frame::Still, b"\x83\x00\x00".to_vec()),
         ]
     }
 

@@ -128,7 +128,7 @@ fn each_end_hears_when_the_other_is_gone_or_too_slow() {
     board.handle_frame(start, dialer, knock(1, 2));
     board.handle_frame(start, dialer, knock(2, 2));
     orders(&mut board);
-    board.handle_timeout(start + CALL_TIME - Duration::from_millis(1));
+    board.handle_timeout(start + CALL_TIME - SWEEP_EVERY);
     assert_eq!(orders(&mut board), []);
     board.handle_timeout(start + CALL_TIME);
     let late = orders(&mut board);
@@ -141,6 +141,33 @@ fn each_end_hears_when_the_other_is_gone_or_too_slow() {
     board.disconnect(receiver);
     let gone = Frame::End { call: DIALLED | 3, reason: EndReason::Gone };
     assert_eq!(orders(&mut board), [(dialer, Order::Send(gone))]);
+}
+
+#[test]
+fn who_is_attached_hears_that_we_are_there_after_the_silence_that_it_asked_for() {
+    let (start, mut board) = (start(), board());
+    let (dialer, receiver) = two(&mut board, start);
+    board.handle_frame(start, dialer, Frame::Rest { seconds: 20 });
+    board.handle_frame(start, receiver, Frame::Rest { seconds: 20 });
+    // Who says something need not hear it before it has been silent for so long again.
+    let spoke = start + Duration::from_secs(5);
+    board.handle_frame(spoke, receiver, Frame::End { call: 7, reason: EndReason::Done });
+    let mut heard = Vec::new();
+    for second in 0..100 {
+        board.handle_timeout(start + Duration::from_secs(second));
+        let orders = orders(&mut board);
+        heard.extend(
+            orders.into_iter().filter(|(_, order)| *order != Order::Close).map(|order| (second, order)),
+        );
+    }
+    let still = |second| (second, (receiver, Order::Send(Frame::Still)));
+    assert_eq!(heard, [25, 45, 65, 85].map(still), "and who is not attached does not");
+    board.handle_frame(start + Duration::from_secs(100), receiver, Frame::Rest { seconds: 0 });
+    assert_eq!(board.poll_timeout().filter(|due| *due > start + Duration::from_secs(101)), None);
+    board.handle_timeout(start + Duration::from_secs(300));
+    assert_eq!(orders(&mut board), [], "nor who wants to hear nothing");
+    assert_eq!(silence(1), Some(Duration::from_secs(15)));
+    assert_eq!(silence(u16::MAX), Some(Duration::from_secs(120)));
 }
 
 #[test]
@@ -212,7 +239,7 @@ proptest! {
     /// Whatever clients send: nothing panics, nothing grows, orders are for those who are there.
     #[test]
     fn any_frames_from_anybody_leave_it_bounded(
-        steps in proptest::collection::vec((0_u8..7, 0_u8..6, any::<u8>(), 0_u32..4, any::<bool>()), 0..200)
+        steps in proptest::collection::vec((0_u8..8, 0_u8..6, any::<u8>(), 0_u32..4, any::<bool>()), 0..200)
     ) {
         let start = start();
         let mut board = board();
@@ -231,6 +258,7 @@ proptest! {
                 (3, Some(id)) => board.handle_frame(now, id, Frame::Note { call, note: vec![2] }),
                 (4, Some(id)) => board.handle_frame(now, id, Frame::End { call, reason: EndReason::Done }),
                 (6, Some(id)) => board.handle_frame(now, id, Frame::Vouch { call, source: None }),
+                (7, Some(id)) => board.handle_frame(now, id, Frame::Rest { seconds: other.into() }),
                 (5, Some(id)) if other > 200 => board.disconnect(id),
                 _ => board.handle_timeout(now),
             }
@@ -239,6 +267,7 @@ proptest! {
                 prop_assert!(board.clients.contains_key(&call.dialer));
                 prop_assert!(board.clients.contains_key(&call.receiver));
             }
+            prop_assert!(board.stills.is_of(|id| board.clients.contains_key(&id)));
             for id in board.attached.values() {
                 prop_assert!(board.clients.contains_key(id));
             }
