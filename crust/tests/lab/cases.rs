@@ -12,14 +12,16 @@ use crust::{Config, ConnectOptions, Lan, Road, Scheme, Service, ServiceEvent};
 use nat_lab::{Lab, Topology};
 
 use crate::{
-    again, drops, figures, forwarding, idle, leaving, moving, outage, relaying, single, transfers,
+    again, drops, figures, forwarding, idle, leaving, moving, outage, relaying, single,
+    stopping::{self, Stopped},
+    transfers,
     world::{Carried, Met, World, soon},
 };
 
 /// One test: its name, and what it does.
 type Case = (&'static str, fn());
 
-const CASES: [Case; 20] = [
+const CASES: [Case; 22] = [
     ("who_was_met_is_met_again_sooner", who_was_met_is_met_again_sooner),
     ("two_homes_meet_through_holes", two_homes_meet_through_holes),
     ("on_one_network_without_the_internet_a_key_is_enough", on_one_network),
@@ -42,6 +44,8 @@ const CASES: [Case; 20] = [
     ("a_relay_that_restarts_is_asked_for_an_address_anew", a_relay_that_restarts),
     ("who_ends_while_a_better_path_is_looked_for_leaves_nothing", drops::while_a_better_path_is_looked_for),
     ("two_that_call_each_other_have_one_stream", two_that_call_each_other),
+    ("a_transfer_leaves_its_relay_when_that_dies", transfers::a_transfer_leaves_its_relay_when_that_dies),
+    ("streams_outlive_a_process_that_is_stopped", streams_outlive_a_stopped_process),
     ("routers_forward_ports_to_a_service", forwarding::ports_are_forwarded),
 ];
 
@@ -51,6 +55,12 @@ pub(crate) fn main() -> ExitCode {
         && marker == idle::AS_SERVICE
     {
         idle::serve(introducer);
+    }
+    if let [marker, rest @ ..] = &arguments[..]
+        && marker == stopping::AS_PEER
+    {
+        stopping::serve(&rest.iter().map(String::as_str).collect::<Vec<_>>());
+        return ExitCode::SUCCESS;
     }
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     if let [what, rest @ ..] = &words[..]
@@ -79,6 +89,9 @@ fn print(what: &str, rest: &[&str]) -> bool {
         "moves" => {
             let words: Vec<&str> = rest.iter().skip(1).copied().filter(|word| *word != "trace").collect();
             transfers::print(trials, &words, has("trace"));
+        }
+        "stopped" => {
+            print_stopped(Duration::from_secs(rest.first().map_or(300, |seconds| seconds.parse().unwrap())))
         }
         "leaves" => {
             let pairs: Vec<_> = pairs.iter().filter_map(|pair| pair.split_once(':')).collect();
@@ -222,6 +235,10 @@ fn an_introducer_that_comes_back() {
     world.meet(("a1", &client), ("b1", &server), &patient()).unwrap();
 }
 
+fn streams_outlive_a_stopped_process() {
+    print_stopped(Duration::from_secs(12));
+}
+
 fn a_longer_outage_ends_both_ends() {
     let (ended, again) = outage::end_by_an_outage();
     let [first, second] = ended.map(millis);
@@ -239,7 +256,7 @@ fn a_tcp_stream_ends_with_its_network() {
 
 fn a_relay_that_restarts() {
     let took = relaying::met_again_after_a_restart();
-    println!("  met again {:.0} ms after the relay came back", millis(took));
+    println!("  the first call after the relay came back took {:.0} ms", millis(took));
 }
 
 fn who_moves_is_attached_again() {
@@ -300,19 +317,56 @@ pub(crate) fn side_by_side<T: Send>(runs: usize, run: impl Fn() -> T + Sync) -> 
     done.into_inner().unwrap()
 }
 
+/// How soon streams go on of which one side's process is stopped for so long, and each side may be silent for twice as long, or a minute.
+fn print_stopped(time: Duration) {
+    let all = [Stopped::Acceptor, Stopped::Dialler]
+        .map(|stopped| [Scheme::Quic, Scheme::Tcp].map(|scheme| (stopped, scheme)));
+    println!("  stopped for {} s | over | the first byte after it goes on, the last", time.as_secs());
+    println!("  --- | --- | ---");
+    thread::scope(|scope| {
+        for (stopped, scheme) in all.into_iter().flatten() {
+            scope.spawn(move || {
+                let [first, last] =
+                    stopping::outlive(stopped, scheme, time, (time * 2).max(Duration::from_secs(60)));
+                println!("  {stopped:?} | {scheme} | {:.0} ms, {:.0} ms", millis(first), millis(last));
+            });
+        }
+    });
+}
+
 /// What a service costs that waits to be called, with one introducer.
 fn print_idle(time: Duration) {
-    let idle::Idle { packets_sent, packets_received, threads, memory_kib } = idle::measure(time);
-    let per_packet = |packets: u64| time.as_secs_f64() / packets.max(1) as f64;
-    println!("idle for | seconds between packets sent, received | threads | memory of its own");
-    println!("--- | --- | --- | ---");
     println!(
-        "{} s | {:.0}, {:.0} | {threads} | {:.1} MiB",
-        time.as_secs(),
-        per_packet(packets_sent),
-        per_packet(packets_received),
-        memory_kib as f64 / 1_024.0
+        "idle for {} s, attached by | packets sent and received at first | once it knows its NAT | threads | memory of its own | missed",
+        time.as_secs()
     );
+    println!("--- | --- | --- | --- | --- | ---");
+    // One each 15 s, and one for where the count begins.
+    let most = time.as_secs() / 15 + 1;
+    let [long, short] = [120, 20].map(Duration::from_secs);
+    let ways = [
+        ("QUIC, the NAT forgets after 120 s", Scheme::Quic, long),
+        ("QUIC, the NAT forgets after 20 s", Scheme::Quic, short),
+        ("TCP", Scheme::Tcp, long),
+    ];
+    thread::scope(|scope| {
+        for (name, scheme, lifetime) in ways {
+            scope.spawn(move || {
+                let idle::Idle { packets: [first, later], threads, memory_kib } =
+                    idle::measure(scheme, lifetime, time);
+                let is_much = [first, later].iter().any(|(sent, received)| *sent.max(received) > most);
+                println!(
+                    "{name} | {}, {} | {}, {} | {threads} | {:.1} MiB | {}",
+                    first.0,
+                    first.1,
+                    later.0,
+                    later.1,
+                    memory_kib as f64 / 1_024.0,
+                    if is_much { "!! packets" } else { "" }
+                );
+            });
+        }
+    });
 }
 
 fn patient() -> ConnectOptions {

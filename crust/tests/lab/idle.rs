@@ -8,7 +8,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crust::{Config, Lan, NamedEndpoint, Service};
+use crust::{Config, Lan, NamedEndpoint, Scheme, Service};
+use nat_lab::{Link, Nat, Site, Topology};
 
 use crate::world::{World, soon};
 
@@ -16,16 +17,18 @@ use crate::world::{World, soon};
 pub(crate) const AS_SERVICE: &str = "--as-idle-service";
 
 pub(crate) struct Idle {
-    pub(crate) packets_sent: u64,
-    pub(crate) packets_received: u64,
+    /// Packets sent and received: at first, and once it knows how long its NAT bears silence.
+    pub(crate) packets: [(u64, u64); 2],
     pub(crate) threads: u64,
     pub(crate) memory_kib: u64,
 }
 
-/// Attached to one introducer, behind a NAT, for so long.
-pub(crate) fn measure(time: Duration) -> Idle {
-    let world = World::new("easy", "easy");
-    let place = world.places.iter().find(|place| place.to_string().starts_with("quic")).unwrap();
+/// Attached to one introducer by that scheme, behind a NAT that remembers flows of UDP so long; packets are counted twice for so long.
+pub(crate) fn measure(scheme: Scheme, lifetime: Duration, time: Duration) -> Idle {
+    let nat = Nat { lifetime, ..Nat::easy() };
+    let link = Link::delay(Duration::from_millis(20));
+    let world = World::of(&Topology::new().site(Site::new([nat])).links(link));
+    let place = world.places.iter().find(|place| place.scheme() == scheme).unwrap();
     let node = world.lab.node("a1");
     let mut command = node.command(std::env::current_exe().unwrap());
     let child = command.args([AS_SERVICE, &place.to_string()]).stdout(Stdio::piped()).spawn().unwrap();
@@ -34,21 +37,23 @@ pub(crate) fn measure(time: Duration) -> Idle {
     BufReader::new(service.0.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line.trim(), "attached");
     // What comes with the attachment is not idleness yet: paths are measured, threads of helpers end.
-    thread::sleep(SETTLING);
-    let count = || node.enter(packets);
-    let before = count();
-    let begun = Instant::now();
-    thread::sleep(time);
-    let after = count();
-    assert!(begun.elapsed() < time * 2, "the machine is too busy to measure on");
+    let attached = Instant::now();
+    let packets = [SETTLING, LEARNING].map(|begin| {
+        thread::sleep(begin.saturating_sub(attached.elapsed()));
+        let before = node.enter(packets);
+        let begun = Instant::now();
+        thread::sleep(time);
+        let after = node.enter(packets);
+        assert!(begun.elapsed() < time * 2, "the machine is too busy to measure on");
+        (after.0 - before.0, after.1 - before.1)
+    });
     let status = fs::read_to_string(format!("/proc/{}/status", service.0.id())).unwrap();
     let field = |name: &str| -> u64 {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     };
     Idle {
-        packets_sent: after.0 - before.0,
-        packets_received: after.1 - before.1,
+        packets,
         threads: field("Threads:"),
         // What is its own, without the program's file.
         memory_kib: field("RssAnon:"),
@@ -92,3 +97,5 @@ impl Drop for Process {
 }
 
 const SETTLING: Duration = Duration::from_secs(10);
+/// Twice each silence that it tries.
+const LEARNING: Duration = Duration::from_secs(180);

@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crust::{ConnectOptions, PathKind, ServiceEvent, Stream};
+use crust::{ConnectOptions, PathKind, Scheme, ServiceEvent, Stream};
 use nat_lab::Lab;
 
-use crate::world::{Carried, World, soon};
+use crate::{
+    moving::{Sender, Transfer, connect, transfer},
+    world::{Carried, World, soon},
+};
 
 /// What became of it.
 pub(crate) struct Left {
@@ -73,6 +76,22 @@ pub(crate) fn leave_in_silence(a: &str, b: &str) -> (Duration, Carried) {
     let accepted = server.acceptor.accept_deadline(soon()).unwrap();
     let [after, _] = [&dialled, &accepted].map(|stream| left(stream, begun));
     (after, world.carried())
+}
+
+/// Two that could meet at a relay only, while one of them sends: the relay dies just when there can be a hole.
+pub(crate) fn death_of_a_relay(sender: Sender) -> Transfer {
+    let mut world = World::new("easy", "easy");
+    world.start_relay();
+    let (server, client) = (world.listening("b1"), world.dialling("a1"));
+    part(&world.lab, "add");
+    let streams = connect(&world, ("a1", &client), ("b1", &server), Scheme::Quic);
+    assert_eq!(streams.each_ref().map(|stream| stream.path().kind), [PathKind::Relayed; 2]);
+    let cost = transfer(sender, &streams, || {
+        world.stop_relay();
+        part(&world.lab, "del");
+    });
+    assert_eq!(streams.each_ref().map(|stream| stream.path().kind), [PathKind::Punched; 2]);
+    cost
 }
 
 /// Has each home's router throw away what is for the other home, or do so no more.

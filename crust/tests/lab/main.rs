@@ -4,7 +4,8 @@
 //! NATs meet, how fast, by which road, and whether they are direct in the end: with a relay on the public host, with the log, and only pairs such
 //! as `easy:hard`; `again [TRIALS]` how much sooner a pair that knows each other meets; `leaves [TRIALS] [PAIR…]` how soon streams leave
 //! the relay that they had to begin on, and what it carried until then; `moves [RUNS] [trace] [WORD…]` how long transfers stand still when hosts
-//! move, routers forget and relays die: only what the words name, and with `trace` one after the other, with the log of those that took long.
+//! move, routers forget and relays die: only what the words name, and with `trace` one after the other, with the log of those that took long;
+//! `stopped [SECONDS]` how soon streams go on of a process that was stopped for as long; `idle [SECONDS]` what a service costs that waits to be called.
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::process::ExitCode;
@@ -41,6 +42,8 @@ mod recorder;
 mod relaying;
 #[cfg(target_os = "linux")]
 mod single;
+#[cfg(target_os = "linux")]
+mod stopping;
 #[cfg(target_os = "linux")]
 mod transfers;
 #[cfg(target_os = "linux")]

@@ -9,6 +9,7 @@ use std::{
 use crate::{
     cases::{millis, side_by_side},
     figures::quantile,
+    leaving,
     moving::{self, Mover, Sender, Transfer},
     outage,
 };
@@ -49,6 +50,10 @@ pub(crate) fn a_transfer_outlives_its_relay() {
     check("the relay dies", moving::death_of_a_relay(Sender::Acceptor));
 }
 
+pub(crate) fn a_transfer_leaves_its_relay_when_that_dies() {
+    check("the relay dies, and there can be a hole", leaving::death_of_a_relay(Sender::Dialler));
+}
+
 pub(crate) fn a_transfer_outlives_an_outage() {
     check("an outage of 3 s", outage::outage(OUTAGE, Sender::Dialler));
 }
@@ -62,7 +67,7 @@ fn check(what: &str, Transfer { gap, lost }: Transfer) {
 /// A kind of trouble, and a run of it.
 type Kind = (&'static str, fn(Sender) -> Transfer);
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 13] = [
     ("dialler of a public host moves", moving::move_from_a_public_host),
     ("dialler moves", |sender| moving::move_between_homes(Mover::Dialler, sender)),
     ("acceptor moves", |sender| moving::move_between_homes(Mover::Acceptor, sender)),
@@ -78,6 +83,7 @@ const KINDS: [Kind; 12] = [
     ("dialler's router forgets", |sender| moving::rebinding_of_the_dialler("b1", sender)),
     ("acceptor's router forgets", moving::rebinding_of_the_acceptor),
     ("relay dies", moving::death_of_a_relay),
+    ("relay dies, and there can be a hole", leaving::death_of_a_relay),
     ("nothing passes for 3 s", |sender| outage::outage(OUTAGE, sender)),
 ];
 
