@@ -7,7 +7,7 @@ use crust::PublicKey;
 use super::{
     ApiInput, GateInput, Item, NetworkOutput, OnionInput, Query, RouterInput, Signer, StoreInput,
     message::Mode,
-    record::{Record, RecordError},
+    record::{MAX_KEY, Record, RecordError},
     reference::Reference,
 };
 
@@ -209,6 +209,9 @@ fn readable(bytes: &[u8]) -> String {
 fn query(name: &str, words: &str) -> Result<Query, String> {
     let mut query =
         Query { key: name.to_owned(), mode: Mode::Proxy, hops: HOPS, fan_out: FAN_OUT, wanted: 1 };
+    if name.len() > MAX_KEY {
+        return Err(RecordError::TooLong.to_string());
+    }
     for word in words.split_whitespace() {
         let number =
             |text: &str| text.parse::<u8>().map_err(|_| format!("{word}: a number up to 255 is wanted"));

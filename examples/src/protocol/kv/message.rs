@@ -7,7 +7,7 @@ use super::{
     auth::AuthMessage,
     item::all,
     onion::{Announcement, Packet},
-    record::Record,
+    record::{MAX_KEY, Record},
     reference::{Change, Handles, Reference},
 };
 use crate::protocol::mesh::{MAX_MESSAGE, MAX_PEERS};
@@ -58,6 +58,7 @@ pub struct Ask {
     pub(super) id: u64,
     /// What everybody calls it, so that nobody handles it twice.
     pub(super) tag: u64,
+    #[serde(deserialize_with = "text::<_, MAX_KEY>")]
     pub(super) key: String,
     /// How many more nodes may look, the receiver included.
     pub(super) hops: u8,
@@ -93,6 +94,7 @@ pub(super) enum Way {
     Far {
         #[serde(with = "key")]
         to: PublicKey,
+        #[serde(deserialize_with = "text::<_, MAX_CONTACT>")]
         contact: String,
         id: u64,
         share: u64,
@@ -280,6 +282,15 @@ impl<'de> Deserialize<'de> for Record {
     }
 }
 
+/// Text of a bearable length: a question is kept while it is answered, and passed on to many.
+fn text<'de, D: serde::Deserializer<'de>, const MOST: usize>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.len() > MOST {
+        return Err(D::Error::custom(format_args!("a text of {} bytes, and {MOST} is the most", text.len())));
+    }
+    Ok(text)
+}
+
 pub(super) mod key {
     use super::{Deserialize as _, PublicKey};
     use serde::de::Error as _;
@@ -325,3 +336,5 @@ pub(super) mod keys {
 pub(super) const WHOLE: u64 = 1 << 60;
 /// Keys in one list of a message: as many as a node has neighbours.
 const MAX_KEYS: usize = MAX_PEERS;
+/// Bytes of how a node is reached: as many as are read of an endpoint.
+const MAX_CONTACT: usize = 512;

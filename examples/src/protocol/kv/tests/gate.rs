@@ -264,3 +264,19 @@ fn what_its_author_has_not_signed_ends_here<R: Reference>() {
     let message = Message::Found { id: 5, records: vec![genuine], share: 0 };
     assert_eq!(ends.out[B], [Item::Router(RouterInput::Message { from, message })]);
 }
+
+#[test]
+fn a_question_for_a_name_that_nobody_can_have_is_no_message() {
+    let ask = |name: usize, contact: usize| {
+        let (name, contact) = ("n".repeat(name), "c".repeat(contact));
+        let way = format!(r#"{{"Far":{{"to":"{}","contact":"{contact}","id":1,"share":0}}}}"#, key(1));
+        let rest = r#""hops":1,"fan_out":1,"wanted":1,"together":[],"history":[]"#;
+        let text = format!(r#"{{"Ask":{{"id":1,"tag":2,"key":"{name}","way":{way},{rest}}}}}"#);
+        Message::<RcRef>::from_bytes(text.as_bytes()).map(drop)
+    };
+    assert_eq!(ask(MAX_KEY, 512), Ok(()));
+    for (name, contact) in [(MAX_KEY + 1, 0), (200_000, 0), (0, 513)] {
+        let error = ask(name, contact).unwrap_err().to_string();
+        assert!(error.contains("is the most"), "{error}");
+    }
+}
