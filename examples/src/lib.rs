@@ -3,6 +3,9 @@
 
 pub mod broadcast;
 mod complaints;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod kv;
 mod lines;
 pub mod mesh;

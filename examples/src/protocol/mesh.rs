@@ -17,6 +17,8 @@ use std::{
 use crust::PublicKey;
 use serde::{Deserialize, Serialize};
 
+#[cfg(fuzzing)]
+pub use frame::check_frame;
 pub use frame::{MAX_MESSAGE, MAX_NAME};
 use link::{Link, Progress};
 
@@ -70,7 +72,7 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId(u64);
 
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 impl From<u64> for LinkId {
     fn from(number: u64) -> Self {
         Self(number)

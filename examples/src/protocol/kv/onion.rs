@@ -32,6 +32,8 @@ mod announcement;
 mod build;
 mod directory;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod keyring;
 mod keys;
 mod packet;

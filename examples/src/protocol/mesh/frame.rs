@@ -43,6 +43,24 @@ pub(super) fn write(output: &mut Vec<u8>, kind: u8, content: &[u8]) {
     output.extend_from_slice(content);
 }
 
+/// Reads a frame; what is read is written the same, and less of it is no other frame. Tells how long it was, `None` where there is none.
+#[cfg(fuzzing)]
+#[must_use]
+pub fn check_frame(bytes: &[u8]) -> Option<usize> {
+    let (frame, length) = Frame::read(bytes).ok()??;
+    let (kind, content) = match &frame {
+        Frame::Hello(name) => (HELLO, name.as_bytes()),
+        Frame::Ack => (ACK, &[][..]),
+        Frame::Beat => (BEAT, &[][..]),
+        Frame::Message(message) => (MESSAGE, &message[..]),
+    };
+    let mut written = Vec::new();
+    write(&mut written, kind, content);
+    assert_eq!(written, bytes[..length]);
+    assert_eq!(Frame::read(&bytes[..length - 1]), Ok(None));
+    Some(length)
+}
+
 pub(super) const HELLO: u8 = 0;
 pub(super) const ACK: u8 = 1;
 pub(super) const BEAT: u8 = 2;
