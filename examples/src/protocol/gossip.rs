@@ -26,7 +26,7 @@ use std::{
 
 pub use message::{Entries, Kind, Message, Spread};
 pub use store::{MAX_ENTRIES, MAX_ORIGINS};
-pub use summary::{Dot, NotSummary, Origin, Sequences, Summary};
+pub use summary::{Dot, MAX_NAME, NotSummary, Origin, Sequences, Summary};
 
 use peer::Peer;
 use rotation::Rotation;

@@ -4,7 +4,7 @@ use std::{
 };
 
 use super::{
-    gossip::{Gossip, Settings},
+    gossip::{Gossip, MAX_NAME, Settings},
     maelstrom::{Body, MALFORMED, Message, Payload, Read, TEMPORARILY_UNAVAILABLE},
 };
 
@@ -125,6 +125,9 @@ impl Node {
         if !all.iter().any(|other| other == name) {
             return malformed("the list of nodes does not name this node");
         }
+        if name.len() > MAX_NAME {
+            return malformed(&format!("the name of a node has at most {MAX_NAME} bytes"));
+        }
         let mut gossip = Gossip::new(now, name, self.run, Settings::default());
         for peer in all {
             gossip.add_peer(peer);
@@ -212,6 +215,9 @@ mod tests {
         let topology = [("n2".to_owned(), Vec::new())].into();
         assert_eq!(code(say(&mut started(), Payload::Topology { topology })), Some(MALFORMED));
         let init = Payload::Init { node_id: "n1".to_owned(), node_ids: vec!["n2".to_owned()] };
+        assert_eq!(code(say(&mut Node::new(1), init)), Some(MALFORMED));
+        let long = "n".repeat(MAX_NAME + 1);
+        let init = Payload::Init { node_id: long.clone(), node_ids: vec![long] };
         assert_eq!(code(say(&mut Node::new(1), init)), Some(MALFORMED));
     }
 

@@ -144,6 +144,9 @@ impl FromStr for Origin {
 
     fn from_str(text: &str) -> Result<Self, NotSummary> {
         let (node, run) = text.rsplit_once('/').ok_or(NotSummary)?;
+        if node.len() > MAX_NAME {
+            return Err(NotSummary);
+        }
         Ok(Self { node: node.to_owned(), run: run.parse().map_err(|_| NotSummary)? })
     }
 }
@@ -185,10 +188,12 @@ impl From<Sequences> for Vec<u64> {
 /// A part of a summary is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "an origin is a name, a slash and a number; its numbers are a list that is not empty, at most {MAX_BEYOND} beyond the first"
+    "an origin is a name of at most {MAX_NAME} bytes, a slash and a number; its numbers are a list that is not empty, at most {MAX_BEYOND} beyond the first"
 )]
 pub struct NotSummary;
 
+/// The longest name of a node, in bytes: summaries bear the names of all.
+pub const MAX_NAME: usize = 255;
 /// How far beyond a gap numbers are taken.
 const MAX_BEYOND: u64 = 4_096;
 
@@ -238,5 +243,7 @@ mod tests {
         for wrong in [r#"{"a":[1]}"#, r#"{"a/x":[1]}"#, r#"{"a/1":[]}"#, r#"{"a/1":[-1]}"#, r#"{"a/1":1}"#] {
             assert!(serde_json::from_str::<Summary>(wrong).is_err(), "{wrong}");
         }
+        let origin = |length| format!("{}/1", "n".repeat(length)).parse::<Origin>();
+        assert!(origin(MAX_NAME).is_ok() && origin(MAX_NAME + 1).is_err());
     }
 }
