@@ -62,6 +62,8 @@ pub(crate) struct Doctor {
     pub(crate) nat_levels: Option<u8>,
     pub(crate) binding_lifetime_s: Option<u64>,
     pub(crate) port_mapper: Option<&'static str>,
+    /// What the DHT says, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) dht: Option<&'static str>,
     pub(crate) advice: Vec<String>,
 }
@@ -75,6 +77,7 @@ pub(crate) struct Trace {
     /// What routers forward to us, if they are asked.
     router: Option<String>,
     /// What came of looking the peer up in the DHT, if that was done.
+    #[serde(skip_serializing_if = "Option::is_none")]
     dht: Option<String>,
     #[serde(skip)]
     text: String,
