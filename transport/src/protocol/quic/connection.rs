@@ -2,6 +2,7 @@ mod event;
 mod rest;
 mod silence;
 mod streams;
+mod unused;
 
 use std::{
     collections::VecDeque,
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use quinn_proto::{Connection, ConnectionError, Event, StreamId, VarInt};
 use rustls::pki_types::CertificateDer;
 
+use self::unused::KEPT_BY_DIALER;
 use super::{
     ToConnection, ToEndpoint,
     gather::Gather,
@@ -402,24 +404,6 @@ impl QuicConnection {
         }
     }
 
-    /// It stays without streams for a while, though it was made for one.
-    pub(crate) fn keep(&mut self) {
-        if let Role::Dialer { kept, .. } = &mut self.role {
-            *kept = KEPT_BY_DIALER;
-        }
-    }
-
-    /// Begins to count the time without streams.
-    fn unused(&mut self, now: Instant) {
-        let used = !self.streams.is_empty() || !self.waiting.is_empty();
-        self.timers.unused = (!used).then(|| {
-            now + match self.role {
-                Role::Dialer { kept, .. } => kept,
-                Role::Acceptor => KEPT_BY_ACCEPTOR,
-            }
-        });
-    }
-
     /// What proves path checks to be this connection's; there once it is up.
     pub(crate) fn check_keys(&self) -> Option<CheckKeys> {
         let mut exported = [0; CheckKeys::BYTES];
@@ -494,7 +478,3 @@ const TOO_SLOW: u32 = 3;
 const LOST: u32 = 4;
 /// RFC 9001 §4.8: 0x100 + the alert access_denied (RFC 8446 §6), which our verifier raises.
 const ACCESS_DENIED: u64 = 0x131;
-/// A next dial to the same peer within this time needs no handshake.
-const KEPT_BY_DIALER: Duration = Duration::from_secs(5);
-/// Longer than the dialer's, so that it is the dialer who closes and no stream is opened on a closing connection.
-const KEPT_BY_ACCEPTOR: Duration = Duration::from_secs(15);
